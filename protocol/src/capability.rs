@@ -1,0 +1,297 @@
+//! What the relay checks: capabilities and their proof of possession, revocations, and the gate before the
+//! mailbox (`docs/protocol.md` §5). All are signed by the meeting's authority AK, which the relay knows from D.
+
+use std::time::Duration;
+
+use crate::VERSION;
+use crate::id::{MeetingId, MemberIndex};
+use crate::label;
+use crate::sign::{BadSignature, KeyPair, PublicKey, Signature};
+use crate::time::UnixMillis;
+use crate::wire::codec::{Malformed, Reader, Wire, Writer};
+
+/// Longest validity of a capability. A relay that lost its memory forgets a revocation for at most this long.
+pub const MAX_VALIDITY: Duration = Duration::from_secs(120);
+
+/// How far the relay's clock and the times in a capability may lie apart (DESIGN §12).
+pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
+
+/// What the holder of a slot may do at the relay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rights(u8);
+
+impl Rights {
+    /// Send and receive media and messages of members.
+    pub const MEMBER: Self = Self(1);
+    /// The same, and read the mailbox, revoke, and set the knock gate.
+    pub const LEADER: Self = Self(1 | 2);
+
+    /// Whether the holder may read the mailbox.
+    pub fn may_lead(self) -> bool {
+        self.0 & 2 != 0
+    }
+}
+
+/// A capability for one slot, before the signature.
+///
+/// ```text
+/// version u8 ‖ MeetingId 20 ‖ slot u16 ‖ rk 32 ‖ rights u8 ‖ not_before u64 ‖ not_after u64 ‖ serial u32
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Capability {
+    /// The meeting.
+    pub meeting: MeetingId,
+    /// The member's index.
+    pub slot: MemberIndex,
+    /// The routing key that must prove possession.
+    pub rk: PublicKey,
+    /// What it allows.
+    pub rights: Rights,
+    /// Relay time from which it is valid.
+    pub not_before: UnixMillis,
+    /// Relay time until which it is valid.
+    pub not_after: UnixMillis,
+    /// Counts the capabilities of one slot.
+    pub serial: u32,
+}
+
+/// A capability and AK's signature; 140 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SignedCapability {
+    /// What is claimed, not to be believed before [`SignedCapability::verify`].
+    pub claimed: Capability,
+    signature: Signature,
+}
+
+/// Why a capability is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refused {
+    /// Signature of AK or of rk.
+    #[error(transparent)]
+    Signature(#[from] BadSignature),
+    /// For another meeting.
+    #[error("the capability is for another meeting")]
+    Meeting,
+    /// Not valid at this time.
+    #[error("the capability is not valid now")]
+    Time,
+    /// Valid for longer than allowed.
+    #[error("the capability is valid for too long")]
+    Validity,
+}
+
+impl Capability {
+    /// Signs with the authority key.
+    pub fn sign(self, authority: &KeyPair) -> SignedCapability {
+        let signature = authority.sign(label::CAPABILITY, &[&self.encode()]);
+        SignedCapability { claimed: self, signature }
+    }
+}
+
+impl SignedCapability {
+    /// Checks AK's signature, the meeting and the times.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn verify(&self, authority: &PublicKey, meeting: MeetingId, now: UnixMillis) -> Result<Capability, Refused> {
+        let cap = self.claimed;
+        if cap.meeting != meeting {
+            return Err(Refused::Meeting);
+        }
+        if cap.not_after.0.saturating_sub(cap.not_before.0) > as_millis(MAX_VALIDITY) {
+            return Err(Refused::Validity);
+        }
+        if now < cap.not_before.minus(CLOCK_TOLERANCE) || now > cap.not_after.plus(CLOCK_TOLERANCE) {
+            return Err(Refused::Time);
+        }
+        authority.verify(label::CAPABILITY, &[&cap.encode()], &self.signature)?;
+        Ok(cap)
+    }
+
+    /// The holder's proof that it has rk, bound to one TLS connection by its exporter value: a capability that
+    /// was stolen is worthless on another connection.
+    pub fn prove(&self, rk: &KeyPair, exporter: &[u8; 32]) -> Signature {
+        rk.sign(label::POSSESSION, &[exporter, &self.digest()])
+    }
+
+    /// Checks [`SignedCapability::prove`].
+    ///
+    /// # Errors
+    /// [`BadSignature`].
+    pub fn verify_possession(&self, exporter: &[u8; 32], proof: &Signature) -> Result<(), BadSignature> {
+        self.claimed.rk.verify(label::POSSESSION, &[exporter, &self.digest()], proof)
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        label::hash(label::CAPABILITY, &[&self.encode()])
+    }
+}
+
+fn as_millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Wire for Capability {
+    fn write(&self, w: &mut Writer) {
+        w.u8(VERSION);
+        self.meeting.write(w);
+        self.slot.write(w);
+        self.rk.write(w);
+        w.u8(self.rights.0);
+        self.not_before.write(w);
+        self.not_after.write(w);
+        w.u32(self.serial);
+    }
+
+    fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        if r.u8()? != VERSION {
+            return Err(Malformed("capability of another version"));
+        }
+        let meeting = MeetingId::read(r)?;
+        let slot = MemberIndex::read(r)?;
+        let rk = PublicKey::read(r)?;
+        let rights = Rights(r.u8()?);
+        if !matches!(rights, Rights::MEMBER | Rights::LEADER) {
+            return Err(Malformed("unknown rights"));
+        }
+        if slot > MemberIndex::MAX {
+            return Err(Malformed("slot out of range"));
+        }
+        let not_before = UnixMillis::read(r)?;
+        let not_after = UnixMillis::read(r)?;
+        Ok(Self { meeting, slot, rk, rights, not_before, not_after, serial: r.u32()? })
+    }
+}
+
+impl Wire for SignedCapability {
+    fn write(&self, w: &mut Writer) {
+        self.claimed.write(w);
+        self.signature.write(w);
+    }
+    fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self { claimed: Capability::read(r)?, signature: Signature::read(r)? })
+    }
+}
+
+/// Slots that are revoked although their capabilities have not expired. Every client keeps the newest one and
+/// presents it in its Hello, so a relay that lost its memory learns it again.
+///
+/// ```text
+/// MeetingId 20 ‖ seq u32 ‖ slots: u16 × u16 ‖ signature 64
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Revoked {
+    /// Grows with every revocation of a meeting; the highest counts.
+    pub seq: u32,
+    /// The slots.
+    pub slots: Vec<MemberIndex>,
+    meeting: MeetingId,
+    signature: Signature,
+}
+
+impl Revoked {
+    /// Most slots in one revocation: those removed within one capability's life.
+    pub const MAX_SLOTS: usize = 1024;
+
+    /// Signs a revocation.
+    pub fn sign(meeting: MeetingId, seq: u32, slots: Vec<MemberIndex>, authority: &KeyPair) -> Self {
+        let signature = authority.sign(label::REVOKED, &[&Self::body(meeting, seq, &slots)]);
+        Self { seq, slots, meeting, signature }
+    }
+
+    /// Checks AK's signature and the meeting.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn verify(&self, authority: &PublicKey, meeting: MeetingId) -> Result<(), Refused> {
+        if self.meeting != meeting {
+            return Err(Refused::Meeting);
+        }
+        Ok(authority.verify(label::REVOKED, &[&Self::body(meeting, self.seq, &self.slots)], &self.signature)?)
+    }
+
+    fn body(meeting: MeetingId, seq: u32, slots: &[MemberIndex]) -> Vec<u8> {
+        let mut w = Writer::default();
+        meeting.write(&mut w);
+        w.u32(seq);
+        w.list(slots);
+        w.into_bytes()
+    }
+}
+
+impl Wire for Revoked {
+    fn write(&self, w: &mut Writer) {
+        w.array(&Self::body(self.meeting, self.seq, &self.slots));
+        self.signature.write(w);
+    }
+    fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let meeting = MeetingId::read(r)?;
+        let seq = r.u32()?;
+        let slots = r.list(Self::MAX_SLOTS)?;
+        Ok(Self { seq, slots, meeting, signature: Signature::read(r)? })
+    }
+}
+
+/// The gate before the mailbox: who cannot show the token, made from the link's secret, cannot knock.
+///
+/// ```text
+/// MeetingId 20 ‖ seq u32 ‖ H(token) 32 ‖ signature 64
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KnockGate {
+    /// Grows when the host makes a new link; the highest counts.
+    pub seq: u32,
+    token_hash: [u8; 32],
+    meeting: MeetingId,
+    signature: Signature,
+}
+
+/// What a guest shows at the gate: HKDF of the link's secret (`docs/protocol.md` §3.3).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct KnockToken(pub [u8; 32]);
+
+impl KnockGate {
+    /// Signs a gate for `token`.
+    pub fn sign(meeting: MeetingId, seq: u32, token: &KnockToken, authority: &KeyPair) -> Self {
+        let token_hash = token.hash();
+        let signature = authority.sign(label::KNOCK_GATE, &[&meeting.0, &seq.to_be_bytes(), &token_hash]);
+        Self { seq, token_hash, meeting, signature }
+    }
+
+    /// Checks AK's signature and the meeting.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn verify(&self, authority: &PublicKey, meeting: MeetingId) -> Result<(), Refused> {
+        if self.meeting != meeting {
+            return Err(Refused::Meeting);
+        }
+        let parts: [&[u8]; 3] = [&meeting.0, &self.seq.to_be_bytes(), &self.token_hash];
+        Ok(authority.verify(label::KNOCK_GATE, &parts, &self.signature)?)
+    }
+
+    /// Whether `token` opens the gate. Compares hashes of secrets, so timing tells nothing of the token.
+    pub fn opens_for(&self, token: &KnockToken) -> bool {
+        self.token_hash == token.hash()
+    }
+}
+
+impl KnockToken {
+    fn hash(&self) -> [u8; 32] {
+        label::hash(label::KNOCK_HASH, &[&self.0])
+    }
+}
+
+impl Wire for KnockGate {
+    fn write(&self, w: &mut Writer) {
+        self.meeting.write(w);
+        w.u32(self.seq);
+        w.array(&self.token_hash);
+        self.signature.write(w);
+    }
+    fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let meeting = MeetingId::read(r)?;
+        let seq = r.u32()?;
+        Ok(Self { seq, token_hash: r.array()?, meeting, signature: Signature::read(r)? })
+    }
+}

@@ -1,0 +1,192 @@
+//! What a conference tells its user, and what it wants sent.
+
+use crate::admission::lobby::KnockId;
+use crate::id::{Epoch, MemberIndex};
+use crate::identity::{DisplayName, IdentityKind, SafetyNumber};
+use crate::sign::PublicKey;
+use crate::wire::control::Denial;
+
+/// Bytes for the relay.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Transmit {
+    /// A message for the control stream.
+    Control(Vec<u8>),
+    /// A datagram.
+    Datagram(Vec<u8>),
+}
+
+/// Somebody's identity as shown to the user.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Person {
+    /// The name, chosen by its owner.
+    pub name: DisplayName,
+    /// IK, for pins.
+    pub identity: PublicKey,
+    /// Guest or kept, as its owner says.
+    pub kind: IdentityKind,
+    /// To be compared with the other side.
+    pub safety_number: SafetyNumber,
+}
+
+/// Why a member is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LeftWhy {
+    /// Said good-bye.
+    Left,
+    /// Was away for too long.
+    Lost,
+    /// The host put it out.
+    Removed,
+}
+
+/// What is wrong with what somebody sent. Never an accident of the network.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AlarmKind {
+    /// A statement that its leader's key did not sign, or that does not follow from the last.
+    BadStatement,
+    /// A roster other than the one signed.
+    BadRoster,
+    /// A key other than the one committed to.
+    BadKey,
+    /// An acknowledgement of another history.
+    BadAcknowledgement,
+    /// A removal notice or revocation that the authority did not sign.
+    ForgedNotice,
+    /// The sealed frames of a member cannot be opened.
+    Unauthentic,
+}
+
+/// Why a conference cannot go on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Failure {
+    /// The relay or the host does not accept the link's secret.
+    #[error("this link does not open the meeting: its secret is wrong or was replaced — ask the host for a new link")]
+    WrongLink,
+    /// The meeting asks for a passcode and none was given.
+    #[error("this meeting asks for a passcode — give it with --passcode")]
+    PasscodeNeeded,
+    /// Wrong passcode.
+    #[error("the passcode is wrong — ask the host and try again")]
+    WrongPasscode,
+    /// The meeting's time is over, or has not come.
+    #[error("this meeting is not open at this time — check your clock, or ask the host for a new link")]
+    NotNow,
+    /// The handshake failed again and again.
+    #[error(
+        "the handshake with the host failed: somebody on the way may be changing messages — try again, or another relay"
+    )]
+    Handshake,
+    /// The relay takes no more guests.
+    #[error("too many people are knocking at this meeting — try again in a minute")]
+    Full,
+    /// The relay refuses the capability or the leader's renewals stopped.
+    #[error("the relay does not accept this member any more")]
+    Detached,
+    /// This member is connected from elsewhere.
+    #[error("this member is connected from elsewhere")]
+    Replaced,
+    /// What the relay sends is no protocol of ours.
+    #[error("the relay sent what is no message of this version — is it a Conclave relay of the same version?")]
+    Relay,
+    /// The epochs are used up.
+    #[error("the meeting has used up its epochs")]
+    Exhausted,
+}
+
+/// Something that happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// The host is known and authentic; nothing else of the meeting is.
+    HostFound(Person),
+    /// No host is there yet.
+    WaitingForHost,
+    /// Too many wrong passcodes were tried in this meeting: the host takes one at a time.
+    Throttled,
+    /// The host has the knock.
+    WaitingRoom,
+    /// To the host: somebody knocks.
+    Knock {
+        /// Names the knock.
+        id: KnockId,
+        /// Who.
+        person: Person,
+    },
+    /// To the host: somebody does not wait any more.
+    KnockGone {
+        /// Names the knock.
+        id: KnockId,
+    },
+    /// In the meeting: the first epoch's key is here.
+    Admitted {
+        /// This member's index.
+        index: MemberIndex,
+    },
+    /// Not let in.
+    Denied(Denial),
+    /// The roster changed, or is here for the first time.
+    Roster {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Somebody came.
+    Joined {
+        /// Index.
+        index: MemberIndex,
+        /// Name.
+        name: DisplayName,
+    },
+    /// Somebody is gone.
+    Left {
+        /// Index.
+        index: MemberIndex,
+        /// Name.
+        name: DisplayName,
+        /// Why.
+        why: LeftWhy,
+    },
+    /// This member was put out, by the authority's own signature.
+    Removed,
+    /// The meeting is over for everybody.
+    Ended {
+        /// Who ended it.
+        by: MemberIndex,
+    },
+    /// From now on a muted member may stop sending.
+    OpenRate,
+    /// Something that no honest member, leader or relay does.
+    Alarm {
+        /// What.
+        kind: AlarmKind,
+        /// Whom it concerns, if a member.
+        index: Option<MemberIndex>,
+        /// In words.
+        detail: &'static str,
+    },
+    /// The conference is over because it cannot go on.
+    Failed(Failure),
+    /// The relay is about to close.
+    RelayClosing,
+}
+
+/// Why an act is refused. Nothing has changed then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ActError {
+    /// Only a leader can do this.
+    #[error("only the host can do this")]
+    NotHost,
+    /// Nobody knocks under that number.
+    #[error("nobody knocks under that number")]
+    NoSuchKnock,
+    /// No member has that index.
+    #[error("no member has that number")]
+    NoSuchMember,
+    /// One's own index.
+    #[error("that is you: leave or end the meeting instead")]
+    Yourself,
+    /// Not in the meeting.
+    #[error("you are not in the meeting")]
+    NotInMeeting,
+    /// The meeting has as many members as it may.
+    #[error("the meeting is full")]
+    Full,
+}

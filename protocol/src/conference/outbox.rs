@@ -1,0 +1,51 @@
+//! What a step produces, and what it is given: the plumbing between the parts of a conference.
+
+use rand_core::CryptoRng;
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::event::{Event, Transmit};
+use crate::id::MemberIndex;
+use crate::time::UnixMillis;
+use crate::wire::codec::Wire;
+use crate::wire::relay::{MailboxId, ToRelay};
+
+/// Transmits and events that the caller has not drained yet.
+#[derive(Default)]
+pub(super) struct Outbox {
+    pub(super) transmits: VecDeque<Transmit>,
+    pub(super) events: VecDeque<Event>,
+}
+
+impl Outbox {
+    pub(super) fn control(&mut self, message: &ToRelay) {
+        self.transmits.push_back(Transmit::Control(message.encode()));
+    }
+
+    pub(super) fn datagram(&mut self, bytes: Vec<u8>) {
+        self.transmits.push_back(Transmit::Datagram(bytes));
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    pub(super) fn mail_to(&mut self, mailbox: MailboxId, bytes: Vec<u8>) {
+        self.control(&ToRelay::MailTo { mailbox, bytes });
+    }
+
+    pub(super) fn send(&mut self, to: MemberIndex, bytes: Vec<u8>) {
+        self.control(&ToRelay::Send { to, bytes });
+    }
+}
+
+/// One step's surroundings.
+pub(super) struct Step<'a> {
+    pub(super) now: Instant,
+    /// This machine's wall clock.
+    pub(super) wall: UnixMillis,
+    /// The relay's clock, by which capabilities are measured.
+    pub(super) relay: UnixMillis,
+    pub(super) rng: &'a mut dyn CryptoRng,
+    pub(super) out: &'a mut Outbox,
+}

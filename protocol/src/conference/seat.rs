@@ -1,0 +1,405 @@
+//! A member's seat: the roster it has verified, the chain it follows, and the media keys of this epoch and the
+//! last. Leader and members have one alike; the leader's own statements pass the same checks.
+
+use rand_core::CryptoRng;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::event::AlarmKind;
+use crate::descriptor::Descriptor;
+use crate::epoch::merkle;
+use crate::epoch::roster::{Member, Roster, commitment_leaf};
+use crate::epoch::schedule::{self, EpochSecret};
+use crate::epoch::statement::{ChainHash, Op, Rate, Statement, ops_hash};
+use crate::id::{Epoch, MeetingId, MemberIndex, Term};
+use crate::identity::{IdCert, Identity, Role};
+use crate::sframe::frame::{DATAGRAM_LEN, Frame, PLAINTEXT_LEN};
+use crate::sframe::receiver::{Ciphertext, Dropped, Opener};
+use crate::sframe::sender::{Exhausted, Sealer};
+use crate::time::UnixMillis;
+use crate::wire::control::{EpochAck, EpochKey};
+
+/// How long frames of the last epoch are opened after a removal (DESIGN §5).
+const KEEP_AFTER_REMOVAL: Duration = Duration::from_millis(500);
+/// How long frames of the last epoch are opened after everybody was told to leave it (DESIGN §5).
+const KEEP_OTHERWISE: Duration = Duration::from_secs(2);
+
+/// Stands in the commitments' tree for a commitment that did not come in time.
+pub(super) const NO_COMMITMENT: [u8; 32] = [0; 32];
+
+/// A value that only its member knows until it is revealed, and the commitment the leader has.
+pub(super) struct FreshValue {
+    value: zeroize::Zeroizing<[u8; 32]>,
+    commitment: [u8; 32],
+}
+
+impl FreshValue {
+    pub(super) fn draw(meeting: MeetingId, rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+        let mut value = zeroize::Zeroizing::new([0; 32]);
+        rng.fill_bytes(value.as_mut());
+        let commitment = schedule::fresh_commitment(meeting, &value);
+        Self { value, commitment }
+    }
+
+    pub(super) fn commitment(&self) -> [u8; 32] {
+        self.commitment
+    }
+}
+
+/// What a seat is made from, before the first epoch key.
+pub(super) struct NewSeat {
+    pub(super) meeting: MeetingId,
+    pub(super) descriptor: Descriptor,
+    pub(super) index: MemberIndex,
+    pub(super) cert: IdCert,
+    pub(super) fresh: FreshValue,
+    /// The roster as the leader gave it, unverified until the statement's root matches.
+    pub(super) roster: Roster,
+}
+
+/// Something about an epoch key is wrong; the seat is unchanged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Refused {
+    pub(super) kind: AlarmKind,
+    pub(super) detail: &'static str,
+}
+
+/// What an accepted epoch changed.
+pub(super) struct Accepted {
+    pub(super) ops: Vec<Op>,
+    pub(super) departed: Vec<Member>,
+    pub(super) admitted: Vec<Member>,
+    pub(super) ack: EpochAck,
+}
+
+/// Epochs before the current one whose frames may still be on their way. Two, because a removal never waits for
+/// the change before it to be through.
+const PREVIOUS: usize = 2;
+
+struct Talker {
+    current: Opener,
+    /// Newest first.
+    previous: [Option<Opener>; PREVIOUS],
+}
+
+struct Chain {
+    hash: ChainHash,
+    name: [u8; 16],
+    term: Term,
+    epoch: Epoch,
+    rate: Rate,
+}
+
+/// A member's place in a meeting.
+pub(super) struct Seat {
+    meeting: MeetingId,
+    descriptor: Descriptor,
+    index: MemberIndex,
+    cert: IdCert,
+    fresh: FreshValue,
+    /// Revealed for the security code of this epoch (its own issue); committed one epoch earlier.
+    revealed: Option<FreshValue>,
+    roster: Roster,
+    highest_index: MemberIndex,
+    chain: Option<Chain>,
+    sealer: Option<Sealer>,
+    next_sealer: Option<Sealer>,
+    activated: bool,
+    /// A removal was announced whose epoch key has not come: until then nothing may be said with the old one.
+    held_until: Epoch,
+    talkers: BTreeMap<MemberIndex, Talker>,
+    previous_until: Option<Instant>,
+}
+
+impl Seat {
+    pub(super) fn new(new: NewSeat) -> Self {
+        let NewSeat { meeting, descriptor, index, cert, fresh, roster } = new;
+        Self {
+            meeting,
+            descriptor,
+            index,
+            cert,
+            fresh,
+            revealed: None,
+            highest_index: roster.last_index().unwrap_or(MemberIndex(0)),
+            roster,
+            chain: None,
+            sealer: None,
+            next_sealer: None,
+            activated: false,
+            held_until: Epoch::ZERO,
+            talkers: BTreeMap::new(),
+            previous_until: None,
+        }
+    }
+
+    pub(super) fn index(&self) -> MemberIndex {
+        self.index
+    }
+
+    pub(super) fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    pub(super) fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
+    pub(super) fn epoch(&self) -> Epoch {
+        self.chain.as_ref().map_or(Epoch::ZERO, |c| c.epoch)
+    }
+
+    pub(super) fn chain_hash(&self) -> Option<ChainHash> {
+        self.chain.as_ref().map(|c| c.hash)
+    }
+
+    pub(super) fn rate(&self) -> Rate {
+        self.chain.as_ref().map_or(Rate::Private, |c| c.rate)
+    }
+
+    pub(super) fn commitment(&self) -> [u8; 32] {
+        self.fresh.commitment
+    }
+
+    /// The value that this member committed to before the current epoch began.
+    pub(super) fn revealed(&self) -> Option<&[u8; 32]> {
+        self.revealed.as_ref().map(|fresh| &*fresh.value)
+    }
+
+    /// Checks an epoch key against everything this seat knows and, if all is right, moves on to the epoch.
+    pub(super) fn accept(
+        &mut self,
+        now: Instant,
+        wall: UnixMillis,
+        key: EpochKey,
+        identity: &Identity,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Result<Accepted, Refused> {
+        let chain = self.check_statement(&key)?;
+        let (roster, departed) = self.check_roster(&key, wall)?;
+        self.check_commitment(&key, &roster)?;
+        let secret = EpochSecret::new(self.meeting, chain.epoch, &chain.hash, &key.fresh);
+        self.roster = roster;
+        self.highest_index = self.highest_index.max(self.roster.last_index().unwrap_or(MemberIndex(0)));
+        let removal = key.ops.iter().any(|op| matches!(op, Op::Remove(_)));
+        self.install_openers(now, chain.epoch, &secret, removal);
+        self.install_sealer(chain.epoch, &secret, removal);
+        let fresh = FreshValue::draw(self.meeting, rng);
+        let ack = EpochAck::sign(chain.epoch, &chain.hash, fresh.commitment, identity);
+        self.revealed = Some(std::mem::replace(&mut self.fresh, fresh));
+        self.chain = Some(chain);
+        Ok(Accepted { ops: key.ops, departed, admitted: key.admitted, ack })
+    }
+
+    fn check_statement(&self, key: &EpochKey) -> Result<Chain, Refused> {
+        let bad = |detail| Refused { kind: AlarmKind::BadStatement, detail };
+        let statement = &key.statement;
+        if statement.meeting != self.meeting || statement.leader != MemberIndex::HOST {
+            return Err(bad("a statement of another meeting or leader"));
+        }
+        if statement.policy != self.descriptor.policy.bits() || statement.frame_ms != self.descriptor.frame_ms {
+            return Err(bad("a statement with another policy than the meeting's"));
+        }
+        match &self.chain {
+            Some(chain) => {
+                if key.previous != chain.hash || statement.chain != chain.name || statement.term != chain.term {
+                    return Err(bad("a statement that does not follow from the last one"));
+                }
+                if chain.epoch.next() != Some(statement.epoch) {
+                    return Err(bad("a statement out of order"));
+                }
+                let opens = key.ops.contains(&Op::OpenRate);
+                if opens != (chain.rate == Rate::Private && statement.rate == Rate::Open)
+                    || (chain.rate == Rate::Open && statement.rate == Rate::Private)
+                {
+                    return Err(bad("a change of rate that no act explains"));
+                }
+            }
+            None if statement.epoch == Epoch::ZERO => return Err(bad("a statement without an epoch")),
+            None => {}
+        }
+        let hash = key.previous.step(statement);
+        Statement::verify(&hash, &self.descriptor.authority, &key.signature)
+            .map_err(|_| bad("a statement that the authority did not sign"))?;
+        if ops_hash(&key.ops) != statement.ops_hash {
+            return Err(bad("other acts than the statement's"));
+        }
+        if !schedule::commits_to(&statement.key_commitment, self.meeting, statement.epoch, &key.fresh) {
+            return Err(Refused { kind: AlarmKind::BadKey, detail: "another key than everybody else's" });
+        }
+        let Statement { chain: name, term, epoch, rate, .. } = *statement;
+        Ok(Chain { hash, name, term, epoch, rate })
+    }
+
+    fn check_roster(&self, key: &EpochKey, wall: UnixMillis) -> Result<(Roster, Vec<Member>), Refused> {
+        let bad = |detail| Refused { kind: AlarmKind::BadRoster, detail };
+        let mut roster = self.roster.clone();
+        let mut departed = Vec::new();
+        let mut admitted = key.admitted.iter();
+        for op in &key.ops {
+            match (*op, op.departing()) {
+                (_, Some(index)) => match roster.remove(index) {
+                    Some(member) => departed.push(member),
+                    // A newcomer is not told who was there before.
+                    None if self.chain.is_none() => {}
+                    None => return Err(bad("somebody left who was not there")),
+                },
+                (Op::Admit(index), None) => {
+                    let member = admitted.next().filter(|m| m.index == index).ok_or(bad("an unknown member"))?;
+                    let used_before = self.chain.is_some() && index <= self.highest_index;
+                    if used_before || member.joined != key.statement.epoch {
+                        return Err(bad("a member's number was used before"));
+                    }
+                    self.check_member(member, wall)?;
+                    if !roster.insert(member.clone()) {
+                        return Err(bad("a member's number is taken"));
+                    }
+                }
+                _ => {}
+            }
+        }
+        if admitted.next().is_some() {
+            return Err(bad("a member whom no act let in"));
+        }
+        if self.chain.is_none() {
+            self.roster.members().try_for_each(|member| self.check_member(member, wall))?;
+        }
+        if roster.root() != key.statement.roster_root {
+            return Err(bad("another roster than the signed one"));
+        }
+        match roster.member(self.index) {
+            Some(me) if me.cert == self.cert => Ok((roster, departed)),
+            _ => Err(bad("this member is not in the roster as itself")),
+        }
+    }
+
+    fn check_member(&self, member: &Member, wall: UnixMillis) -> Result<(), Refused> {
+        let bad = |detail| Refused { kind: AlarmKind::BadRoster, detail };
+        let (role, session) = if member.index == MemberIndex::HOST {
+            (Role::Host, &self.descriptor.hs)
+        } else {
+            (Role::Member, &member.cert.keys.session)
+        };
+        member
+            .cert
+            .verify(self.meeting, role, session, wall)
+            .map_err(|_| bad("a member whose identity does not vouch for it"))
+    }
+
+    /// The statement must hold what this member committed to, so that an old one cannot be played back to it. A
+    /// leader who had to go on before this member's commitment came puts zeros there; that is accepted only from
+    /// a chain that this member already follows.
+    fn check_commitment(&self, key: &EpochKey, roster: &Roster) -> Result<(), Refused> {
+        let root = &key.statement.commitments_root;
+        let opens = |commitment: &[u8; 32]| {
+            let leaf = commitment_leaf(self.index, commitment);
+            let position = roster.position(self.index);
+            position.is_some_and(|p| merkle::verify(root, &leaf, p, roster.len(), &key.opening))
+        };
+        if opens(&self.fresh.commitment) || (self.chain.is_some() && opens(&NO_COMMITMENT)) {
+            return Ok(());
+        }
+        let detail = "a statement that was not made for this member: it may be an old one";
+        Err(Refused { kind: AlarmKind::BadStatement, detail })
+    }
+
+    fn install_openers(&mut self, now: Instant, epoch: Epoch, secret: &EpochSecret, removal: bool) {
+        let mut old = std::mem::take(&mut self.talkers);
+        for member in self.roster.members().filter(|m| m.index != self.index) {
+            let chain = secret.sender_chain(member.index, &member.cert.keys.sealing);
+            let frame_ms = self.descriptor.frame_ms;
+            let current = Opener::new(self.meeting, member.index, epoch, chain, frame_ms, now);
+            let previous = match old.remove(&member.index) {
+                Some(Talker { current, previous: [newest, _] }) => [Some(current), newest],
+                None => [None, None],
+            };
+            self.talkers.insert(member.index, Talker { current, previous });
+        }
+        // Without a removal the clock starts at Activate: until then honest members go on with the old key.
+        self.previous_until = removal.then(|| now + KEEP_AFTER_REMOVAL);
+    }
+
+    fn install_sealer(&mut self, epoch: Epoch, secret: &EpochSecret, removal: bool) {
+        let chain = secret.sender_chain(self.index, &self.cert.keys.sealing);
+        let sealer = Sealer::new(self.meeting, self.index, epoch, chain, self.descriptor.frame_ms);
+        if removal || self.sealer.is_none() {
+            self.sealer = Some(sealer);
+            self.next_sealer = None;
+            self.activated = true;
+        } else {
+            self.next_sealer = Some(sealer);
+            self.activated = false;
+        }
+    }
+
+    /// The leader says that everybody has the epoch's key.
+    pub(super) fn activate(&mut self, now: Instant, epoch: Epoch) {
+        if epoch != self.epoch() || self.activated {
+            return;
+        }
+        self.activated = true;
+        self.previous_until = Some(now + KEEP_OTHERWISE);
+    }
+
+    /// A removal whose epoch key may not have come yet: drops the removed at once.
+    pub(super) fn on_removal(&mut self, now: Instant, epoch: Epoch, removed: &[MemberIndex]) {
+        for index in removed {
+            self.talkers.remove(index);
+        }
+        self.held_until = self.held_until.max(epoch);
+        if epoch == self.epoch() {
+            let limit = now + KEEP_AFTER_REMOVAL;
+            self.previous_until = Some(self.previous_until.map_or(limit, |until| until.min(limit)));
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if self.previous_until.is_some_and(|until| until <= now) {
+            self.previous_until = None;
+            self.talkers.values_mut().for_each(|talker| talker.previous = [None, None]);
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.previous_until
+    }
+
+    /// Seals a frame. Between a removal and its epoch key, silence goes out instead of what was said.
+    pub(super) fn seal(&mut self, frame: &Frame<'_>, out: &mut [u8; DATAGRAM_LEN]) -> Result<(), Exhausted> {
+        let at_boundary = self.sealer.as_ref().is_none_or(Sealer::at_segment_boundary);
+        if self.activated
+            && at_boundary
+            && let Some(next) = self.next_sealer.take()
+        {
+            self.sealer = Some(next);
+        }
+        let sealer = self.sealer.as_mut().ok_or(Exhausted)?;
+        if self.held_until > sealer.epoch() {
+            return sealer.seal(&Frame { opus: &[], level: 127, ..*frame }, out);
+        }
+        sealer.seal(frame, out)
+    }
+
+    /// Opens the SFrame ciphertext that the relay says is of `slot`.
+    pub(super) fn open<'p>(
+        &mut self,
+        now: Instant,
+        slot: MemberIndex,
+        sframe: &[u8],
+        plaintext: &'p mut [u8; PLAINTEXT_LEN],
+    ) -> Result<Frame<'p>, Dropped> {
+        let ciphertext = Ciphertext::parse(sframe)?;
+        if ciphertext.name.index != slot {
+            return Err(Dropped::UnknownKey);
+        }
+        let epoch = self.chain.as_ref().map_or(Epoch::ZERO, |c| c.epoch);
+        let expired = self.previous_until.is_some_and(|until| until <= now);
+        let talker = self.talkers.get_mut(&slot).ok_or(Dropped::UnknownKey)?;
+        if ciphertext.name.epoch == epoch {
+            return talker.current.open(&ciphertext, now, plaintext);
+        }
+        let mut previous = talker.previous.iter_mut().flatten().filter(|_| !expired);
+        let opener = previous.find(|opener| opener.epoch() == ciphertext.name.epoch).ok_or(Dropped::UnknownKey)?;
+        opener.open(&ciphertext, now, plaintext)
+    }
+}

@@ -1,0 +1,6 @@
+//! Epochs: who is in the meeting and which keys follow from it (`docs/protocol.md` §7).
+
+pub mod merkle;
+pub mod roster;
+pub mod schedule;
+pub mod statement;

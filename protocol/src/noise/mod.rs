@@ -1,0 +1,6 @@
+//! Noise: the join handshake with its hybrid and passcode parts, and sessions that survive the relay.
+
+pub mod cpace;
+pub mod handshake;
+mod resolver;
+pub mod session;

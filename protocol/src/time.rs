@@ -1,0 +1,48 @@
+//! Times on the wire, and the one place where a monotonic instant becomes one.
+
+use std::time::{Duration, Instant};
+
+/// Milliseconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct UnixMillis(pub u64);
+
+impl UnixMillis {
+    /// This moment moved later by `by`, saturating.
+    pub fn plus(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(millis(by)))
+    }
+
+    /// This moment moved earlier by `by`, saturating at 1970.
+    pub fn minus(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(millis(by)))
+    }
+}
+
+/// Maps the monotonic instants that callers pass in to wall-clock time.
+///
+/// The caller reads both clocks once; from then on wall time follows the monotonic clock, so a clock that is
+/// set back in mid-meeting revives no expired capability.
+#[derive(Clone, Copy, Debug)]
+pub struct WallClock {
+    at: Instant,
+    unix: UnixMillis,
+}
+
+impl WallClock {
+    /// A wall clock that reads `unix` at the instant `at`.
+    pub fn new(at: Instant, unix: UnixMillis) -> Self {
+        Self { at, unix }
+    }
+
+    /// The wall-clock time at `now`.
+    pub fn at(&self, now: Instant) -> UnixMillis {
+        match now.checked_duration_since(self.at) {
+            Some(later) => self.unix.plus(later),
+            None => self.unix.minus(self.at.saturating_duration_since(now)),
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
