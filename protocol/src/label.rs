@@ -12,7 +12,7 @@ pub const LINK_CHECK: &str = "conclave/1 link check";
 /// psk0 from the link's secret.
 pub const LINK_PSK0: &str = "conclave/1 psk0";
 /// The knock token from the link's secret.
-pub const KNOCK_TOKEN: &str = "conclave/1 knock";
+pub const KNOCK_TOKEN: &str = "conclave/1 knock token";
 /// H(token) in the knock gate.
 pub const KNOCK_HASH: &str = "conclave/1 gate token";
 /// Signature of a KnockGate.

@@ -43,7 +43,7 @@ impl LinkSecret {
         secret::derive(&meeting.0, self.0.as_ref(), label::LINK_PSK0, &[])
     }
 
-    /// `token = HKDF(salt = MeetingId, ikm = SECRET, "conclave/1 knock")`.
+    /// `token = HKDF(salt = MeetingId, ikm = SECRET, "conclave/1 knock token")`.
     pub fn knock_token(&self, meeting: MeetingId) -> KnockToken {
         let token: Secret<()> = secret::derive(&meeting.0, self.0.as_ref(), label::KNOCK_TOKEN, &[]);
         KnockToken(*token.as_bytes())

@@ -1,0 +1,334 @@
+//! The relay's configuration: one struct for flags, environment and file, and what comes out of it.
+//!
+//! A flag goes before the environment, the environment before the file, the file before the default. Where the
+//! layers name different identities (a certificate here, `self-signed` there), the upper layer's identity counts.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::gate::Limits;
+use crate::server::{Deadlines, ServerConfig};
+use crate::tls::{Identity, SelfSigned};
+
+/// The default UDP port; unassigned by IANA for UDP services of this kind, and what many QUIC servers use beside 443.
+pub const DEFAULT_PORT: u16 = 4433;
+
+/// New connections at once, in terms of the long-run rate: the same ratio as in [`Limits::default`].
+const BURST_SECONDS: u32 = 4;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "conclave-relay", version, about = "The Conclave relay: forwards meetings that it cannot listen to.")]
+#[command(arg_required_else_help = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the relay can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve meetings on one UDP port, until SIGTERM or SIGINT.
+    #[command(after_help = SERVE_HELP)]
+    Serve(Box<ServeOptions>),
+}
+
+const SERVE_HELP: &str = "\
+Examples:
+  conclave-relay serve --self-signed
+      Try it out. A new key at every start; give clients the pin that is printed.
+  conclave-relay serve --self-signed /var/lib/conclave
+      Keep the key, so that the pin stays the same.
+  conclave-relay serve --listen [::]:443 --cert fullchain.pem --key privkey.pem --region eu
+      A public relay with a certificate that clients trust without a pin.
+
+When the relay is ready it prints one line of JSON on standard output:
+  {\"event\":\"listening\",\"addr\":\"127.0.0.1:4433\",\"pin\":\"...\",\"region\":null}
+
+Every option can stand in the file given by --config, in TOML, under its long name without dashes in front:
+  listen = \"[::]:443\"
+  self-signed = \"/var/lib/conclave\"
+A flag goes before its environment variable, that before the file.";
+
+// Not a doc comment, because rustdoc takes the address in brackets for a link.
+const LISTEN_HELP: &str = "UDP address to listen on; port 0 takes a free one, [::]:PORT serves IPv6 and IPv4 \
+                           [default: 0.0.0.0:4433]";
+
+/// Options of `serve`; every one may come from a flag, the environment or the file.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ServeOptions {
+    /// UDP address to listen on.
+    #[arg(long, value_name = "ADDR", env = "CONCLAVE_RELAY_LISTEN", help = LISTEN_HELP)]
+    pub listen: Option<SocketAddr>,
+
+    /// Certificate (chain) in PEM that clients check against the roots they trust; needs --key
+    #[arg(long, value_name = "FILE", env = "CONCLAVE_RELAY_CERT")]
+    pub cert: Option<PathBuf>,
+
+    /// Private key of --cert in PEM
+    #[arg(long, value_name = "FILE", env = "CONCLAVE_RELAY_KEY")]
+    pub key: Option<PathBuf>,
+
+    /// Use a self-signed certificate, which clients know by the pin in the link. With a directory the key is kept
+    /// there and the pin stays; without, or with the word "memory", each start has a new one
+    #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = SelfSigned::MEMORY)]
+    #[arg(env = "CONCLAVE_RELAY_SELF_SIGNED")]
+    pub self_signed: Option<SelfSigned>,
+
+    /// Where the relay stands, for meetings that allow certain regions only: up to 32 of a-z, 0-9 and -
+    #[arg(long, value_name = "NAME", env = "CONCLAVE_RELAY_REGION")]
+    pub region: Option<Region>,
+
+    /// Connections at once [default: 10000]
+    #[arg(long, value_name = "N", env = "CONCLAVE_RELAY_MAX_CONNECTIONS")]
+    pub max_connections: Option<NonZeroU32>,
+
+    /// Connections at once from one network (IPv4 /24, IPv6 /56) [default: 512]
+    #[arg(long, value_name = "N", env = "CONCLAVE_RELAY_MAX_CONNECTIONS_PER_NETWORK")]
+    pub max_connections_per_network: Option<NonZeroU32>,
+
+    /// New connections per second from one network, four times as many at once [default: 50]
+    #[arg(long, value_name = "N", env = "CONCLAVE_RELAY_CONNECTION_RATE_PER_NETWORK")]
+    pub connection_rate_per_network: Option<NonZeroU32>,
+
+    /// Handshakes at once; from half of it on, clients must prove their address first [default: 1024]
+    #[arg(long, value_name = "N", env = "CONCLAVE_RELAY_MAX_HANDSHAKES")]
+    pub max_handshakes: Option<NonZeroU32>,
+
+    /// New connections per second above which clients must prove their address first [default: 200]
+    #[arg(long, value_name = "N", env = "CONCLAVE_RELAY_RETRY_ABOVE")]
+    pub retry_above: Option<NonZeroU32>,
+
+    /// What to log to standard error: off, error, warn, info, debug, trace, or by module [default: info]
+    #[arg(long, value_name = "FILTER", env = "RUST_LOG")]
+    pub log: Option<String>,
+
+    /// TOML file with any of these options
+    #[arg(long, value_name = "FILE", env = "CONCLAVE_RELAY_CONFIG")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+}
+
+/// Where a relay stands, as its operator calls it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub struct Region(String);
+
+impl Region {
+    /// The longest name, in bytes: enough for the region names of the large clouds, and a bound for the wire.
+    pub const MAX_LENGTH: usize = 32;
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A text that can't be a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("a region is 1 to 32 of the characters a-z, 0-9 and -")]
+pub struct InvalidRegion;
+
+impl TryFrom<String> for Region {
+    type Error = InvalidRegion;
+
+    fn try_from(name: String) -> Result<Self, InvalidRegion> {
+        let fits = (1..=Self::MAX_LENGTH).contains(&name.len());
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if fits && name.bytes().all(allowed) { Ok(Self(name)) } else { Err(InvalidRegion) }
+    }
+}
+
+impl FromStr for Region {
+    type Err = InvalidRegion;
+
+    fn from_str(name: &str) -> Result<Self, InvalidRegion> {
+        name.to_owned().try_into()
+    }
+}
+
+/// What `serve` runs with, after all layers and defaults.
+#[derive(Clone, Debug)]
+pub struct ServeSettings {
+    /// The server's own part.
+    pub server: ServerConfig,
+    /// Where the relay stands, if its operator says so.
+    pub region: Option<Region>,
+    /// What to log, as a filter of `tracing-subscriber`.
+    pub log: String,
+}
+
+/// A configuration that can't be used. Always the operator's.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file isn't TOML, or has options that don't exist or values that don't fit.
+    #[error("the configuration {} is wrong: {source}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        source: Box<toml::de::Error>,
+    },
+    /// No identity is given.
+    #[error(
+        "the relay needs a certificate: give --cert FILE and --key FILE, or --self-signed to make one \
+         (--self-signed DIR keeps it, so that its pin stays the same)"
+    )]
+    NoIdentity,
+    /// Half of a certificate is given.
+    #[error("--cert and --key go together: the option {0} is missing")]
+    HalfIdentity(&'static str),
+    /// Two identities are given in one place.
+    #[error("--self-signed and --cert/--key exclude each other: give one of them")]
+    TwoIdentities,
+}
+
+/// Parses the command line of this process and its environment. Ends the process on `--help`, `--version` and
+/// wrong arguments (status 2).
+#[must_use]
+pub fn command_from_process() -> Command {
+    let matches = Cli::command().get_matches();
+    command_from(&matches).unwrap_or_else(|error| error.exit())
+}
+
+fn command_from(matches: &ArgMatches) -> Result<Command, clap::Error> {
+    let Cli { command } = Cli::from_arg_matches(matches)?;
+    match command {
+        Command::Serve(mut options) => {
+            if let Some(("serve", given)) = matches.subcommand() {
+                options.prefer_identity_of_flags(|id| given.value_source(id));
+            }
+            Ok(Command::Serve(options))
+        }
+    }
+}
+
+impl ServeOptions {
+    /// Adds the configuration file and the defaults.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which says what to change.
+    pub fn resolve(self) -> Result<ServeSettings, ConfigError> {
+        let options = match self.config.clone() {
+            Some(path) => {
+                self.check_one_identity()?;
+                self.over(Self::from_file(&path)?)
+            }
+            None => self,
+        };
+        let identity = options.identity()?;
+        let default = Limits::default();
+        let or = |given: Option<NonZeroU32>, default| given.map_or(default, NonZeroU32::get);
+        let prefix_rate = or(options.connection_rate_per_network, default.prefix_rate);
+        let limits = Limits {
+            max_connections: or(options.max_connections, default.max_connections),
+            max_per_prefix: or(options.max_connections_per_network, default.max_per_prefix),
+            prefix_rate,
+            prefix_burst: prefix_rate.saturating_mul(BURST_SECONDS),
+            max_half_open: or(options.max_handshakes, default.max_half_open),
+            unvalidated_rate: or(options.retry_above, default.unvalidated_rate),
+        };
+        let listen = options.listen.unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)));
+        Ok(ServeSettings {
+            server: ServerConfig { listen, identity, limits, deadlines: Deadlines::default() },
+            region: options.region,
+            log: options.log.unwrap_or_else(|| "info".into()),
+        })
+    }
+
+    fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        let options: Self = toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })?;
+        options.check_one_identity()?;
+        Ok(options)
+    }
+
+    /// These options, and where they say nothing those of `lower`.
+    fn over(self, lower: Self) -> Self {
+        // Naming every field makes a new one that isn't merged a compile error.
+        let Self {
+            listen,
+            cert,
+            key,
+            self_signed,
+            region,
+            max_connections,
+            max_connections_per_network,
+            connection_rate_per_network,
+            max_handshakes,
+            retry_above,
+            log,
+            config,
+        } = self;
+        let by_files = cert.is_some() || key.is_some();
+        let by_self = self_signed.is_some();
+        Self {
+            listen: listen.or(lower.listen),
+            cert: cert.or(lower.cert.filter(|_| !by_self)),
+            key: key.or(lower.key.filter(|_| !by_self)),
+            self_signed: self_signed.or(lower.self_signed.filter(|_| !by_files)),
+            region: region.or(lower.region),
+            max_connections: max_connections.or(lower.max_connections),
+            max_connections_per_network: max_connections_per_network.or(lower.max_connections_per_network),
+            connection_rate_per_network: connection_rate_per_network.or(lower.connection_rate_per_network),
+            max_handshakes: max_handshakes.or(lower.max_handshakes),
+            retry_above: retry_above.or(lower.retry_above),
+            log: log.or(lower.log),
+            config: config.or(lower.config),
+        }
+    }
+
+    /// clap merges flags and environment field by field; an identity is more than one field.
+    fn prefer_identity_of_flags(&mut self, source: impl Fn(&str) -> Option<ValueSource>) {
+        let by_flag = |id| source(id) == Some(ValueSource::CommandLine);
+        let (files, own) = (by_flag("cert") || by_flag("key"), by_flag("self_signed"));
+        if files && !own {
+            self.self_signed = None;
+        }
+        if own && !files {
+            self.cert = None;
+            self.key = None;
+        }
+    }
+
+    fn check_one_identity(&self) -> Result<(), ConfigError> {
+        if self.self_signed.is_some() && (self.cert.is_some() || self.key.is_some()) {
+            return Err(ConfigError::TwoIdentities);
+        }
+        Ok(())
+    }
+
+    fn identity(&self) -> Result<Identity, ConfigError> {
+        self.check_one_identity()?;
+        match (&self.self_signed, &self.cert, &self.key) {
+            (Some(own), ..) => Ok(Identity::SelfSigned(own.clone())),
+            (None, Some(cert), Some(key)) => Ok(Identity::Files { cert: cert.clone(), key: key.clone() }),
+            (None, Some(_), None) => Err(ConfigError::HalfIdentity("--key")),
+            (None, None, Some(_)) => Err(ConfigError::HalfIdentity("--cert")),
+            (None, None, None) => Err(ConfigError::NoIdentity),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+//! Merging of the layers. The environment's place between flags and file is tested on the real process in
+//! `tests/cli.rs`, because a test can't change its own environment safely.
+
+use super::*;
+
+fn parse(arguments: &[&str]) -> ServeOptions {
+    let all = ["conclave-relay", "serve"].iter().chain(arguments);
+    let matches = Cli::command().try_get_matches_from(all).unwrap();
+    let Command::Serve(options) = command_from(&matches).unwrap();
+    *options
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), text).unwrap();
+    file
+}
+
+fn resolve(arguments: &[&str], text: &str) -> Result<ServeSettings, ConfigError> {
+    let file = file(text);
+    let mut options = parse(arguments);
+    options.config = Some(file.path().into());
+    options.resolve()
+}
+
+#[test]
+fn command_line_definition_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn flag_goes_before_file_and_file_before_default() {
+    let settings = resolve(
+        &["--listen", "127.0.0.1:1", "--max-connections", "7"],
+        "listen = '127.0.0.1:2'\nself-signed = 'memory'\nregion = 'eu'\nmax-handshakes = 9\nmax-connections = 8",
+    )
+    .unwrap();
+    assert_eq!(settings.server.listen, "127.0.0.1:1".parse().unwrap());
+    assert_eq!(settings.server.identity, Identity::SelfSigned(SelfSigned::Memory));
+    assert_eq!(settings.region.unwrap().as_str(), "eu");
+    let expected = Limits { max_connections: 7, max_half_open: 9, ..Limits::default() };
+    assert_eq!(settings.server.limits, expected);
+}
+
+#[test]
+fn every_option_of_the_file_reaches_the_settings() {
+    let settings = resolve(
+        &[],
+        "listen = '[::1]:5'\ncert = 'c'\nkey = 'k'\nregion = 'us-west-2'\nmax-connections = 1\n\
+         max-connections-per-network = 2\nconnection-rate-per-network = 3\nmax-handshakes = 4\nretry-above = 5\n\
+         log = 'debug'",
+    )
+    .unwrap();
+    assert_eq!(settings.server.listen, "[::1]:5".parse().unwrap());
+    assert_eq!(settings.server.identity, Identity::Files { cert: "c".into(), key: "k".into() });
+    assert_eq!(settings.region, Some("us-west-2".parse().unwrap()));
+    assert_eq!(settings.log, "debug");
+    let expected = Limits {
+        max_connections: 1,
+        max_per_prefix: 2,
+        prefix_rate: 3,
+        prefix_burst: 12,
+        max_half_open: 4,
+        unvalidated_rate: 5,
+    };
+    assert_eq!(settings.server.limits, expected);
+}
+
+#[test]
+fn identity_of_the_flags_replaces_that_of_the_file_as_a_whole() {
+    let own = resolve(&["--self-signed"], "cert = 'c'\nkey = 'k'").unwrap();
+    assert_eq!(own.server.identity, Identity::SelfSigned(SelfSigned::Memory));
+    let files = resolve(&["--cert", "c", "--key", "k"], "self-signed = 'd'").unwrap();
+    assert_eq!(files.server.identity, Identity::Files { cert: "c".into(), key: "k".into() });
+    let mixed = resolve(&["--cert", "new"], "cert = 'old'\nkey = 'k'").unwrap();
+    assert_eq!(mixed.server.identity, Identity::Files { cert: "new".into(), key: "k".into() });
+}
+
+#[test]
+fn unknown_and_impossible_options_of_the_file_are_refused() {
+    for text in ["listne = '127.0.0.1:1'", "config = 'x'", "max-connections = 0", "region = 'EU!'", "listen = 'x'"] {
+        let outcome = resolve(&["--self-signed"], text);
+        assert!(matches!(outcome, Err(ConfigError::Parse { .. })), "{text}");
+    }
+}
+
+#[test]
+fn missing_half_and_double_identities_are_told_apart() {
+    assert!(matches!(parse(&[]).resolve(), Err(ConfigError::NoIdentity)));
+    assert!(matches!(parse(&["--cert", "c"]).resolve(), Err(ConfigError::HalfIdentity("--key"))));
+    assert!(matches!(parse(&["--key", "k"]).resolve(), Err(ConfigError::HalfIdentity("--cert"))));
+    assert!(matches!(parse(&["--self-signed", "--key", "k"]).resolve(), Err(ConfigError::TwoIdentities)));
+    assert!(matches!(resolve(&[], "self-signed = 'd'\ncert = 'c'"), Err(ConfigError::TwoIdentities)));
+}
+
+#[test]
+fn self_signed_takes_a_directory_or_none() {
+    let identity = |arguments: &[&str]| parse(arguments).resolve().unwrap().server.identity;
+    assert_eq!(identity(&["--self-signed"]), Identity::SelfSigned(SelfSigned::Memory));
+    assert_eq!(identity(&["--self-signed", "dir"]), Identity::SelfSigned(SelfSigned::Kept("dir".into())));
+}

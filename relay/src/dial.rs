@@ -1,0 +1,124 @@
+//! The client's way in: opens a connection to a relay and its control stream.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+use std::{fmt, io};
+
+use quinn::{ConnectError, ConnectionError, Endpoint};
+use thiserror::Error;
+use tokio::time::timeout;
+
+use crate::framing::{MessageReader, MessageWriter};
+use crate::tls::{Pin, TlsError, Trust, client_config};
+use crate::transport;
+
+/// QUIC error codes that stand for a TLS alert (RFC 9001 §4.8).
+const TLS_ALERTS: std::ops::Range<u64> = 0x100..0x200;
+
+/// Why a relay can't be reached.
+#[derive(Debug, Error)]
+pub enum DialError {
+    /// Somebody answers, but not with the pinned key: another relay, or an attacker in between.
+    #[error("the relay has another key than expected: its pin is {found}, not {expected}")]
+    WrongPin {
+        /// The pin that was asked for.
+        expected: Pin,
+        /// The pin of whoever answered.
+        found: Pin,
+    },
+    /// The relay's certificate isn't valid, for this name or at all.
+    #[error("the relay's certificate is not trusted: {0}")]
+    Untrusted(String),
+    /// TLS can't be set up here.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The connection can't even be tried, such as for an impossible name or address.
+    #[error("cannot connect: {0}")]
+    Connect(#[from] ConnectError),
+    /// The connection failed.
+    #[error("connection failed: {0}")]
+    Connection(#[from] ConnectionError),
+    /// No answer in time.
+    #[error("the relay does not answer")]
+    TimedOut,
+    /// Whoever answers isn't a Conclave relay: it takes no datagrams.
+    #[error("the relay takes no datagrams")]
+    NoDatagrams,
+}
+
+/// A connection to a relay, with its control stream. The relay hears of the stream with its first message, which it
+/// expects within [`crate::server::Deadlines::hello`].
+pub struct Dialed {
+    /// The connection, for datagrams and for its end.
+    pub connection: quinn::Connection,
+    /// Sends control messages.
+    pub writer: MessageWriter,
+    /// Receives control messages.
+    pub reader: MessageReader,
+    /// What only the two ends of this connection know; see [`transport::EXPORTER_LABEL`].
+    pub exporter: [u8; 32],
+}
+
+impl fmt::Debug for Dialed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialed").finish_non_exhaustive()
+    }
+}
+
+/// Opens a UDP socket for connections to relays. Must be called on a tokio runtime.
+///
+/// # Errors
+/// What the system says about the address.
+pub fn client_endpoint(bind: SocketAddr) -> io::Result<Endpoint> {
+    Endpoint::client(bind)
+}
+
+/// The address to bind for reaching `remote`: any of the same family, any port.
+#[must_use]
+pub fn bind_for(remote: SocketAddr) -> SocketAddr {
+    let ip = match remote {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    SocketAddr::new(ip, 0)
+}
+
+/// Connects to the relay at `address` within `deadline`. `name` is what its certificate must be valid for; with
+/// [`Trust::Pin`] it only goes out as server name.
+///
+/// # Errors
+/// [`DialError`].
+pub async fn dial(
+    endpoint: &Endpoint,
+    address: SocketAddr,
+    name: &str,
+    trust: &Trust,
+    deadline: Duration,
+) -> Result<Dialed, DialError> {
+    let tls = client_config(trust)?;
+    let connecting = endpoint.connect_with(tls.quic.clone(), address, name)?;
+    let connection = match timeout(deadline, connecting).await {
+        Err(_) => return Err(DialError::TimedOut),
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return Err(explain(error, trust, tls.refused_pin())),
+    };
+    if connection.max_datagram_size().is_none() {
+        return Err(DialError::NoDatagrams);
+    }
+    let exporter = transport::exporter(&connection).ok_or(ConnectionError::LocallyClosed)?;
+    let opened = timeout(deadline, connection.open_bi()).await;
+    let (send, receive) = opened.map_err(|_| DialError::TimedOut)??;
+    Ok(Dialed { connection, writer: MessageWriter::new(send), reader: MessageReader::new(receive), exporter })
+}
+
+fn explain(error: ConnectionError, trust: &Trust, refused: Option<Pin>) -> DialError {
+    if let (Trust::Pin(expected), Some(found)) = (trust, refused) {
+        return DialError::WrongPin { expected: *expected, found };
+    }
+    match error {
+        ConnectionError::TransportError(error) if TLS_ALERTS.contains(&u64::from(error.code)) => {
+            DialError::Untrusted(error.reason)
+        }
+        other => DialError::Connection(other),
+    }
+}

@@ -1,0 +1,218 @@
+//! One meeting: what the relay knows of it, and who is there. All of it vanishes with its last connection.
+//!
+//! A connection is a *guest* until it takes a slot, and again when it loses it. Members are in [`super::members`],
+//! mailboxes in [`super::mailboxes`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use conclave_protocol::capability::{Capability, KnockGate, KnockToken, Revoked, Rights};
+use conclave_protocol::descriptor::Descriptor;
+use conclave_protocol::id::{MeetingId, MemberIndex};
+use conclave_protocol::wire::codec::Wire;
+use conclave_protocol::wire::relay::{FromRelay, MailboxId, Refusal};
+
+use super::limits::{Bucket, Limits};
+use super::turn::Turn;
+use super::{FULL, MISBEHAVED};
+use crate::core::ConnId;
+
+/// The state of one meeting.
+///
+/// INVARIANT: every connection is in `guests` or in `slots`, never in both; `slots` and `expiries` say what `members`
+/// says, and `mailboxes` what `guests` says.
+pub(super) struct Meeting {
+    pub(super) id: MeetingId,
+    pub(super) descriptor: Option<Descriptor>,
+    pub(super) gate: Option<KnockGate>,
+    pub(super) revoked: Option<Revoked>,
+    pub(super) members: BTreeMap<MemberIndex, Member>,
+    pub(super) slots: BTreeMap<ConnId, MemberIndex>,
+    pub(super) expiries: BTreeSet<(Instant, MemberIndex)>,
+    pub(super) guests: BTreeMap<ConnId, Guest>,
+    pub(super) mailboxes: BTreeMap<MailboxId, ConnId>,
+    pub(super) mail: Bucket,
+    /// Makes the ids of mailboxes this meeting's own: the exporter of its first connection.
+    pub(super) seed: [u8; 32],
+    /// Makes the ids of mailboxes differ; never shown.
+    pub(super) mailboxes_opened: u64,
+}
+
+/// Who holds a slot.
+pub(super) struct Member {
+    pub(super) conn: ConnId,
+    pub(super) rights: Rights,
+    pub(super) serial: u32,
+    /// The first moment at which the capability is no longer valid.
+    pub(super) expires: Instant,
+    pub(super) allowances: Allowances,
+}
+
+/// What a slot may still send. A connection that takes the slot over takes these over too.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Allowances {
+    pub(super) datagrams: Bucket,
+    pub(super) messages: Bucket,
+    pub(super) bytes: Bucket,
+    pub(super) acts: Bucket,
+}
+
+impl Member {
+    pub(super) fn new(conn: ConnId, capability: &Capability, expires: Instant, allowances: Allowances) -> Self {
+        Self { conn, rights: capability.rights, serial: capability.serial, expires, allowances }
+    }
+}
+
+/// Who has no slot.
+pub(super) struct Guest {
+    pub(super) knows: Knows,
+    pub(super) mailbox: Option<Mailbox>,
+    /// A token shown before anybody could open.
+    pub(super) held: Option<KnockToken>,
+    pub(super) wrong_tokens: u8,
+}
+
+/// What a guest knew of the meeting when it came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Knows {
+    /// Its id only.
+    Id,
+    /// Its descriptor: the guest is, was or will be a member, or has at least seen the meeting before.
+    Descriptor,
+}
+
+/// A guest's mailbox.
+pub(super) struct Mailbox {
+    pub(super) id: MailboxId,
+    pub(super) mail: Bucket,
+}
+
+impl Meeting {
+    pub(super) fn new(id: MeetingId, seed: [u8; 32]) -> Self {
+        Self {
+            id,
+            descriptor: None,
+            gate: None,
+            revoked: None,
+            members: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            expiries: BTreeSet::new(),
+            guests: BTreeMap::new(),
+            mailboxes: BTreeMap::new(),
+            mail: Bucket::default(),
+            seed,
+            mailboxes_opened: 0,
+        }
+    }
+
+    /// Whether nobody is here any more.
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty() && self.guests.is_empty()
+    }
+
+    /// Whether one more guest may wait that knows nothing but the id.
+    pub(super) fn has_room_for_guest(&self, limits: &Limits) -> bool {
+        self.waiting(Knows::Id).count() < limits.max_waiting
+    }
+
+    /// When the next capability runs out.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        self.expiries.first().map(|(at, _)| *at)
+    }
+
+    /// A client has said Hello. Its descriptor is that of this meeting, by its hash.
+    pub(super) fn enter(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: ConnId,
+        descriptor: Option<Descriptor>,
+        revoked: Option<Revoked>,
+    ) {
+        let knows = if descriptor.is_some() { Knows::Descriptor } else { Knows::Id };
+        if self.descriptor.is_none() {
+            self.descriptor = descriptor;
+        }
+        self.seat_guest(turn, conn, knows);
+        if let Some(revoked) = revoked
+            && let Err(reason) = self.learn_revocation(turn, revoked)
+        {
+            turn.refuse(conn, reason);
+        }
+        if self.is_led() {
+            self.announce(turn, [conn]);
+        }
+    }
+
+    /// A connection has ended.
+    pub(super) fn leave(&mut self, turn: &mut Turn<'_>, conn: ConnId) {
+        if self.guests.contains_key(&conn) {
+            self.unseat_guest(turn, conn);
+        } else if let Some(&slot) = self.slots.get(&conn) {
+            self.vacate(slot);
+            self.tell_presence(turn, slot, false);
+        }
+    }
+
+    /// Makes a connection a guest.
+    pub(super) fn seat_guest(&mut self, turn: &mut Turn<'_>, conn: ConnId, knows: Knows) {
+        self.guests.insert(conn, Guest { knows, mailbox: None, held: None, wrong_tokens: 0 });
+        let is_crowded = self.waiting(Knows::Descriptor).count() > turn.limits.max_unattached;
+        let oldest = self.waiting(Knows::Descriptor).next();
+        if is_crowded && let Some(oldest) = oldest {
+            self.guests.remove(&oldest);
+            turn.refuse(oldest, Refusal::Full);
+            turn.close(oldest, FULL);
+        }
+    }
+
+    /// A guest goes, or becomes a member: its mailbox goes with it.
+    pub(super) fn unseat_guest(&mut self, turn: &mut Turn<'_>, conn: ConnId) {
+        let guest = self.guests.remove(&conn);
+        if let Some(Mailbox { id, .. }) = guest.and_then(|guest| guest.mailbox) {
+            self.mailboxes.remove(&id);
+            turn.send_all(self.leaders(), &FromRelay::MailboxGone { mailbox: id });
+        }
+    }
+
+    /// Counts a wrong token, and closes the connection of whoever guesses.
+    pub(super) fn refuse_token(&mut self, turn: &mut Turn<'_>, conn: ConnId) {
+        turn.refuse(conn, Refusal::WrongLink);
+        let Some(guest) = self.guests.get_mut(&conn) else { return };
+        guest.wrong_tokens = guest.wrong_tokens.saturating_add(1);
+        if guest.wrong_tokens >= turn.limits.max_wrong_tokens {
+            turn.close(conn, MISBEHAVED);
+        }
+    }
+
+    /// Guests without a mailbox that knew this much when they came, the oldest first.
+    fn waiting(&self, knows: Knows) -> impl Iterator<Item = ConnId> {
+        let without_mailbox = self.guests.iter().filter(|(_, guest)| guest.mailbox.is_none());
+        without_mailbox.filter(move |(_, guest)| guest.knows == knows).map(|(conn, _)| *conn)
+    }
+
+    /// Tells guests that a leader is present, by giving them the descriptor.
+    pub(super) fn announce(&self, turn: &mut Turn<'_>, to: impl IntoIterator<Item = ConnId>) {
+        if let Some(descriptor) = &self.descriptor {
+            turn.send_all(to, &FromRelay::Meeting { descriptor: descriptor.encode() });
+        }
+    }
+
+    /// A leader has come, and none was here: tells all guests but those whose mailbox is open already, and looks at
+    /// the tokens that they have shown.
+    pub(super) fn on_led(&mut self, turn: &mut Turn<'_>) {
+        let waiting = self.guests.iter().filter(|(_, guest)| guest.mailbox.is_none());
+        let waiting: Vec<_> = waiting.map(|(conn, _)| *conn).collect();
+        self.announce(turn, waiting);
+        self.open_held(turn);
+    }
+
+    /// Whether a leader is present.
+    pub(super) fn is_led(&self) -> bool {
+        self.leaders().next().is_some()
+    }
+
+    /// The connections of the leaders.
+    pub(super) fn leaders(&self) -> impl Iterator<Item = ConnId> {
+        self.members.values().filter(|member| member.rights.may_lead()).map(|member| member.conn)
+    }
+}

@@ -1,0 +1,144 @@
+//! What the hub counts: totals over all meetings, never anything about one client or meeting.
+
+use conclave_protocol::wire::relay::{Refusal, ToRelay};
+use serde::Serialize;
+
+/// The hub's counters at one moment. Those without "now" only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    /// Meetings that anybody waits for or takes part in, now.
+    pub meetings_now: u64,
+    /// Connections with a slot, now.
+    pub members_now: u64,
+    /// Connections without a slot, now.
+    pub guests_now: u64,
+    /// Open mailboxes, now.
+    pub mailboxes_now: u64,
+
+    /// Datagrams that came in.
+    pub datagrams_in: u64,
+    /// Copies of datagrams that went out.
+    pub datagrams_forwarded: u64,
+    /// Datagrams dropped because they are none.
+    pub datagrams_dropped_malformed: u64,
+    /// Datagrams dropped because their sender has no slot.
+    pub datagrams_dropped_unattached: u64,
+    /// Datagrams dropped because they name another slot than their sender's.
+    pub datagrams_dropped_wrong_slot: u64,
+    /// Removal notices dropped because their sender is no leader.
+    pub datagrams_dropped_not_allowed: u64,
+    /// Datagrams dropped because their slot sends too many.
+    pub datagrams_dropped_too_fast: u64,
+
+    /// Messages `Hello`.
+    pub messages_hello: u64,
+    /// Messages `OpenMailbox`.
+    pub messages_open_mailbox: u64,
+    /// Messages `Mail`.
+    pub messages_mail: u64,
+    /// Messages `MailTo`.
+    pub messages_mail_to: u64,
+    /// Messages `CloseMailbox`.
+    pub messages_close_mailbox: u64,
+    /// Messages `Attach`.
+    pub messages_attach: u64,
+    /// Messages `Send`.
+    pub messages_send: u64,
+    /// Messages `Revoke`.
+    pub messages_revoke: u64,
+    /// Messages `Gate`.
+    pub messages_gate: u64,
+    /// Messages that are none.
+    pub messages_malformed: u64,
+    /// Messages and mail dropped because their receiver isn't there.
+    pub messages_undeliverable: u64,
+
+    /// `Refused(Malformed)`.
+    pub refused_malformed: u64,
+    /// `Refused(WrongLink)`.
+    pub refused_wrong_link: u64,
+    /// `Refused(Full)`.
+    pub refused_full: u64,
+    /// `Refused(TooFast)`.
+    pub refused_too_fast: u64,
+    /// `Refused(Capability)`.
+    pub refused_capability: u64,
+    /// `Refused(Expired)`.
+    pub refused_expired: u64,
+    /// `Refused(Revoked)`.
+    pub refused_revoked: u64,
+    /// `Refused(Replaced)`.
+    pub refused_replaced: u64,
+    /// `Refused(NotAllowed)`.
+    pub refused_not_allowed: u64,
+
+    /// Slots taken; renewals don't count.
+    pub attached: u64,
+    /// Slots lost because their capability ran out.
+    pub detached_expired: u64,
+    /// Slots lost because they were revoked.
+    pub detached_revoked: u64,
+    /// Connections that lost their slot to a newer one.
+    pub detached_replaced: u64,
+}
+
+/// Why a datagram isn't forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Drop {
+    Malformed,
+    Unattached,
+    WrongSlot,
+    NotAllowed,
+    TooFast,
+}
+
+impl Stats {
+    pub(super) fn count_message(&mut self, message: &ToRelay) {
+        let counter = match message {
+            ToRelay::Hello { .. } => &mut self.messages_hello,
+            ToRelay::OpenMailbox { .. } => &mut self.messages_open_mailbox,
+            ToRelay::Mail { .. } => &mut self.messages_mail,
+            ToRelay::MailTo { .. } => &mut self.messages_mail_to,
+            ToRelay::CloseMailbox { .. } => &mut self.messages_close_mailbox,
+            ToRelay::Attach { .. } => &mut self.messages_attach,
+            ToRelay::Send { .. } => &mut self.messages_send,
+            ToRelay::Revoke { .. } => &mut self.messages_revoke,
+            ToRelay::Gate { .. } => &mut self.messages_gate,
+        };
+        *counter += 1;
+    }
+
+    pub(super) fn count_refusal(&mut self, reason: Refusal) {
+        let counter = match reason {
+            Refusal::Malformed => &mut self.refused_malformed,
+            Refusal::WrongLink => &mut self.refused_wrong_link,
+            Refusal::Full => &mut self.refused_full,
+            Refusal::TooFast => &mut self.refused_too_fast,
+            Refusal::Capability => &mut self.refused_capability,
+            Refusal::Expired => &mut self.refused_expired,
+            Refusal::Revoked => &mut self.refused_revoked,
+            Refusal::Replaced => &mut self.refused_replaced,
+            Refusal::NotAllowed => &mut self.refused_not_allowed,
+        };
+        *counter += 1;
+    }
+
+    pub(super) fn count_detached(&mut self, reason: Refusal) {
+        match reason {
+            Refusal::Expired => self.detached_expired += 1,
+            Refusal::Replaced => self.detached_replaced += 1,
+            _ => self.detached_revoked += 1,
+        }
+    }
+
+    pub(super) fn count_drop(&mut self, reason: Drop) {
+        let counter = match reason {
+            Drop::Malformed => &mut self.datagrams_dropped_malformed,
+            Drop::Unattached => &mut self.datagrams_dropped_unattached,
+            Drop::WrongSlot => &mut self.datagrams_dropped_wrong_slot,
+            Drop::NotAllowed => &mut self.datagrams_dropped_not_allowed,
+            Drop::TooFast => &mut self.datagrams_dropped_too_fast,
+        };
+        *counter += 1;
+    }
+}

@@ -1,0 +1,9 @@
+//! The hub in virtual time, with real signatures. After every call the [`world::World`] checks the hub's invariants.
+
+mod guests;
+mod lifecycle;
+mod limits;
+mod members;
+mod random;
+mod revocation;
+mod world;

@@ -1,0 +1,104 @@
+//! What the relay counts: totals of the process, never anything about one client or meeting.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+
+/// A number that several tasks may raise and anybody may read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        // Relaxed: counters order nothing, they only have to lose no addition.
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Adds one.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// Takes one away; only for gauges.
+    pub(crate) fn decrement(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The present value.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Declares the counters once, for the live set and for its copy.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Live counters, shared between a running server and whoever watches it.
+        #[derive(Debug, Default)]
+        pub struct Stats { $($(#[$doc])* pub $name: Counter,)* }
+
+        /// The counters at one moment.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+        pub struct Snapshot { $($(#[$doc])* pub $name: u64,)* }
+
+        impl Stats {
+            /// Copies all counters. They are read one after the other while the server runs on.
+            #[must_use]
+            pub fn snapshot(&self) -> Snapshot {
+                Snapshot { $($name: self.$name.value(),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections that are open now and past their first message (a gauge).
+    connections_open,
+    /// Connections that got as far as their first message.
+    connections,
+    /// Connection attempts answered with Retry, to make the sender prove its address.
+    retries,
+    /// Attempts refused because the relay was full or had too many handshakes under way.
+    refused_full,
+    /// Attempts refused because of the number of connections from one network.
+    refused_prefix_count,
+    /// Attempts refused because of the rate of connections from one network.
+    refused_prefix_rate,
+    /// Handshakes that failed.
+    handshakes_failed,
+    /// Handshakes that weren't finished in time.
+    handshakes_late,
+    /// Connections closed because their first message didn't come in time.
+    hellos_late,
+    /// Connections closed because they broke the framing of the control stream.
+    protocol_errors,
+    /// Connections closed because their client didn't read its control stream.
+    slow_readers,
+    /// Control messages received.
+    control_in,
+    /// Control messages handed to QUIC.
+    control_out,
+    /// Bytes of control messages received, without length fields.
+    control_bytes_in,
+    /// Bytes of control messages handed to QUIC, without length fields.
+    control_bytes_out,
+    /// Datagrams received.
+    datagrams_in,
+    /// Datagrams handed to QUIC, one per receiver.
+    datagrams_out,
+    /// Payload bytes of datagrams received.
+    datagram_bytes_in,
+    /// Payload bytes of datagrams handed to QUIC.
+    datagram_bytes_out,
+    /// Datagrams received that nobody read: too many at once, or before the first message. Counted when their
+    /// connection ends.
+    dropped_unread,
+    /// Datagrams that found no room among those of their receiver that still wait to be sent; QUIC drops the oldest.
+    dropped_full,
+    /// Datagrams that were larger than their receiver's path carries.
+    dropped_too_large,
+    /// Datagrams for a connection that had just gone.
+    dropped_gone,
+}
