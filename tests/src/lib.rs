@@ -5,5 +5,7 @@
 
 pub mod process;
 pub mod proxy;
+pub mod room;
 pub mod speech;
 pub mod wav;
+pub mod world;

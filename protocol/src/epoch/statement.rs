@@ -80,7 +80,7 @@ impl Wire for Op {
             2 => Ok(Self::Remove(index)),
             3 => Ok(Self::Leave(index)),
             4 => Ok(Self::Lost(index)),
-            5 | 6 | 7 if index.0 != 0 => Err(Malformed("op of nobody with an index")),
+            5..=7 if index.0 != 0 => Err(Malformed("op of nobody with an index")),
             5 => Ok(Self::Rekey),
             6 => Ok(Self::OpenRate),
             7 => Ok(Self::End),

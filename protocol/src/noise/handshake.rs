@@ -268,6 +268,8 @@ pub struct Answering {
     noise: HandshakeState,
     h2: [u8; 32],
     meeting: MeetingId,
+    /// The end of the meeting, which no certificate in it may come before.
+    not_after: UnixMillis,
 }
 
 /// A guest whose handshake is complete and who may now knock.
@@ -321,7 +323,8 @@ impl Answering {
         let h2 = handshake_hash(&noise);
         let psk3 = context.psk3(&h2, shared.as_ref(), isk.as_ref());
         noise.set_psk(3, psk3.as_bytes())?;
-        Ok((Self { noise, h2, meeting: context.meeting }, message))
+        let (meeting, not_after) = (context.meeting, context.descriptor.not_after);
+        Ok((Self { noise, h2, meeting, not_after }, message))
     }
 
     /// Reads message 3: the guest has the passcode, if one is asked, and is who it says.
@@ -334,6 +337,10 @@ impl Answering {
         let session_static: [u8; 32] =
             self.noise.get_remote_static().and_then(|s| s.try_into().ok()).ok_or(HandshakeError::Rejected)?;
         intro.cert.verify(self.meeting, Role::Member, &session_static, now)?;
+        // One that ran out in the waiting room would make every member refuse the epoch that admits its owner.
+        if intro.cert.not_after < self.not_after {
+            return Err(BadIdCert::Expired.into());
+        }
         intro.cert.identity.verify(label::JOIN, &[&self.h2, &self.meeting.0], &intro.signature)?;
         let session = Session::new(self.noise)?;
         Ok(Knocker { session, cert: intro.cert, name: intro.name, commitment: intro.commitment })

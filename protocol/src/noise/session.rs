@@ -78,6 +78,8 @@ pub struct Session {
     unacknowledged: VecDeque<Sealed>,
     /// Records received in order.
     received: u32,
+    /// How many of them the newest record of ours acknowledges.
+    told: u32,
     ack_due: Option<Instant>,
     resend_due: Option<Instant>,
     resend_wait: Duration,
@@ -96,6 +98,7 @@ impl Session {
             first_unacknowledged: 0,
             unacknowledged: VecDeque::new(),
             received: 0,
+            told: 0,
             ack_due: None,
             resend_due: None,
             resend_wait: RESEND_FIRST,
@@ -138,8 +141,8 @@ impl Session {
     /// Opens a packet. `Ok(None)` when it held only an acknowledgement.
     ///
     /// # Errors
-    /// [`SessionError`]; the session's state is unchanged then, except that a repeated record makes the
-    /// acknowledgement due at once.
+    /// [`SessionError`]; the session's state is unchanged then, except that a repeated record starts the timers that
+    /// tell the peer, and that a record which authenticates and holds no message counts as received.
     pub fn receive(&mut self, now: Instant, packet: &[u8]) -> Result<Option<Message>, SessionError> {
         let mut r = Reader::new(packet);
         if r.u8()? != PACKET_KIND || SessionId(r.array()?) != self.id {
@@ -148,8 +151,14 @@ impl Session {
         let sequence = r.u32()?;
         if sequence != self.received {
             if sequence < self.received {
-                // The peer has not seen our acknowledgement.
-                self.ack_due = Some(self.ack_due.map_or(now, |due| due.min(now)));
+                // The peer has not heard of this record. Either nothing of ours says so yet, or the record that does
+                // was lost, and then the peer can read nothing after it until it comes again.
+                if self.received > self.told {
+                    self.ack_due = Some(self.ack_due.map_or(now, |due| due.min(now)));
+                }
+                if !self.unacknowledged.is_empty() {
+                    self.resend_due.get_or_insert(now + self.resend_wait);
+                }
             }
             return Err(SessionError::OutOfOrder);
         }
@@ -178,7 +187,7 @@ impl Session {
     /// # Errors
     /// [`SessionError::Stalled`].
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Vec<Vec<u8>>) -> Result<(), SessionError> {
-        if self.ack_due.is_some_and(|due| due <= now) {
+        if self.ack_due.take_if(|due| *due <= now).is_some() {
             out.push(self.seal(None)?);
         }
         if self.resend_due.is_some_and(|due| due <= now) {
@@ -224,6 +233,7 @@ impl Session {
         packet.truncate(PACKET_HEADER + len);
         self.unacknowledged.push_back(Sealed { packet: packet.clone(), asks_ack: message.is_some() });
         self.ack_due = None;
+        self.told = self.received;
         Ok(packet)
     }
 

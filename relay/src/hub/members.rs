@@ -78,11 +78,12 @@ impl Meeting {
             None if self.members.len() >= self.max_members(turn.limits) => return Err(Refusal::Full),
             None => None,
         };
+        // First of all, because whoever is a guest may have to make room for the connection that is replaced.
+        self.unseat_guest(turn, conn);
         if let Some(old) = self.vacate(slot) {
             turn.detach(old.conn, Refusal::Replaced);
             self.seat_guest(turn, old.conn, Knows::Descriptor);
         }
-        self.unseat_guest(turn, conn);
         self.seat(turn, conn, capability, allowances.unwrap_or_default());
         turn.stats.attached += 1;
         self.welcome_member(turn, conn, slot);

@@ -29,10 +29,13 @@ impl Turn<'_> {
         self.send_all([to], message);
     }
 
-    /// Sends a message to several clients, encoded once.
+    /// Sends a message to several clients, encoded once. Those closed in this turn are passed over.
     pub(super) fn send_all(&mut self, to: impl IntoIterator<Item = ConnId>, message: &FromRelay) {
         let mut encoded = None;
         for to in to {
+            if self.closed.contains(&to) {
+                continue;
+            }
             let bytes = encoded.get_or_insert_with(|| Bytes::from(message.encode())).clone();
             self.out.push(Output::Control { to, bytes });
         }

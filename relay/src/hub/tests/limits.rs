@@ -223,6 +223,23 @@ fn guests_beyond_the_bound_are_refused_and_the_host_still_gets_in() {
 }
 
 #[test]
+fn client_that_takes_a_slot_over_need_not_make_room_for_the_one_it_replaces() {
+    let limits = Limits { max_unattached: 1, ..Limits::default() };
+    let (mut world, room) = (World::with_limits(limits), Room::new(1));
+    let newer = world.bearer(&room);
+    let older = world.connect();
+    let message = attach(newer, world.signed(&room, 1, Rights::MEMBER, 1));
+    world.say(newer, &message);
+    world.say(older, &room.hello());
+    world.say(older, &attach(older, world.signed(&room, 1, Rights::MEMBER, 1)));
+    assert_eq!(world.hub.attached(room.id).collect::<Vec<_>>(), [(MemberIndex(1), older)]);
+    // The one that is replaced waits now, and may come back: nobody waits beside it.
+    world.say(newer, &message);
+    assert_eq!(world.hub.attached(room.id).collect::<Vec<_>>(), [(MemberIndex(1), newer)]);
+    assert!(world.closed.is_empty());
+}
+
+#[test]
 fn relay_takes_no_more_meetings_and_connections_than_it_has_room_for() {
     let limits = Limits { max_meetings: 2, max_connections: 6, ..Limits::default() };
     let mut world = World::with_limits(limits);

@@ -1,0 +1,143 @@
+//! Arguments, and the help that teaches them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::console::Style;
+
+/// End-to-end encrypted audio meetings.
+///
+/// Only the people in a meeting can hear it: the relay that carries it holds no key, and nobody hears anything before
+/// the host lets them in.
+#[derive(Parser)]
+#[command(name = "conclave", version, arg_required_else_help = true)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Verb {
+    /// Open a meeting and print its link
+    #[command(after_help = HOST_HELP)]
+    Host(Host),
+    /// Join a meeting by its link
+    #[command(after_help = JOIN_HELP)]
+    Join(Join),
+    /// Hold a whole meeting on this machine and show who could hear what
+    Demo(Demo),
+}
+
+const HOST_HELP: &str = "While it runs, type: admit NAME, admit all, deny NAME, remove NAME, mute, unmute, stats, end. \
+Give the printed link to your guests over a channel you trust: it holds the meeting's secret.
+
+  conclave host --name Ada --input talk.wav --output heard.wav
+  conclave host --name Ada --relay relay.example.org --passcode 'three small words'";
+
+const JOIN_HELP: &str = "While it runs, type: mute, unmute, stats, leave.
+
+  conclave join 'conclave://…#…' --name Bob --input talk.wav --output heard.wav
+
+Exit status: 0 left or ended, 1 failed on this machine, 2 bad arguments or link, 3 denied, 4 removed, 5 wrong \
+passcode, 6 relay unreachable or lost.";
+
+#[derive(Args)]
+pub(super) struct Host {
+    /// Relay to use, HOST[:PORT]; more than one may be given, in order of preference. Without it a relay is started
+    /// inside this program
+    #[arg(long, value_name = "ADDR")]
+    pub(super) relay: Vec<String>,
+    /// Pin of a self-signed relay, as it prints it; one per --relay, in the same order, empty for none
+    #[arg(long, value_name = "PIN", requires = "relay")]
+    pub(super) pin: Vec<String>,
+    /// Where the relay inside this program listens; the default serves this machine only
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", conflicts_with = "relay")]
+    pub(super) listen: SocketAddr,
+    /// Whether each guest waits for your word, or everybody with the link (and passcode) is let in
+    #[arg(long, value_enum, default_value_t = Admit::Ask)]
+    pub(super) admit: Admit,
+    /// Most people at one time, yourself included
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(2..=65_534))]
+    pub(super) max_members: u16,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Admit {
+    /// Each guest waits
+    Ask,
+    /// Nobody waits
+    All,
+}
+
+#[derive(Args)]
+pub(super) struct Join {
+    /// The meeting's link, as the host's client printed it
+    #[arg(value_name = "LINK")]
+    pub(super) link: String,
+    /// After being removed, stay connected for so long and count what still arrives and can be opened (for auditors)
+    #[arg(long, value_name = "SECONDS")]
+    pub(super) linger: Option<u64>,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Args)]
+pub(super) struct Common {
+    /// Name shown to the others
+    #[arg(long)]
+    pub(super) name: String,
+    /// The meeting's passcode
+    #[arg(long, env = "CONCLAVE_PASSCODE", hide_env_values = true)]
+    pub(super) passcode: Option<String>,
+    /// What to say: a WAV file, `tone` or `silence`. Without it you are muted
+    #[arg(long, value_name = "WAV|tone|silence")]
+    pub(super) input: Option<String>,
+    /// Say the input again and again
+    #[arg(long = "loop", requires = "input")]
+    pub(super) looped: bool,
+    /// Where to write what you hear: a WAV file (48 kHz, mono), or `null`
+    #[arg(long, value_name = "WAV|null", default_value = "null")]
+    pub(super) output: String,
+    /// Start muted
+    #[arg(long)]
+    pub(super) muted: bool,
+    /// Leave after so many seconds in the meeting; a host ends it
+    #[arg(long, value_name = "N")]
+    pub(super) seconds: Option<u64>,
+    /// Keep your identity in this directory, so that others can recognise you; without it you are a new guest each
+    /// time. CONCLAVE_PASSPHRASE or a prompt protects it
+    #[arg(long, value_name = "DIR")]
+    pub(super) home: Option<PathBuf>,
+    /// One JSON object per line: events on standard output, commands on standard input (docs/automation.md)
+    #[arg(long)]
+    pub(super) jsonl: bool,
+}
+
+impl Common {
+    pub(super) fn style(&self) -> Style {
+        if self.jsonl { Style::Jsonl } else { Style::Words }
+    }
+}
+
+#[derive(Args)]
+pub(super) struct Demo {
+    /// People in the meeting, the host included; one more knocks and is denied
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(3..=12))]
+    pub(super) people: u16,
+    /// Length of the call
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(4..=600))]
+    pub(super) seconds: u64,
+    /// Speech for everybody, each from another place in it; without it the spoken clips of alsa-utils
+    #[arg(long, value_name = "WAV")]
+    pub(super) input: Option<PathBuf>,
+    /// Where to write what each listener heard
+    #[arg(long, value_name = "DIR", default_value = "demo-out")]
+    pub(super) out: PathBuf,
+    /// Write the results as JSON, too
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+}

@@ -1,0 +1,86 @@
+//! `conclave host`.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use conclave_protocol::conference::{Conference, HostConfig, WaitingRoom};
+use conclave_protocol::link::RelayAddress;
+use conclave_relay::embedded::{EmbeddedRelay, spawn_thread};
+use conclave_relay::tls::Pin;
+
+use super::args::{Admit, Host};
+use super::{Refusal, converse, engine, microphone, person, refuse, usage};
+use crate::report::Report;
+use crate::session::{Session, start_now, system_rng};
+
+/// How long a meeting may last: no meeting is held longer, and certificates end with it.
+const DURATION: Duration = Duration::from_secs(24 * 3600);
+
+pub(super) fn run(host: Host, start: Instant) -> ExitCode {
+    match open(&host) {
+        Ok((session, _relay)) => {
+            let link = Report::Link { link: session.conference.link().reveal().to_string() };
+            converse(session, &host.common, start, Some(link))
+        }
+        Err(refusal) => refuse(refusal, &host.common, start),
+    }
+}
+
+fn open(host: &Host) -> Result<(Session, Option<EmbeddedRelay>), Refusal> {
+    let (name, identity, passcode) = person(&host.common)?;
+    let engine = engine(&host.common)?;
+    let (relays, relay) = relays(host)?;
+    let waiting_room = match host.admit {
+        Admit::Ask => WaitingRoom::Ask,
+        Admit::All => WaitingRoom::AdmitAll,
+    };
+    let config = HostConfig {
+        relays: relays.clone(),
+        identity,
+        name,
+        passcode,
+        waiting_room,
+        max_members: host.max_members,
+        duration: DURATION,
+        regions: Vec::new(),
+    };
+    let conference = Conference::host(config, start_now(), Box::new(system_rng()));
+    let session = Session {
+        conference,
+        relays,
+        engine,
+        microphone: microphone(&host.common),
+        leave_after: host.common.seconds.map(Duration::from_secs),
+        linger: None,
+    };
+    Ok((session, relay))
+}
+
+fn relays(host: &Host) -> Result<(Vec<RelayAddress>, Option<EmbeddedRelay>), Refusal> {
+    if host.relay.is_empty() {
+        let relay = embedded(host)?;
+        let address = relay.local_addr();
+        let pin = relay.pin().map(|pin| *pin.as_bytes());
+        let address = RelayAddress { host: address.ip().to_string(), port: address.port(), pin };
+        return Ok((vec![address], Some(relay)));
+    }
+    if !host.pin.is_empty() && host.pin.len() != host.relay.len() {
+        return Err(usage("--pin: give one for each --relay, in the same order; '' for a relay without"));
+    }
+    let mut relays = Vec::new();
+    for (i, text) in host.relay.iter().enumerate() {
+        let mut relay = RelayAddress::parse(text).map_err(|_| usage("--relay: give HOST or HOST:PORT"))?;
+        if let Some(pin) = host.pin.get(i).filter(|pin| !pin.is_empty()) {
+            let pin: Pin = pin.parse().map_err(|_| usage("--pin: give it as the relay prints it, 43 characters"))?;
+            relay.pin = Some(*pin.as_bytes());
+        }
+        relays.push(relay);
+    }
+    Ok((relays, None))
+}
+
+fn embedded(host: &Host) -> Result<EmbeddedRelay, Refusal> {
+    let (config, hub) = super::embedded_relay(host.listen);
+    Ok(spawn_thread(config, hub).with_context(|| format!("cannot start a relay on {}", host.listen))?)
+}

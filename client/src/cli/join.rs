@@ -1,0 +1,35 @@
+//! `conclave join`.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use conclave_protocol::conference::{Conference, JoinConfig};
+use conclave_protocol::link::Link;
+
+use super::args::Join;
+use super::{Refusal, converse, engine, microphone, person, refuse, usage};
+use crate::session::{Session, start_now, system_rng};
+
+pub(super) fn run(join: &Join, start: Instant) -> ExitCode {
+    match prepare(join) {
+        Ok(session) => converse(session, &join.common, start, None),
+        Err(refusal) => refuse(refusal, &join.common, start),
+    }
+}
+
+fn prepare(join: &Join) -> Result<Session, Refusal> {
+    let link = Link::parse(&join.link).map_err(|error| usage(error.to_string()))?;
+    let (name, identity, passcode) = person(&join.common)?;
+    let engine = engine(&join.common)?;
+    let relays = link.relays.clone();
+    let config = JoinConfig { link, identity, name, passcode };
+    let conference = Conference::join(config, start_now(), Box::new(system_rng()));
+    Ok(Session {
+        conference,
+        relays,
+        engine,
+        microphone: microphone(&join.common),
+        leave_after: join.common.seconds.map(Duration::from_secs),
+        linger: join.linger.map(Duration::from_secs),
+    })
+}

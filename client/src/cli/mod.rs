@@ -1,0 +1,173 @@
+//! The command line.
+
+mod args;
+mod console;
+mod demo;
+mod host;
+mod join;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use conclave_protocol::identity::{DisplayName, Identity};
+use conclave_protocol::noise::handshake::Passcode;
+use conclave_protocol::sframe::frame::Microphone;
+use conclave_relay::clock::system_clock;
+use conclave_relay::hub::{self, Hub};
+use conclave_relay::server::ServerConfig;
+use conclave_relay::tls::{Identity as RelayIdentity, SelfSigned};
+use tokio::sync::mpsc;
+
+use crate::audio::engine::MediaEngine;
+use crate::audio::sink::Sink;
+use crate::audio::source::{Repeat, Source};
+use crate::exit::Outcome;
+use crate::keystore;
+use crate::report::Report;
+use crate::session::sink::{ReportSink, queue};
+use crate::session::{Finished, Session, system_rng};
+use args::{Arguments, Common, Verb};
+
+/// Runs the program; its exit statuses are those of `docs/automation.md` §4.
+pub fn run() -> ExitCode {
+    let start = Instant::now();
+    let Arguments { verb } = Arguments::parse();
+    start_logging();
+    match verb {
+        Verb::Host(host) => host::run(host, start),
+        Verb::Join(join) => join::run(&join, start),
+        Verb::Demo(demo) => demo::run(&demo, start),
+    }
+}
+
+/// Logs of this program go to standard error; those of the QUIC stack hold addresses and are left out.
+fn start_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("CONCLAVE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("conclave=warn,conclave_relay=warn,conclave_protocol=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// Why a client does not even start.
+struct Refusal {
+    outcome: Outcome,
+}
+
+impl From<anyhow::Error> for Refusal {
+    fn from(error: anyhow::Error) -> Self {
+        Self { outcome: Outcome::Local(format!("{error:#}")) }
+    }
+}
+
+fn usage(text: impl Into<String>) -> Refusal {
+    Refusal { outcome: Outcome::BadLink(text.into()) }
+}
+
+/// Name, identity and passcode out of the arguments.
+fn person(common: &Common) -> Result<(DisplayName, Identity, Option<Passcode>), Refusal> {
+    let name = DisplayName::parse(&common.name).map_err(|error| usage(format!("--name: {error}")))?;
+    let identity = match &common.home {
+        Some(home) => keystore::open_or_create(home, &mut system_rng())?,
+        None => Identity::guest(&mut system_rng()),
+    };
+    let passcode = match &common.passcode {
+        None => None,
+        Some(text) => Some(Passcode::parse(text).ok_or_else(|| usage("--passcode: give 1 to 256 bytes that are not only blanks"))?),
+    };
+    Ok((name, identity, passcode))
+}
+
+fn microphone(common: &Common) -> Microphone {
+    if common.muted || common.input.is_none() { Microphone::Muted } else { Microphone::On }
+}
+
+fn engine(common: &Common) -> Result<MediaEngine, Refusal> {
+    let input = common.input.as_deref().unwrap_or("silence");
+    let source = Source::open(input, if common.looped { Repeat::Loop } else { Repeat::Once }).map_err(|error| usage(format!("--input: {error}")))?;
+    let sink = Sink::open(&common.output).map_err(|error| usage(format!("--output: {error}")))?;
+    Ok(MediaEngine::new(source, sink).context("cannot set up Opus")?)
+}
+
+/// Runs a session with its console and gives the exit status.
+fn converse(session: Session, common: &Common, start: Instant, first: Option<Report>) -> ExitCode {
+    let (reports, source) = queue(start);
+    let reports_for_input = reports.clone();
+    if let Some(first) = first {
+        reports.send(first);
+    }
+    let printer = console::print(source, common.style());
+    let (commands, receiver) = mpsc::channel(64);
+    console::read(common.style(), commands, reports_for_input);
+    let outcome = match current_thread() {
+        Ok(runtime) => {
+            let finished = runtime.block_on(async { session.run(receiver, reports.clone(), signalled()).await });
+            conclude(finished, &reports)
+        }
+        Err(error) => Outcome::Local(format!("cannot start: {error}")),
+    };
+    say_good_bye(&outcome, &reports);
+    drop(reports);
+    // The reader of standard input may hold a queue's end for ever; what was reported before is printed all the same.
+    printer.finish();
+    ExitCode::from(outcome.status())
+}
+
+fn conclude(finished: Finished, reports: &ReportSink) -> Outcome {
+    if let Err(error) = finished.output {
+        reports.send(Report::Error { message: format!("the output is incomplete: {error}") });
+        if finished.outcome.status() == 0 {
+            return Outcome::Local(error.to_string());
+        }
+    }
+    finished.outcome
+}
+
+fn say_good_bye(outcome: &Outcome, reports: &ReportSink) {
+    match outcome {
+        Outcome::Ended { by } => reports.send(Report::Ended { by: by.clone() }),
+        other => {
+            if let Some(message) = other.message() {
+                reports.send(Report::Error { message: message.to_owned() });
+            }
+        }
+    }
+    reports.send(Report::Goodbye);
+}
+
+fn refuse(refusal: Refusal, common: &Common, start: Instant) -> ExitCode {
+    let (reports, source) = queue(start);
+    let printer = console::print(source, common.style());
+    say_good_bye(&refusal.outcome, &reports);
+    drop(reports);
+    printer.finish();
+    ExitCode::from(refusal.outcome.status())
+}
+
+fn current_thread() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// Waits for SIGINT or SIGTERM.
+async fn signalled() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// What a relay inside this program runs on.
+fn embedded_relay(listen: std::net::SocketAddr) -> (ServerConfig, Hub) {
+    let config = ServerConfig {
+        listen,
+        identity: RelayIdentity::SelfSigned(SelfSigned::Memory),
+        limits: Default::default(),
+        deadlines: Default::default(),
+    };
+    (config, Hub::new(system_clock(), hub::Config::default()))
+}

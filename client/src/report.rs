@@ -1,0 +1,105 @@
+//! What a client tells the world outside: the events of `docs/automation.md`, typed.
+
+use conclave_protocol::identity::{IdentityKind, SafetyNumber};
+use serde::Serialize;
+
+/// One event. `docs/automation.md` §2 says when each is sent.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[allow(missing_docs)] // The fields are specified in docs/automation.md, once.
+pub enum Report {
+    Link { link: String },
+    Waiting { r#for: WaitingFor },
+    Knock { id: u32, name: String, safety_number: String, standing: Standing },
+    Admitted { index: u16 },
+    Denied { reason: &'static str },
+    Roster { epoch: u32, members: Vec<RosterMember> },
+    Joined { index: u16, name: String },
+    Left { index: u16, name: String, why: &'static str },
+    Removed,
+    Muted { index: u16, on: bool },
+    Alarm { kind: &'static str, index: Option<u16>, detail: String },
+    Stats { talkers: Vec<TalkerStats> },
+    Linger { datagrams: u64, opened: u64, last_opened_ms: Option<u64> },
+    Ended { by: String },
+    Error { message: String },
+    /// For people only.
+    Notice { message: String },
+    /// Nothing comes after this; not printed.
+    Goodbye,
+}
+
+/// Whom a guest waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitingFor {
+    /// No host is there yet.
+    Host,
+    /// The host has the knock.
+    Admission,
+}
+
+/// What this client knows of an identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// A lasting identity that was never seen before.
+    New,
+    /// An identity for this meeting only.
+    Guest,
+    /// This client itself.
+    #[serde(rename = "self")]
+    Oneself,
+}
+
+impl Standing {
+    /// Nothing is remembered from meeting to meeting yet, so the kind decides.
+    pub fn of(kind: IdentityKind) -> Self {
+        match kind {
+            IdentityKind::Guest => Self::Guest,
+            IdentityKind::Kept => Self::New,
+        }
+    }
+}
+
+/// A member in `roster`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct RosterMember {
+    pub index: u16,
+    pub name: String,
+    pub role: &'static str,
+    pub muted: bool,
+    pub safety_number: Option<String>,
+    pub standing: Standing,
+}
+
+/// A talker in `stats`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct TalkerStats {
+    pub index: u16,
+    pub name: String,
+    pub received: u64,
+    pub played: u64,
+    pub late: u64,
+    pub lost: u64,
+    pub concealed: u64,
+    pub duplicates: u64,
+    pub delay_ms: Option<f64>,
+    pub network_ms: Option<NetworkMs>,
+}
+
+/// Sealing to opening, over the last second.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct NetworkMs {
+    pub p50: f64,
+    pub p99: f64,
+    pub max: f64,
+}
+
+/// The digits of a safety number as text.
+pub fn digits(number: &SafetyNumber) -> String {
+    number.as_str().to_owned()
+}

@@ -1,0 +1,21 @@
+//! The one format of all sound inside the client.
+
+use std::time::Duration;
+
+/// Samples per second. The highest rate of Opus (RFC 6716 §2), so that nothing is resampled between devices and codec.
+pub const SAMPLE_RATE: u32 = 48_000;
+/// Samples in a frame.
+pub const FRAME_SAMPLES: usize = 960;
+/// Duration of a frame. 20 ms everywhere until the audio issue brings profiles (DESIGN §7).
+pub const FRAME: Duration = Duration::from_millis(20);
+/// Bytes of every encoded frame: 32 kbit/s for 20 ms, at constant bitrate.
+pub const PACKET_LEN: usize = 80;
+
+const _: () = assert!(FRAME_SAMPLES as u128 * 1_000 == SAMPLE_RATE as u128 * FRAME.as_millis());
+
+/// One frame, full scale at ±1.
+pub type Frame = [f32; FRAME_SAMPLES];
+/// A frame of nothing.
+pub const SILENCE: Frame = [0.0; FRAME_SAMPLES];
+/// The lowest level of RFC 6464: digital silence.
+pub const LEVEL_SILENT: u8 = 127;

@@ -1,0 +1,309 @@
+//! Where what is heard goes: a WAV file, or nowhere.
+//!
+//! The file is written by a thread of its own, fed through a ring that is allocated once: a slow disk costs frames of
+//! the recording, which are counted and replaced by silence of the same length, but never holds up the meeting.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use hound::{SampleFormat, WavSpec, WavWriter};
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use super::format::{FRAME_SAMPLES, SAMPLE_RATE};
+
+/// Frames that fit into the ring: 4 s, longer than a disk of a healthy machine pauses; 0.4 MB.
+const RING_FRAMES: usize = 200;
+/// How long the writer sleeps when there is nothing to write: well below what the ring holds.
+const NAP: Duration = Duration::from_millis(50);
+/// Samples between two updates of the header: what the recording loses when the process is killed.
+const HEADER_EVERY: u32 = SAMPLE_RATE;
+/// Most samples of a file: what the format's 32-bit lengths can say, less its header. 12 hours.
+const MAX_SAMPLES: u32 = (u32::MAX - 1_024) / 2;
+
+const SPEC: WavSpec =
+    WavSpec { channels: 1, sample_rate: SAMPLE_RATE, bits_per_sample: 16, sample_format: SampleFormat::Int };
+
+/// Why a recording could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// The file cannot be created.
+    #[error("cannot create {path}: {error}; give a path where you may write, or `null`")]
+    Create {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: hound::Error,
+    },
+    /// The file could not be written; what was written before can be read.
+    #[error("cannot go on writing {path}: {error}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: hound::Error,
+    },
+    /// A WAV file cannot be longer; what was written before can be read.
+    #[error("{path} is full: a WAV file holds no more than 12 hours")]
+    Full {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The thread that writes could not be started or has died.
+    #[error("the thread that writes {path} failed")]
+    Thread {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Where what is heard goes.
+pub enum Sink {
+    /// A file.
+    Wav(Recorder),
+    /// Nowhere.
+    Null,
+}
+
+impl Sink {
+    /// Opens what the command line names: `null`, or the path of a file, which is overwritten (`./null` is a file).
+    ///
+    /// # Errors
+    /// [`SinkError::Create`] and [`SinkError::Thread`].
+    pub fn open(name: &str) -> Result<Self, SinkError> {
+        match name {
+            "null" => Ok(Self::Null),
+            path => Ok(Self::Wav(Recorder::create(Path::new(path))?)),
+        }
+    }
+
+    /// Takes 20 ms. Allocates nothing, and never waits.
+    pub fn write(&mut self, frame: &[i16; FRAME_SAMPLES]) {
+        if let Self::Wav(recorder) = self {
+            recorder.write(frame);
+        }
+    }
+
+    /// Frames that were lost because the disk was too slow. Silence stands in their place.
+    pub fn overruns(&self) -> u64 {
+        match self {
+            Self::Wav(recorder) => recorder.overruns,
+            Self::Null => 0,
+        }
+    }
+
+    /// Writes what is left and closes the file. Waits for the disk.
+    ///
+    /// # Errors
+    /// The first that went wrong since the sink was opened.
+    pub fn finish(self) -> Result<(), SinkError> {
+        match self {
+            Self::Wav(mut recorder) => recorder.close(),
+            Self::Null => Ok(()),
+        }
+    }
+}
+
+/// Feeds a file. Dropping it closes the file too, without a word about errors.
+pub struct Recorder {
+    path: PathBuf,
+    /// `None` once closed.
+    ring: Option<Producer<i16>>,
+    writer: Option<JoinHandle<Result<(), SinkError>>>,
+    overruns: u64,
+    /// Lost frames for which no silence has been written yet.
+    owed: u64,
+}
+
+impl Recorder {
+    fn create(path: &Path) -> Result<Self, SinkError> {
+        let file =
+            WavWriter::create(path, SPEC).map_err(|error| SinkError::Create { path: path.to_owned(), error })?;
+        let (ring, consumer) = RingBuffer::new(RING_FRAMES * FRAME_SAMPLES);
+        let writing = Writing { path: path.to_owned(), file, ring: consumer, since_header: 0, written: 0 };
+        let writer = std::thread::Builder::new()
+            .name("recorder".to_owned())
+            .spawn(move || writing.run())
+            .map_err(|_| SinkError::Thread { path: path.to_owned() })?;
+        Ok(Self { path: path.to_owned(), ring: Some(ring), writer: Some(writer), overruns: 0, owed: 0 })
+    }
+
+    fn write(&mut self, frame: &[i16; FRAME_SAMPLES]) {
+        let Some(ring) = &mut self.ring else { return };
+        // Ends at the latest when the ring is full.
+        while self.owed > 0 && ring.push_entire_slice(&[0; FRAME_SAMPLES]).is_ok() {
+            self.owed -= 1;
+        }
+        if self.owed > 0 || ring.push_entire_slice(frame).is_err() {
+            self.overruns += 1;
+            self.owed += 1;
+        }
+    }
+
+    fn close(&mut self) -> Result<(), SinkError> {
+        // The writer ends when it finds the ring empty and abandoned.
+        self.ring = None;
+        let Some(writer) = self.writer.take() else { return Ok(()) };
+        writer.thread().unpark();
+        writer.join().unwrap_or_else(|_| Err(SinkError::Thread { path: self.path.clone() }))
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        // Nobody is left to hear of an error.
+        let _ = self.close();
+    }
+}
+
+/// The other end of the ring.
+struct Writing {
+    path: PathBuf,
+    file: WavWriter<BufWriter<File>>,
+    ring: Consumer<i16>,
+    since_header: u32,
+    written: u32,
+}
+
+impl Writing {
+    fn run(mut self) -> Result<(), SinkError> {
+        loop {
+            // Asked before emptying the ring: what is pushed in between is found in the next turn.
+            let last = self.ring.is_abandoned();
+            self.empty()?;
+            if last {
+                let path = self.path;
+                return self.file.finalize().map_err(|error| SinkError::Write { path, error });
+            }
+            std::thread::park_timeout(NAP);
+        }
+    }
+
+    fn empty(&mut self) -> Result<(), SinkError> {
+        while let Ok(sample) = self.ring.pop() {
+            if self.written >= MAX_SAMPLES {
+                return Err(SinkError::Full { path: self.path.clone() });
+            }
+            self.file.write_sample(sample).map_err(|error| self.failed(error))?;
+            self.written += 1;
+            self.since_header += 1;
+            if self.since_header >= HEADER_EVERY {
+                self.since_header = 0;
+                self.file.flush().map_err(|error| self.failed(error))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: hound::Error) -> SinkError {
+        SinkError::Write { path: self.path.clone(), error }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(n: usize) -> [i16; FRAME_SAMPLES] {
+        std::array::from_fn(|i| ((n * 7 + i) % 30_000) as i16)
+    }
+
+    fn read(path: &Path) -> Vec<i16> {
+        let mut reader = hound::WavReader::open(path).unwrap();
+        assert_eq!(reader.spec(), SPEC);
+        reader.samples().map(Result::unwrap).collect()
+    }
+
+    fn in_dir(dir: &tempfile::TempDir) -> (PathBuf, Sink) {
+        let path = dir.path().join("out.wav");
+        let sink = Sink::open(path.to_str().unwrap()).unwrap();
+        (path, sink)
+    }
+
+    #[test]
+    fn all_frames_are_in_the_file_in_order_after_finishing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, mut sink) = in_dir(&dir);
+        for n in 0..RING_FRAMES {
+            sink.write(&frame(n));
+        }
+        assert_eq!(sink.overruns(), 0);
+        sink.finish().unwrap();
+        assert_eq!(read(&path), (0..RING_FRAMES).flat_map(frame).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_sink_that_is_dropped_leaves_a_whole_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, mut sink) = in_dir(&dir);
+        sink.write(&frame(3));
+        drop(sink);
+        assert_eq!(read(&path), frame(3));
+    }
+
+    #[test]
+    fn the_file_can_be_read_while_it_is_being_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, mut sink) = in_dir(&dir);
+        for n in 0..60 {
+            sink.write(&frame(n));
+        }
+        // The writer updates the header after each second of sound. Until it got there, there is less to read.
+        let complete = || hound::WavReader::open(&path).is_ok_and(|reader| reader.len() >= SAMPLE_RATE);
+        while !complete() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(read(&path)[..48_000], (0..50).flat_map(frame).collect::<Vec<_>>());
+        sink.finish().unwrap();
+    }
+
+    #[test]
+    fn frames_lost_to_a_slow_disk_are_counted_and_keep_their_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.wav");
+        let (ring, mut slow) = RingBuffer::new(2 * FRAME_SAMPLES);
+        let mut recorder = Recorder { path, ring: Some(ring), writer: None, overruns: 0, owed: 0 };
+        let mut heard = Vec::new();
+        for n in 1..=7 {
+            recorder.write(&frame(n));
+            if n >= 5 {
+                heard.extend(std::iter::from_fn(|| slow.pop().ok()));
+            }
+        }
+        assert_eq!(recorder.overruns, 4, "frames 3, 4 and 5, and 6, for which there was no room after the silence");
+        let silence = [0; FRAME_SAMPLES];
+        let wanted = [frame(1), frame(2), silence, silence, silence, silence];
+        assert_eq!(heard, wanted.concat());
+    }
+
+    #[test]
+    fn a_place_where_nothing_can_be_written_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("nowhere").join("out.wav");
+        let error = Sink::open(path.to_str().unwrap()).err().unwrap();
+        assert!(matches!(error, SinkError::Create { .. }));
+        assert!(error.to_string().contains("nowhere"), "{error}");
+    }
+
+    #[test]
+    fn a_full_disk_is_reported_at_the_end() {
+        if !Path::new("/dev/full").exists() {
+            return;
+        }
+        let mut sink = Sink::open("/dev/full").unwrap();
+        for n in 0..100 {
+            sink.write(&frame(n));
+        }
+        assert!(matches!(sink.finish(), Err(SinkError::Write { .. })));
+    }
+
+    #[test]
+    fn null_takes_everything() {
+        let mut sink = Sink::open("null").unwrap();
+        sink.write(&frame(1));
+        assert_eq!(sink.overruns(), 0);
+        sink.finish().unwrap();
+    }
+}

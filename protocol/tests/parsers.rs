@@ -1,0 +1,414 @@
+//! Whatever comes in, no parser panics, and what one accepts has exactly the bytes that it accepts.
+//!
+//! The well-formed samples are the golden vectors; every truncation and every single flipped bit of them is tried, and
+//! random bytes beside.
+#![cfg(feature = "conference")]
+
+use std::time::{Duration, Instant};
+
+use conclave_protocol::capability::{Capability, KnockGate, Revoked, SignedCapability};
+use conclave_protocol::conference::{Conference, HostConfig, JoinConfig, Start, WaitingRoom};
+use conclave_protocol::descriptor::{Descriptor, Region};
+use conclave_protocol::epoch::roster::Member;
+use conclave_protocol::epoch::statement::{Op, Statement};
+use conclave_protocol::id::{Epoch, MeetingId, MemberIndex, Term};
+use conclave_protocol::identity::{DisplayName, IdCert, Identity, IdentityKind, JoinKeys, Role};
+use conclave_protocol::link::{Link, RelayAddress};
+use conclave_protocol::noise::handshake::Passcode;
+use conclave_protocol::sframe::frame::PLAINTEXT_LEN;
+use conclave_protocol::sframe::receiver::Ciphertext;
+use conclave_protocol::sign::{PublicKey, Signature};
+use conclave_protocol::time::UnixMillis;
+use conclave_protocol::wire::codec::Wire;
+use conclave_protocol::wire::control::{Denial, EpochKey, Message, RemovalNotice};
+use conclave_protocol::wire::datagram::{self, Datagram};
+use conclave_protocol::wire::relay::{FromRelay, MailboxId, Refusal, ToRelay};
+use data_encoding::HEXLOWER;
+use proptest::prelude::*;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng;
+use serde_json::Value;
+
+// ---- samples ----
+
+const FILES: [&str; 7] = [
+    include_str!("../../tests/vectors/link.json"),
+    include_str!("../../tests/vectors/handshake.json"),
+    include_str!("../../tests/vectors/capability.json"),
+    include_str!("../../tests/vectors/control.json"),
+    include_str!("../../tests/vectors/statement.json"),
+    include_str!("../../tests/vectors/key-schedule.json"),
+    include_str!("../../tests/vectors/frame.json"),
+];
+
+/// Every byte string of the vectors, whatever it means there.
+fn samples() -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    for file in FILES {
+        collect(&serde_json::from_str(file).expect("the vectors are JSON"), &mut all);
+    }
+    all.sort();
+    all.dedup();
+    assert!(all.len() > 200);
+    all
+}
+
+fn collect(value: &Value, into: &mut Vec<Vec<u8>>) {
+    match value {
+        Value::Array(values) => values.iter().for_each(|v| collect(v, into)),
+        Value::Object(values) => values.values().for_each(|v| collect(v, into)),
+        Value::String(text) => into.extend(HEXLOWER.decode(text.as_bytes()).ok()),
+        _ => {}
+    }
+}
+
+fn at<'a>(file: &'a Value, path: &[&str]) -> &'a str {
+    let found = path.iter().fold(file, |value, key| match value {
+        Value::Array(values) => &values[key.parse::<usize>().expect("a position")],
+        value => &value[key],
+    });
+    found.as_str().expect("a text")
+}
+
+fn sample(file: usize, path: &[&str]) -> Vec<u8> {
+    let file: Value = serde_json::from_str(FILES[file]).expect("the vectors are JSON");
+    HEXLOWER.decode(at(&file, path).as_bytes()).expect("hexadecimal digits")
+}
+
+fn a_link() -> String {
+    let file: Value = serde_json::from_str(FILES[0]).expect("the vectors are JSON");
+    at(&file, &["links", "1", "link"]).to_owned()
+}
+
+fn flipped(bytes: &[u8], bit: usize) -> Vec<u8> {
+    let mut flipped = bytes.to_vec();
+    flipped[bit / 8] ^= 1 << (bit % 8);
+    flipped
+}
+
+// ---- encodings ----
+
+/// Refused, or put together again from what was read. Whether it was accepted.
+fn check<T: Wire>(bytes: &[u8]) -> bool {
+    T::decode(bytes).inspect(|value| assert_eq!(value.encode(), bytes)).is_ok()
+}
+
+/// Tries everything near the well-formed `bytes`.
+fn sweep<T: Wire>(bytes: &[u8]) {
+    assert!(check::<T>(bytes), "the sample is well-formed");
+    for len in 0..bytes.len() {
+        assert!(T::decode(&bytes[..len]).is_err(), "{len} of {} bytes", bytes.len());
+    }
+    assert!(T::decode(&[bytes, &[0]].concat()).is_err(), "a byte too many");
+    for bit in 0..bytes.len() * 8 {
+        check::<T>(&flipped(bytes, bit));
+    }
+}
+
+/// Tries `bytes` as every type that has an encoding.
+fn check_as_everything(bytes: &[u8]) -> usize {
+    [
+        check::<MemberIndex>(bytes),
+        check::<Term>(bytes),
+        check::<UnixMillis>(bytes),
+        check::<MeetingId>(bytes),
+        check::<Epoch>(bytes),
+        check::<[u8; 32]>(bytes),
+        check::<PublicKey>(bytes),
+        check::<Signature>(bytes),
+        check::<Descriptor>(bytes),
+        check::<Region>(bytes),
+        check::<Capability>(bytes),
+        check::<SignedCapability>(bytes),
+        check::<Revoked>(bytes),
+        check::<KnockGate>(bytes),
+        check::<IdentityKind>(bytes),
+        check::<Role>(bytes),
+        check::<JoinKeys>(bytes),
+        check::<IdCert>(bytes),
+        check::<DisplayName>(bytes),
+        check::<Member>(bytes),
+        check::<Op>(bytes),
+        check::<Statement>(bytes),
+        check::<Denial>(bytes),
+        check::<EpochKey>(bytes),
+        check::<Message>(bytes),
+        check::<RemovalNotice>(bytes),
+        check::<Refusal>(bytes),
+        check::<MailboxId>(bytes),
+        check::<ToRelay>(bytes),
+        check::<FromRelay>(bytes),
+    ]
+    .into_iter()
+    .filter(|accepted| *accepted)
+    .count()
+}
+
+#[test]
+fn every_sample_is_safe_to_read_as_any_type() {
+    let accepted: usize = samples().iter().map(|bytes| check_as_everything(bytes)).sum();
+    assert!(accepted > 100, "{accepted}");
+}
+
+#[test]
+fn objects_near_well_formed_ones_are_refused_or_canonical() {
+    sweep::<Descriptor>(&sample(0, &["links", "1", "descriptor"]));
+    sweep::<IdCert>(&sample(0, &["people", "0", "cert"]));
+    sweep::<JoinKeys>(&sample(0, &["people", "0", "keys"]));
+    sweep::<SignedCapability>(&sample(2, &["capabilities", "0", "capability"]));
+    sweep::<Capability>(&sample(2, &["capabilities", "0", "capability"])[..76]);
+    sweep::<Revoked>(&sample(2, &["revoked", "bytes"]));
+    sweep::<KnockGate>(&sample(2, &["knock_gate", "bytes"]));
+    sweep::<Member>(&sample(4, &["epochs", "1", "roster", "2", "entry"]));
+    sweep::<Statement>(&sample(4, &["epochs", "1", "statement"]));
+    sweep::<RemovalNotice>(&sample(4, &["removal_notice", "bytes"]));
+    sweep::<EpochKey>(&sample(4, &["epochs", "1", "epoch_keys", "1"])[1..]);
+    sweep::<DisplayName>(&[&[0, 3][..], "é!".as_bytes()].concat());
+    sweep::<Region>(b"\x02eu");
+    sweep::<Op>(&[1, 0, 7]);
+    sweep::<Epoch>(&[0, 0xFF, 0xFF, 0xFF]);
+    for byte in [0, 1] {
+        sweep::<Role>(&[byte]);
+        sweep::<IdentityKind>(&[byte]);
+    }
+    (1..=4).for_each(|byte| sweep::<Denial>(&[byte]));
+    (1..=9).for_each(|byte| sweep::<Refusal>(&[byte]));
+}
+
+#[test]
+fn messages_near_well_formed_ones_are_refused_or_canonical() {
+    let control: Value = serde_json::from_str(FILES[3]).expect("the vectors are JSON");
+    let all = |section: &str| {
+        let mut samples = Vec::new();
+        collect(&control[section], &mut samples);
+        samples
+    };
+    all("to_relay").iter().for_each(|bytes| sweep::<ToRelay>(bytes));
+    all("from_relay").iter().for_each(|bytes| sweep::<FromRelay>(bytes));
+    all("session").iter().for_each(|bytes| sweep::<Message>(bytes));
+}
+
+#[test]
+fn lengths_beyond_the_bounds_are_refused_before_anything_is_reserved() {
+    for (kind, len) in [(3, 4_097u16), (3, u16::MAX), (7, 16_369)] {
+        let head = if kind == 7 { vec![kind, 0, 1] } else { vec![kind] };
+        let bytes = [head, len.to_be_bytes().to_vec(), vec![0; usize::from(len)]].concat();
+        assert!(ToRelay::decode(&bytes).is_err());
+    }
+    let revoked = sample(2, &["revoked", "bytes"]);
+    let many = [&revoked[..24], &1_025u16.to_be_bytes(), &[0; 2_050], &[0; 64]].concat();
+    assert!(Revoked::decode(&many).is_err());
+    assert!(Message::decode(&[&[4u8][..], &u16::MAX.to_be_bytes()].concat()).is_err());
+}
+
+// ---- texts ----
+
+#[test]
+fn links_near_a_good_one_are_refused_or_say_the_same_again() {
+    let good = a_link();
+    check_link(&good);
+    assert!(Link::parse(&good).is_ok());
+    for (len, _) in good.char_indices() {
+        assert!(Link::parse(&good[..len]).is_err(), "{len} characters");
+    }
+    for bit in 0..good.len() * 8 {
+        if let Ok(text) = String::from_utf8(flipped(good.as_bytes(), bit)) {
+            check_link(&text);
+        }
+    }
+}
+
+/// Refused without a word of the link, or a link that reads the same when written out.
+fn check_link(text: &str) {
+    match Link::parse(text) {
+        Ok(link) => {
+            let revealed = link.reveal();
+            let again = Link::parse(&revealed).expect("what was revealed is a link");
+            assert_eq!(again.reveal(), revealed);
+        }
+        Err(error) => {
+            let message = error.to_string();
+            let secret = text.rsplit('#').next().unwrap_or_default();
+            assert!(secret.len() < 8 || !message.contains(secret), "{message}");
+        }
+    }
+}
+
+#[test]
+fn a_secret_outside_of_the_fragment_is_refused() {
+    let good = a_link();
+    let (head, secret) = good.split_once('#').expect("a fragment");
+    for bad in [
+        format!("{head}&secret={secret}#{secret}"),
+        format!("{head}&secret={secret}"),
+        good.replace('#', "?"),
+        good.replace('#', "/"),
+        good.replace("conclave://", &format!("conclave://{secret}@")),
+    ] {
+        let error = Link::parse(&bad).map(|_| ()).expect_err("a secret that others could read");
+        assert!(!error.to_string().contains(secret));
+    }
+}
+
+fn any_text() -> impl Strategy<Value = String> {
+    // Half of them in a range where names and links live.
+    let char = prop_oneof![any::<char>(), proptest::char::range(' ', '\u{3FF}')];
+    proptest::collection::vec(char, 0..100).prop_map(String::from_iter)
+}
+
+// ---- datagrams ----
+
+#[test]
+fn media_of_another_length_or_header_is_refused() {
+    let good = sample(6, &["senders", "0", "frames", "0", "datagram"]);
+    let sframe = &good[datagram::HEADER_LEN..];
+    assert!(Ciphertext::parse(sframe).is_ok());
+    for len in 0..sframe.len() {
+        assert!(Ciphertext::parse(&sframe[..len]).is_err());
+    }
+    assert!(Ciphertext::parse(&[sframe, &[0]].concat()).is_err());
+    // The config byte, and the eight bits of the KID that are fixed.
+    for bit in 0..16 {
+        assert!(Ciphertext::parse(&flipped(sframe, bit)).is_err(), "bit {bit}");
+    }
+    for bit in 16..sframe.len() * 8 {
+        let refused = Ciphertext::parse(&flipped(sframe, bit)).is_err();
+        // A CTR below 0x80 takes another form.
+        assert_eq!(refused, bit == 9 * 8 + 7, "bit {bit}");
+    }
+}
+
+#[test]
+fn datagrams_have_a_kind_a_slot_a_body_and_a_bound() {
+    let good = sample(6, &["senders", "0", "frames", "0", "datagram"]);
+    for len in 0..good.len() {
+        assert_eq!(Datagram::parse(&good[..len]).is_some(), len > datagram::HEADER_LEN);
+    }
+    for kind in 0..=u8::MAX {
+        let bytes = [&[kind], &good[1..]].concat();
+        assert_eq!(Datagram::parse(&bytes).is_some(), matches!(kind, 1 | 2));
+    }
+    let mut long = good;
+    long.resize(datagram::MAX_LEN, 0);
+    assert!(Datagram::parse(&long).is_some());
+    long.push(0);
+    assert!(Datagram::parse(&long).is_none());
+}
+
+// ---- a whole client ----
+
+const WALL: UnixMillis = UnixMillis(1_767_225_600_000);
+
+fn host(now: Instant) -> Conference {
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let config = HostConfig {
+        relays: vec![RelayAddress::parse("relay.example").expect("an address")],
+        identity: Identity::guest(&mut rng),
+        name: DisplayName::parse("Ada").expect("a name"),
+        passcode: Passcode::parse("open"),
+        waiting_room: WaitingRoom::Ask,
+        max_members: 10,
+        duration: Duration::from_secs(3600),
+        regions: Vec::new(),
+    };
+    Conference::host(config, Start { now, wall: WALL }, Box::new(rng))
+}
+
+fn guest(now: Instant, link: Link) -> Conference {
+    let mut rng = ChaCha20Rng::seed_from_u64(2);
+    let (identity, name) = (Identity::guest(&mut rng), DisplayName::parse("Bob").expect("a name"));
+    let config = JoinConfig { link, identity, name, passcode: Passcode::parse("open") };
+    Conference::join(config, Start { now, wall: WALL }, Box::new(rng))
+}
+
+fn drain(conference: &mut Conference) {
+    while conference.poll_transmit().is_some() {}
+    while conference.poll_event().is_some() {}
+}
+
+/// Messages of a relay: those of the vectors with some bytes changed, mail of every kind, and noise.
+fn relay_message() -> impl Strategy<Value = Vec<u8>> {
+    let changed =
+        (any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()).prop_map(|(i, at, byte)| {
+            let control: Value = serde_json::from_str(FILES[3]).expect("the vectors are JSON");
+            let mut all = Vec::new();
+            collect(&control["from_relay"], &mut all);
+            let mut bytes = i.get(&all).clone();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            bytes
+        });
+    let body = proptest::collection::vec(any::<u8>(), 0..40);
+    let mail = (0u8..7, body.clone()).prop_map(|(kind, body)| [&[kind], &body[..]].concat());
+    prop_oneof![
+        changed,
+        body,
+        mail.clone().prop_map(|bytes| FromRelay::Mail { bytes }.encode()),
+        (0u32..4, mail.clone()).prop_map(|(id, bytes)| FromRelay::MailFrom { mailbox: MailboxId(id), bytes }.encode()),
+        mail.prop_map(|bytes| FromRelay::Deliver { from: MemberIndex(0), bytes }.encode()),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn random_bytes_are_refused_or_canonical(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        check_as_everything(&bytes);
+        let _ = Ciphertext::parse(&bytes);
+        let _ = Datagram::parse(&bytes);
+    }
+
+    #[test]
+    fn samples_with_random_changes_are_refused_or_canonical(
+        which in any::<prop::sample::Index>(),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let samples = samples();
+        let mut bytes = which.get(&samples).clone();
+        for (at, byte) in changes.into_iter().filter(|_| !samples[which.index(samples.len())].is_empty()) {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        check_as_everything(&bytes);
+    }
+
+    #[test]
+    fn names_are_refused_or_stay_as_they_are(text in any_text()) {
+        if let Ok(name) = DisplayName::parse(&text) {
+            prop_assert!(!name.as_str().is_empty() && name.as_str().len() <= DisplayName::MAX_LEN);
+            prop_assert_eq!(DisplayName::parse(name.as_str()), Ok(name.clone()));
+            prop_assert!(check::<DisplayName>(&name.encode()));
+        }
+        let _ = Passcode::parse(&text);
+    }
+
+    #[test]
+    fn texts_are_no_links_or_say_the_same_again(text in any_text()) {
+        check_link(&text);
+        check_link(&format!("conclave://{text}"));
+        if let Ok(address) = RelayAddress::parse(&text) {
+            prop_assert_eq!(RelayAddress::parse(&address.to_string()), Ok(address));
+        }
+    }
+
+    #[test]
+    fn no_message_of_a_relay_makes_a_client_panic(
+        messages in proptest::collection::vec(relay_message(), 1..12),
+        datagram in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let mut now = Instant::now();
+        let mut host = host(now);
+        let mut guest = guest(now, host.link().duplicate());
+        let mut plaintext = [0; PLAINTEXT_LEN];
+        for conference in [&mut host, &mut guest] {
+            conference.connected(now, [7; 32]);
+            for message in &messages {
+                conference.handle_control(now, message);
+                drain(conference);
+                now += Duration::from_millis(300);
+                conference.handle_timeout(now);
+                drain(conference);
+            }
+            prop_assert!(conference.open(now, &datagram, &mut plaintext).is_err());
+        }
+    }
+}
