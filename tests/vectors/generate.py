@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the golden vectors beside it, from docs/protocol.md and from nothing else.
+"""Writes the golden vectors beside it, following docs/protocol.md.
 
 It shares no code with the Rust implementation: Noise, SFrame, CPace, ristretto255, Merkle trees and all encodings
 are written out here, section by section of the specification. Only primitives come from packages:
