@@ -5,8 +5,8 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use conclave::audio::FRAME;
-use conclave::audio::playout::{Activity, Config, Playout};
+use conclave::audio::format::FRAME;
+use conclave::audio::playout::{Arrival, Config, Playout};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 fn playout(c: &mut Criterion) {
@@ -20,7 +20,8 @@ fn playout(c: &mut Criterion) {
         b.iter(|| {
             seq = seq.wrapping_add(1);
             now += FRAME;
-            black_box(playout.push(seq, Activity::Speech, &payload, now));
+            let arrival = Arrival { seq, muted: false, level: 20, payload: &payload };
+            black_box(playout.push(&arrival, now));
             black_box(playout.pull(now));
         });
     });

@@ -29,7 +29,6 @@ const ARGON2: (u32, u32, u32) = (64 * 1024, 3, 1);
 const CONTEXT: &[u8] = b"conclave/1 keystore";
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Stored {
     version: u32,
     #[serde(flatten)]

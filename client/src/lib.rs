@@ -4,7 +4,6 @@
 //! `conclave_protocol::conference::Conference`, and sound between [`audio`] and both. [`cli`] is the program's face,
 //! [`report`] and [`command`] are the interface for other programs (`docs/automation.md`).
 
-#[path = "sound/mod.rs"]
 pub mod audio;
 pub mod cli;
 pub mod command;

@@ -6,6 +6,7 @@ mod demo;
 mod host;
 mod join;
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -42,11 +43,13 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Logs of this program go to standard error; those of the QUIC stack hold addresses and are left out.
+/// Logs go to standard error, of our own crates only: those of the QUIC stack hold addresses.
 fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("CONCLAVE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("conclave=warn,conclave_relay=warn,conclave_protocol=warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let filter = std::env::var("CONCLAVE_LOG").unwrap_or_else(|_| "warn".to_owned());
+    if let Err(error) = conclave_relay::logging::start(&filter) {
+        // Without logs the meeting goes on; without standard error nobody could be told.
+        let _ = writeln!(std::io::stderr(), "conclave: CONCLAVE_LOG: {error}");
+    }
 }
 
 /// Why a client does not even start.

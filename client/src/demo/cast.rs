@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use super::Plan;
 use crate::audio::source::{Recording, Repeat};
-use crate::audio::{FRAME_SAMPLES, SAMPLE_RATE};
+use crate::audio::format::{FRAME_SAMPLES, SAMPLE_RATE};
 
 /// What becomes of somebody.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

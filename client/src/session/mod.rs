@@ -48,6 +48,8 @@ const FLUSH: Duration = Duration::from_secs(1);
 const MAX_UNSENT: usize = 32 * 1024 * 1024;
 /// Messages in the hands of the reading and writing tasks.
 const IN_HAND: usize = 64;
+/// Datagrams taken in before one tick: those of a second from twenty talkers. A flood must not stop the clock.
+const DATAGRAMS_PER_TICK: usize = 1_000;
 /// Frames that did not authenticate before the first alarm, and between two: one may be an accident of memory.
 const UNAUTHENTIC_PER_ALARM: u64 = 50;
 
@@ -122,7 +124,8 @@ enum Woken {
     Datagram(Result<Bytes, quinn::ConnectionError>),
     Command(Option<Command>),
     WriterReady,
-    Tick,
+    /// When the tick was due.
+    Tick(Instant),
     Stats,
     Timer,
     Stop,
@@ -217,7 +220,7 @@ impl Running {
             let woken = tokio::select! {
                 // Media first: a late frame is lost, a late message is not.
                 biased;
-                _ = clock.tick() => Woken::Tick,
+                due = clock.tick() => Woken::Tick(due.into_std()),
                 datagram = self.connection.read_datagram() => Woken::Datagram(datagram),
                 message = self.incoming.recv() => Woken::Control(message),
                 command = commands.recv(), if commands_open => Woken::Command(command),
@@ -227,7 +230,10 @@ impl Running {
                 () = &mut stop => Woken::Stop,
             };
             match woken {
-                Woken::Tick => self.on_tick(),
+                Woken::Tick(due) => {
+                    self.take_datagrams().await;
+                    self.on_tick(due);
+                }
                 Woken::Datagram(Ok(datagram)) => self.on_datagram(&datagram),
                 Woken::Datagram(Err(error)) => self.on_lost(&error),
                 Woken::Control(Some(message)) => self.conference.handle_control(Instant::now(), &message),
@@ -264,7 +270,23 @@ impl Running {
 
     // ---- media ----
 
-    fn on_tick(&mut self) {
+    /// Takes in what has arrived before the tick that plays it: after a stall, the frames that came in time must not
+    /// be counted as late.
+    async fn take_datagrams(&mut self) {
+        for _ in 0..DATAGRAMS_PER_TICK {
+            let datagram = tokio::select! {
+                biased;
+                datagram = self.connection.read_datagram() => datagram,
+                () = std::future::ready(()) => return,
+            };
+            // A lost connection is told again to the loop.
+            let Ok(datagram) = datagram else { return };
+            self.on_datagram(&datagram);
+        }
+    }
+
+    /// `due` is the tick's own time: after a stall several come at once, and playing follows the clock, not the stall.
+    fn on_tick(&mut self, due: Instant) {
         let now = Instant::now();
         self.seq = self.seq.wrapping_add(1);
         let muted = self.microphone == Microphone::Muted;
@@ -282,7 +304,7 @@ impl Running {
                 self.send_frame(&out);
             }
         }
-        self.engine.render(now);
+        self.engine.render(due);
     }
 
     fn send_frame(&mut self, datagram: &[u8; DATAGRAM_LEN]) {

@@ -55,14 +55,6 @@ impl Encoder {
         Ok(Self(encoder))
     }
 
-    /// Forgets the sound so far.
-    ///
-    /// # Errors
-    /// When libopus refuses.
-    pub fn reset(&mut self) -> Result<(), CodecError> {
-        Ok(self.0.reset_state()?)
-    }
-
     /// Encodes a frame. Every packet has the same length.
     ///
     /// # Errors
@@ -90,14 +82,6 @@ impl Decoder {
         Ok(Self(opus::Decoder::new(SAMPLE_RATE, Channels::Mono)?))
     }
 
-    /// Forgets the sound so far.
-    ///
-    /// # Errors
-    /// When libopus refuses.
-    pub fn reset(&mut self) -> Result<(), CodecError> {
-        Ok(self.0.reset_state()?)
-    }
-
     /// Decodes a packet of one frame.
     ///
     /// # Errors
@@ -113,6 +97,15 @@ impl Decoder {
             FRAME_SAMPLES => Ok(()),
             other => Err(CodecError::Duration(other)),
         }
+    }
+
+    /// Forgets what was heard before. To be called where a talker's packets stop: the first packet after a gap says
+    /// how the sound *changed*, and added to what was heard before the gap that is a burst of noise.
+    ///
+    /// # Errors
+    /// [`CodecError::Opus`].
+    pub fn reset(&mut self) -> Result<(), CodecError> {
+        Ok(self.0.reset_state()?)
     }
 
     /// Fills the place of a missing frame from what was heard before; fades out when it is called again and again.
@@ -192,10 +185,10 @@ mod tests {
         assert!((0.8..1.25).contains(&ratio), "{ratio}");
         decoder.conceal(&mut out).unwrap();
         assert!(energy(&out) > 0.1 * energy(&tone(49)), "the first concealed frame goes on");
-        for _ in 0..20 {
+        for _ in 0..9 {
             decoder.conceal(&mut out).unwrap();
         }
-        assert!(energy(&out) < 0.01 * energy(&tone(49)), "concealment fades out");
+        assert!(energy(&out) < 0.05 * energy(&tone(49)), "concealment fades out");
     }
 
     #[test]

@@ -1,0 +1,196 @@
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+use crate::audio::format::{FRAME, SAMPLE_RATE};
+use crate::audio::resample::converted;
+use crate::audio::source::{Recording, Repeat};
+
+/// Two engines in virtual time over a path that delays every frame by the same and loses what `lost` says.
+struct Call {
+    speaker: MediaEngine,
+    listener: MediaEngine,
+    start: Instant,
+    tick: u32,
+}
+
+const SPEAKER: u16 = 7;
+
+impl Call {
+    fn new(source: Source, sink: Sink) -> Self {
+        let mut call = Self {
+            speaker: engine(source, Sink::Null),
+            listener: engine(Source::Silence, sink),
+            start: Instant::now(),
+            tick: 0,
+        };
+        call.listener.add_talker(SPEAKER).unwrap();
+        call
+    }
+
+    fn tick(&mut self, muted: bool, arrives: bool) {
+        let now = self.start + FRAME * self.tick;
+        let captured = self.speaker.capture(muted);
+        let opus = if muted { &[] } else { captured.opus };
+        if arrives {
+            let after = now + Duration::from_millis(3);
+            self.listener.receive(SPEAKER, self.tick, muted, captured.level, opus, after);
+        }
+        self.listener.render(now + Duration::from_millis(13));
+        self.tick += 1;
+    }
+
+    fn stats(&self) -> Stats {
+        self.listener.stats(SPEAKER).unwrap()
+    }
+}
+
+fn engine(source: Source, sink: Sink) -> MediaEngine {
+    MediaEngine::new(source, sink).unwrap()
+}
+
+fn read(path: &Path) -> Vec<i16> {
+    hound::WavReader::open(path).unwrap().samples().map(Result::unwrap).collect()
+}
+
+/// The spoken clips of Debian's alsa-utils, one after the other: 48 kHz, mono.
+fn spoken() -> Option<Vec<i16>> {
+    let names = ["Front_Center", "Front_Left", "Front_Right", "Rear_Center", "Rear_Left", "Rear_Right"];
+    let paths = names.map(|name| format!("/usr/share/sounds/alsa/{name}.wav"));
+    if !paths.iter().all(|path| Path::new(path).exists()) {
+        println!("not tested: the spoken clips of alsa-utils are not installed");
+        return None;
+    }
+    Some(paths.iter().flat_map(|path| read(Path::new(path))).collect())
+}
+
+fn at_16_khz(samples: &[i16]) -> Vec<i16> {
+    let floats: Vec<f32> = samples.iter().map(|sample| f32::from(*sample) / 32_768.0).collect();
+    converted(&floats, SAMPLE_RATE, 16_000).into_iter().map(mixer::sample_to_i16).collect()
+}
+
+/// PESQ-WB of what the listener's file holds after a call with this loss.
+fn scored(spoken: &[i16], lost: impl Fn(u32) -> bool) -> (f32, Stats) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("heard.wav");
+    let source = Source::Wav(Recording::new(spoken.to_vec(), Repeat::Once));
+    let mut call = Call::new(source, Sink::open(path.to_str().unwrap()).unwrap());
+    for n in 0..(spoken.len() / FRAME_SAMPLES + 10) as u32 {
+        call.tick(false, !lost(n));
+        // Virtual time runs faster than the disk.
+        while call.listener.sink.waiting() > 100 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    let stats = call.stats();
+    assert_eq!(call.listener.faults(), Faults::default());
+    call.listener.finish().unwrap();
+    (pesq::pesq_wb(&at_16_khz(spoken), &at_16_khz(&read(&path))).unwrap(), stats)
+}
+
+#[test]
+fn real_speech_comes_through_the_whole_pipeline_with_a_pesq_of_at_least_4() {
+    let Some(spoken) = spoken() else { return };
+    let (score, stats) = scored(&spoken, |_| false);
+    println!("PESQ-WB without loss: {score:.3}; {stats:?}");
+    assert_eq!((stats.lost, stats.late, stats.concealed), (0, 0, 0));
+    assert!(score >= 4.0, "{score}");
+    let (lossy, stats) = scored(&spoken, |n| n % 20 == 10);
+    println!("PESQ-WB with one frame in 20 lost: {lossy:.3}; {stats:?}");
+    assert_eq!(stats.lost, stats.concealed);
+    assert!(lossy < score, "the measure must see the loss");
+    assert!(lossy > 2.0, "{lossy}");
+}
+
+#[test]
+fn a_tone_is_heard_after_the_hold_and_its_level_is_known() {
+    let mut call = Call::new(Source::open("tone", Repeat::Once).unwrap(), Sink::Null);
+    assert_eq!(call.listener.level(SPEAKER), Some(127));
+    for _ in 0..50 {
+        call.tick(false, true);
+    }
+    assert_eq!(call.listener.level(SPEAKER), Some(23), "a sine at −20 dBFS");
+    let stats = call.stats();
+    // Sent at 0, there at 3, ticks at 13, 33, 53: held for 50 ms.
+    assert_eq!((stats.received, stats.played, stats.concealed, stats.hold_ms), (50, 48, 0, Some(50.0)));
+}
+
+#[test]
+fn while_muted_the_source_goes_on_and_nothing_of_it_is_captured() {
+    // Half a second of loud square wave, then nothing.
+    let loud = (0..24_000).map(|i| if i / 50 % 2 == 0 { 20_000 } else { -20_000 });
+    let source = Source::Wav(Recording::new(loud.chain((0..24_000).map(|_| 0)).collect(), Repeat::Once));
+    let mut call = Call::new(source, Sink::Null);
+    for n in 0..50 {
+        let muted = (5..30).contains(&n);
+        call.tick(muted, true);
+        if (8..45).contains(&n) {
+            assert_eq!(call.listener.level(SPEAKER), Some(127), "tick {n}");
+        }
+    }
+    let stats = call.stats();
+    assert_eq!((stats.muted, stats.lost), (25, 0));
+    assert!(call.speaker.source_finished());
+    let mut muted = engine(Source::open("tone", Repeat::Once).unwrap(), Sink::Null);
+    let captured = muted.capture(true);
+    assert_eq!((captured.level, captured.opus.len()), (127, PACKET_LEN));
+}
+
+#[test]
+fn all_talkers_are_mixed_and_a_removed_one_is_heard_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("heard.wav");
+    let mut listener = engine(Source::Silence, Sink::open(path.to_str().unwrap()).unwrap());
+    let mut talkers: Vec<MediaEngine> =
+        (0..3).map(|_| engine(Source::open("tone", Repeat::Once).unwrap(), Sink::Null)).collect();
+    let start = Instant::now();
+    for index in [9, 2, 5] {
+        listener.add_talker(index).unwrap();
+    }
+    for tick in 0..100 {
+        let now = start + FRAME * tick;
+        for (talker, index) in talkers.iter_mut().zip([2, 5, 9]) {
+            let captured = talker.capture(false);
+            let known = listener.receive(index, tick, false, captured.level, captured.opus, now);
+            assert_eq!(known.is_some(), tick < 50 || index == 2);
+        }
+        listener.render(now);
+        if tick == 49 {
+            listener.remove_talker(5);
+            listener.remove_talker(9);
+        }
+    }
+    assert_eq!((listener.stats(5), listener.level(5)), (None, None));
+    listener.finish().unwrap();
+    let heard = read(&path);
+    let loudest = |from: usize| heard[from * FRAME_SAMPLES..][..FRAME_SAMPLES].iter().map(|s| s.unsigned_abs()).max();
+    let (three, one) = (loudest(40).unwrap(), loudest(90).unwrap());
+    assert!((8_500..11_200).contains(&three) && (2_800..3_800).contains(&one), "{three} and {one}");
+}
+
+#[test]
+fn packets_that_are_no_opus_are_concealed_and_counted() {
+    let mut call = Call::new(Source::open("tone", Repeat::Once).unwrap(), Sink::Null);
+    for _ in 0..20 {
+        call.tick(false, true);
+    }
+    for n in 20..40 {
+        let now = call.start + FRAME * n;
+        call.listener.receive(SPEAKER, n, false, 20, &[0xff; 33], now);
+        call.listener.render(now + Duration::from_millis(13));
+    }
+    assert!((17..=20).contains(&call.listener.faults().decode), "{:?}", call.listener.faults());
+    assert_eq!(call.stats().concealed, 0, "the frames were there");
+}
+
+#[test]
+fn the_table_of_talkers_is_bounded() {
+    let mut engine = engine(Source::Silence, Sink::Null);
+    for index in 0..MAX_TALKERS as u16 {
+        engine.add_talker(index).unwrap();
+    }
+    engine.add_talker(3).unwrap();
+    assert!(matches!(engine.add_talker(60_000), Err(CodecError::TooManyTalkers { .. })));
+    engine.remove_talker(3);
+    engine.add_talker(60_000).unwrap();
+}

@@ -1,0 +1,17 @@
+//! The media pipeline without devices: a source, the codec, one fixed-latency playout per talker, the mixer, a sink.
+//!
+//! Everything is mono, 48 kHz, in frames of 20 ms ([`format`](mod@format)). [`engine`] composes the parts; the others
+//! know nothing of each other. Nothing here reads a clock, opens a socket or holds a key, and nothing allocates, locks
+//! or waits per frame once it is set up: files are read before the first frame ([`source`]) and written by a thread of
+//! their own ([`sink`]).
+
+pub mod codec;
+pub mod engine;
+pub mod format;
+pub mod mixer;
+pub mod playout;
+mod resample;
+pub mod sink;
+pub mod source;
+
+pub use format::{FRAME, FRAME_SAMPLES, Frame, PACKET_LEN, SAMPLE_RATE};

@@ -1,0 +1,561 @@
+//! One talker's playout with a fixed delay: which frame is played at which tick of the listener (DESIGN §11).
+//!
+//! A pure state machine without a clock or a codec, of a size fixed at the beginning. Frames go in as they arrive
+//! ([`Playout::push`]), numbered by the talker's frame clock; once per tick of the listener's frame clock the next
+//! place comes out ([`Playout::pull`]), whatever has arrived.
+//!
+//! * A talker's first frame is played at the first tick at which [`Config::hold`] has passed since its arrival. From
+//!   then on each tick plays the next place, so the delay stays what it was. Late means lost.
+//! * The delay that a frame *without queueing* would have is watched: the earliest arrival of the last seconds is
+//!   compared with the ticks. Ticks are whole frames, so it settles between `hold` and `hold` + one frame. When it
+//!   leaves that range by more than [`Config::margin`] for [`Config::settle`] (clocks drift, paths change, the first
+//!   frame was slow), one place is skipped or inserted, in a pause or while the talker is muted; never in speech. Only
+//!   a delay that is too long by more than [`Config::jump`] is cut at once.
+//! * A talker of whom nothing has come for [`Config::idle_after`] places is idle, and the next frame starts anew. So
+//!   a sudden longer path heals itself. Where the numbers themselves jump, several frames must agree before they are
+//!   followed, so that one wrong number does no harm.
+
+mod anchor;
+mod places;
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+use super::format::{FRAME, LEVEL_SILENT, PACKET_LEN};
+use anchor::Anchor;
+use places::{Place, Places};
+
+/// Frames a playout holds at most: 1.28 s, beyond every delay that is of use in a conversation.
+pub const SLOTS: usize = 64;
+/// Longest payload of a frame, in bytes.
+pub const MAX_PAYLOAD: usize = PACKET_LEN;
+/// Frames in a row that are too far ahead, each near the one before, until their numbers are followed.
+const FOLLOW_AHEAD: u32 = 5;
+/// Places in a row behind at a start that are given up at once: a jam has ended, and what was queued is old.
+const START_SLACK: i64 = 3;
+/// Weight of the newest frame in the mean hold: about the last second.
+const HOLD_WEIGHT: f32 = 0.02;
+
+/// How a playout behaves.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Config {
+    /// Duration of a frame, of talker and listener.
+    pub frame: Duration,
+    /// How long a frame that was not queued on its way is kept at least: what the network may vary by.
+    pub hold: Duration,
+    /// How far the delay may leave its range before it is corrected.
+    pub margin: Duration,
+    /// For how long it must have left its range.
+    pub settle: Duration,
+    /// A delay that is too long by more than this is cut at once, even in speech.
+    pub jump: Duration,
+    /// Level in −dBov from which on a frame is a pause.
+    pub pause_level: u8,
+    /// Missing places in a row after which the talker is idle, at most 32.
+    pub idle_after: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            frame: FRAME,
+            // With frames of 20 ms (DESIGN §11, poor network). There is no redundancy yet, so all of it is for jitter.
+            hold: Duration::from_millis(45),
+            // More than clocks wander in the anchor's window; a correction lands inside the range again.
+            margin: Duration::from_millis(5),
+            // Longer than a hiccup of the listener's own clock.
+            settle: Duration::from_millis(500),
+            // Nobody converses well with 0.3 s more.
+            jump: Duration::from_millis(300),
+            // Below any speech, above the noise of quiet rooms.
+            pause_level: 60,
+            // 0.2 s: concealment has long faded out by then.
+            idle_after: 10,
+        }
+    }
+}
+
+/// A frame that arrives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Arrival<'a> {
+    /// Tick of the talker's frame clock: one more per frame duration, sent or not, wrapping.
+    pub seq: u32,
+    /// Whether the talker's microphone is off.
+    pub muted: bool,
+    /// Level in −dBov, 0 to 127.
+    pub level: u8,
+    /// Encoded sound; empty when there is none.
+    pub payload: &'a [u8],
+}
+
+/// What became of an arrival.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Push {
+    /// It waits for its place.
+    Queued,
+    /// Its place has passed.
+    Late,
+    /// It was there already.
+    Duplicate,
+    /// Too far ahead to be believed at once; dropped.
+    Ahead,
+    /// Its number jumped, as those before it; the playout starts anew with it.
+    Reanchored,
+    /// Its payload is too long; dropped.
+    TooLong,
+}
+
+/// What to play for one frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pull<'a> {
+    /// Decode this.
+    Play(&'a [u8]),
+    /// Something is missing: fill the place from what was heard before.
+    Conceal,
+    /// The talker is muted.
+    Muted,
+    /// There is nothing to hear.
+    Silence,
+}
+
+/// What has happened since the playout was made. Counts of frames and places.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Stats {
+    /// Frames that arrived, duplicates left out.
+    pub received: u64,
+    /// Frames given out in their place, muted ones included.
+    pub played: u64,
+    /// Of those, muted ones.
+    pub muted: u64,
+    /// Frames that arrived after their place.
+    pub late: u64,
+    /// Places whose frame has not come, though a later one has. A late frame moves from here to `late`.
+    pub lost: u64,
+    /// Places that were to be concealed: lost, late, and gaps at the end of what a talker sends.
+    pub concealed: u64,
+    /// Frames that were there already.
+    pub duplicates: u64,
+    /// Frames dropped to shorten the delay.
+    pub skipped: u64,
+    /// Places added to lengthen the delay.
+    pub inserted: u64,
+    /// Times the numbers or the delay jumped and the playout began anew.
+    pub reanchors: u64,
+    /// Frames dropped because they were too far ahead or too long.
+    pub refused: u64,
+    /// Mean time from arrival to playing of the last second or so, in ms; `None` before the first frame.
+    pub hold_ms: Option<f32>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Nothing is expected.
+    Idle,
+    /// Frames are there, and their time has not come.
+    Holding,
+    /// Every pull is a place.
+    Running,
+}
+
+/// Where the delay is, compared to its range.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Delay {
+    Right,
+    Long,
+    Short,
+}
+
+/// A place in the ring.
+struct Slot {
+    /// Whose place it is; `None` when it is free.
+    index: Option<i64>,
+    /// When it arrived, in nanoseconds since the epoch.
+    at: i64,
+    muted: bool,
+    level: u8,
+    len: usize,
+    payload: [u8; MAX_PAYLOAD],
+}
+
+/// One talker's playout.
+pub struct Playout {
+    config: Config,
+    frame: i64,
+    hold: i64,
+    /// Time 0 of all nanoseconds here: the first call.
+    epoch: Option<Instant>,
+    /// Frame `i` of this talker is in slot `i` modulo [`SLOTS`].
+    ///
+    /// INVARIANT: every used slot's index is in `next..next + SLOTS`, and at most `newest`.
+    slots: Box<[Slot]>,
+    phase: Phase,
+    /// Whether a frame has ever been queued.
+    started: bool,
+    /// Next place to be played. Indexes are the talker's ticks without the wrapping.
+    next: i64,
+    /// Places before this one have passed for ever.
+    floor: i64,
+    newest: i64,
+    /// The index from which the anchor counts.
+    origin: i64,
+    anchor: Anchor,
+    places: Places,
+    delay: Delay,
+    /// Since when the delay is so.
+    delay_since: i64,
+    /// Missing places in a row.
+    missing: u32,
+    /// Late frames in a row.
+    late_run: u64,
+    /// The last frame that was too far ahead, and how many there were in a row.
+    ahead: Option<(i64, u32)>,
+    last_muted: bool,
+    stats: Stats,
+}
+
+impl Playout {
+    /// A playout. Everything it will ever need is allocated here.
+    pub fn new(config: Config) -> Self {
+        let config = Config { idle_after: config.idle_after.clamp(1, 32), ..config };
+        let frame = nanos(config.frame).max(1);
+        let free = || Slot { index: None, at: 0, muted: false, level: LEVEL_SILENT, len: 0, payload: [0; MAX_PAYLOAD] };
+        Self {
+            config,
+            frame,
+            hold: nanos(config.hold),
+            epoch: None,
+            slots: std::iter::repeat_with(free).take(SLOTS).collect(),
+            phase: Phase::Idle,
+            started: false,
+            next: 0,
+            floor: 0,
+            newest: 0,
+            origin: 0,
+            anchor: Anchor::new(frame.saturating_mul(2)),
+            places: Places::default(),
+            delay: Delay::Right,
+            delay_since: 0,
+            missing: 0,
+            late_run: 0,
+            ahead: None,
+            last_muted: false,
+            stats: Stats::default(),
+        }
+    }
+
+    /// What has happened so far.
+    pub fn stats(&self) -> Stats {
+        Stats { lost: self.places.lost, late: self.places.late, ..self.stats }
+    }
+
+    /// A frame arrived at `now`. Allocates nothing.
+    pub fn push(&mut self, arrival: &Arrival<'_>, now: Instant) -> Push {
+        if arrival.payload.len() > MAX_PAYLOAD {
+            self.stats.refused += 1;
+            return Push::TooLong;
+        }
+        let at = self.since_epoch(now);
+        let index = self.unwrapped(arrival.seq);
+        let push = match self.phase {
+            Phase::Idle if !self.started || index >= self.next => {
+                self.start(index);
+                self.queue(index, arrival, at)
+            }
+            Phase::Holding if (self.floor..self.next).contains(&index) && self.newest - index < SLOTS as i64 => {
+                // A later frame came first.
+                self.places.step_back((self.next - index).unsigned_abs());
+                self.next = index;
+                self.queue(index, arrival, at)
+            }
+            _ if index < self.next => self.on_late(index, arrival, at),
+            _ if index >= self.next.saturating_add(SLOTS as i64) => self.on_ahead(index, arrival, at),
+            _ => self.queue(index, arrival, at),
+        };
+        match push {
+            Push::Duplicate => self.stats.duplicates += 1,
+            _ => self.stats.received += 1,
+        }
+        push
+    }
+
+    /// A tick of the listener at `now`: what to play. Allocates nothing.
+    pub fn pull(&mut self, now: Instant) -> Pull<'_> {
+        let at = self.since_epoch(now);
+        match self.phase {
+            Phase::Idle => return Pull::Silence,
+            Phase::Holding => {
+                if !self.begin(at) {
+                    return Pull::Silence;
+                }
+            }
+            Phase::Running => self.watch_delay(at),
+        }
+        if let Some(place) = self.correct(at) {
+            return place;
+        }
+        if self.is_queued(self.next) { self.play(at) } else { self.miss() }
+    }
+
+    // ---- numbers and times ----
+
+    fn since_epoch(&mut self, now: Instant) -> i64 {
+        let epoch = *self.epoch.get_or_insert(now);
+        // A time before the epoch only comes from a caller whose clock runs backwards.
+        nanos(now.saturating_duration_since(epoch)).saturating_sub(nanos(epoch.saturating_duration_since(now)))
+    }
+
+    /// The index that is nearest to the next place among those with this number.
+    fn unwrapped(&self, seq: u32) -> i64 {
+        self.next.saturating_add(i64::from(seq.wrapping_sub(self.next as u32).cast_signed()))
+    }
+
+    /// When frame `index` was made, on the talker's clock.
+    fn made(&self, index: i64) -> i64 {
+        index.saturating_sub(self.origin).saturating_mul(self.frame)
+    }
+
+    /// By how much more than the hold the next place would be delayed if it were played at `at` and its frame had not
+    /// queued on its way. Between 0 and one frame in a settled playout.
+    fn excess(&self, at: i64) -> Option<i64> {
+        let due = self.anchor.earliest()?.saturating_add(self.made(self.next)).saturating_add(self.hold);
+        Some(at.saturating_sub(due))
+    }
+
+    fn slot(&mut self, index: i64) -> &mut Slot {
+        &mut self.slots[slot_of(index)]
+    }
+
+    fn is_queued(&self, index: i64) -> bool {
+        self.slots[slot_of(index)].index == Some(index)
+    }
+
+    // ---- arrivals ----
+
+    fn queue(&mut self, index: i64, arrival: &Arrival<'_>, at: i64) -> Push {
+        if self.is_queued(index) {
+            return Push::Duplicate;
+        }
+        let slot = self.slot(index);
+        *slot = Slot { index: Some(index), at, muted: arrival.muted, level: arrival.level, ..*slot };
+        slot.len = arrival.payload.len();
+        slot.payload[..arrival.payload.len()].copy_from_slice(arrival.payload);
+        self.newest = self.newest.max(index);
+        self.late_run = 0;
+        self.ahead = None;
+        self.places.on_sent_later();
+        let offset = at.saturating_sub(self.made(index));
+        self.anchor.note(at, offset);
+        Push::Queued
+    }
+
+    /// Begins with frame `index` after a time in which nothing was expected.
+    fn start(&mut self, index: i64) {
+        if self.started {
+            self.floor = self.next;
+            self.places.skip_ahead((index - self.next).unsigned_abs());
+        } else {
+            self.floor = index.saturating_sub(SLOTS as i64);
+        }
+        self.begin_at(index);
+    }
+
+    /// Begins with frame `index` because the numbers have jumped.
+    fn reanchor(&mut self, index: i64, arrival: &Arrival<'_>, at: i64) -> Push {
+        self.stats.reanchors += 1;
+        self.floor = index.saturating_sub(SLOTS as i64);
+        self.places.forget();
+        self.begin_at(index);
+        self.queue(index, arrival, at);
+        Push::Reanchored
+    }
+
+    fn begin_at(&mut self, index: i64) {
+        self.slots.iter_mut().for_each(|slot| slot.index = None);
+        self.anchor.clear();
+        (self.next, self.newest, self.origin) = (index, index, index);
+        self.started = true;
+        self.phase = Phase::Holding;
+        self.missing = 0;
+        self.late_run = 0;
+        self.ahead = None;
+        self.last_muted = false;
+    }
+
+    fn on_late(&mut self, index: i64, arrival: &Arrival<'_>, at: i64) -> Push {
+        let behind = (self.next - 1 - index).unsigned_abs();
+        if self.places.is_filled(behind) {
+            return Push::Duplicate;
+        }
+        self.late_run += 1;
+        // Nothing but late frames for a second: the talker counts differently now.
+        if self.late_run.saturating_mul(self.frame.unsigned_abs()) >= 1_000_000_000 {
+            return self.reanchor(index, arrival, at);
+        }
+        self.places.on_late(behind);
+        if behind < SLOTS as u64 {
+            let offset = at.saturating_sub(self.made(index));
+            self.anchor.note(at, offset);
+        }
+        Push::Late
+    }
+
+    fn on_ahead(&mut self, index: i64, arrival: &Arrival<'_>, at: i64) -> Push {
+        let near = |last: i64| index > last && index - last < SLOTS as i64;
+        let count = self.ahead.filter(|(last, _)| near(*last)).map_or(1, |(_, count)| count + 1);
+        if count >= FOLLOW_AHEAD {
+            return self.reanchor(index, arrival, at);
+        }
+        self.ahead = Some((index, count));
+        self.stats.refused += 1;
+        Push::Ahead
+    }
+
+    // ---- places ----
+
+    /// Whether the first place is due. Gives up what is long past.
+    fn begin(&mut self, at: i64) -> bool {
+        let Some(excess) = self.excess(at).filter(|excess| *excess >= 0) else { return false };
+        if excess >= START_SLACK.saturating_mul(self.frame) {
+            self.give_up(at);
+        }
+        self.phase = Phase::Running;
+        (self.delay, self.delay_since) = (Delay::Right, at);
+        true
+    }
+
+    /// Drops what should have been played before `at`, except the newest frame.
+    fn give_up(&mut self, at: i64) {
+        while self.next < self.newest && self.excess(at).is_some_and(|excess| excess >= self.frame) {
+            self.drop_next();
+        }
+    }
+
+    fn drop_next(&mut self) {
+        let there = self.slot(self.next).index.take() == Some(self.next);
+        self.stats.skipped += u64::from(there);
+        let place = if there { Place::Filled } else { self.missing_place() };
+        self.pass(place);
+    }
+
+    fn pass(&mut self, place: Place) {
+        self.places.pass(place);
+        self.next += 1;
+    }
+
+    /// What the next place is if its frame is not there.
+    fn missing_place(&self) -> Place {
+        if self.last_muted {
+            Place::Quiet
+        } else if self.newest > self.next {
+            Place::Lost
+        } else {
+            Place::Unknown
+        }
+    }
+
+    fn watch_delay(&mut self, at: i64) {
+        let Some(excess) = self.excess(at) else { return };
+        let margin = nanos(self.config.margin);
+        let delay = if excess > self.frame.saturating_add(margin) {
+            Delay::Long
+        } else if excess < -margin {
+            Delay::Short
+        } else {
+            Delay::Right
+        };
+        if delay != self.delay {
+            (self.delay, self.delay_since) = (delay, at);
+        }
+        if self.is_settled(at) && excess > nanos(self.config.jump) {
+            self.stats.reanchors += 1;
+            self.give_up(at);
+            self.delay_since = at;
+        }
+    }
+
+    fn is_settled(&self, at: i64) -> bool {
+        at.saturating_sub(self.delay_since) >= nanos(self.config.settle)
+    }
+
+    /// Corrects the delay by one frame if it needs it and nobody hears it. Gives what to play in a place that was
+    /// inserted.
+    fn correct(&mut self, at: i64) -> Option<Pull<'static>> {
+        if self.delay == Delay::Right || !self.is_settled(at) || !self.is_pause() {
+            return None;
+        }
+        self.delay_since = at;
+        if self.delay == Delay::Short {
+            self.stats.inserted += 1;
+            let slot = &self.slots[slot_of(self.next)];
+            // The ring holds the next frame, or the talker is muted and has stopped sending: see `is_pause`.
+            let muted = if slot.index == Some(self.next) { slot.muted } else { true };
+            return Some(match (muted, slot.len) {
+                (true, _) => Pull::Muted,
+                (false, 0) => Pull::Silence,
+                (false, _) => Pull::Conceal,
+            });
+        }
+        // If the frame after a pause is not there yet, it may be speech and would be lost: rather wait.
+        let slot = &self.slots[slot_of(self.next)];
+        if self.is_queued(self.next + 1) || slot.index != Some(self.next) || slot.muted {
+            self.drop_next();
+        }
+        None
+    }
+
+    /// Whether the next place is known to hold no speech.
+    fn is_pause(&self) -> bool {
+        let slot = &self.slots[slot_of(self.next)];
+        if slot.index == Some(self.next) {
+            slot.muted || slot.len == 0 || slot.level >= self.config.pause_level
+        } else {
+            self.last_muted
+        }
+    }
+
+    fn play(&mut self, at: i64) -> Pull<'_> {
+        let index = self.next;
+        self.pass(Place::Filled);
+        self.missing = 0;
+        let slot = &mut self.slots[slot_of(index)];
+        slot.index = None;
+        self.last_muted = slot.muted;
+        self.stats.played += 1;
+        self.stats.muted += u64::from(slot.muted);
+        let held = at.saturating_sub(slot.at).max(0) as f32 / 1e6;
+        self.stats.hold_ms = Some(self.stats.hold_ms.map_or(held, |mean| mean + HOLD_WEIGHT * (held - mean)));
+        match slot.payload.get(..slot.len) {
+            _ if slot.muted => Pull::Muted,
+            Some(payload) if !payload.is_empty() => Pull::Play(payload),
+            _ => Pull::Silence,
+        }
+    }
+
+    fn miss(&mut self) -> Pull<'_> {
+        let place = self.missing_place();
+        self.pass(place);
+        self.missing += 1;
+        if self.missing >= self.config.idle_after && self.newest < self.next {
+            self.phase = Phase::Idle;
+        }
+        if place == Place::Quiet {
+            Pull::Muted
+        } else if self.missing <= self.config.idle_after {
+            self.stats.concealed += 1;
+            Pull::Conceal
+        } else {
+            Pull::Silence
+        }
+    }
+}
+
+fn slot_of(index: i64) -> usize {
+    // Not negative, and below SLOTS.
+    index.rem_euclid(SLOTS as i64) as usize
+}
+
+/// Nanoseconds, up to 292 years.
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
