@@ -198,6 +198,22 @@ impl Proxy {
         lock(&self.shared.recorder).skipped
     }
 
+    /// Sends bytes of one's own as if they had come along a flow: upwards the upstream sees them come from the
+    /// client, downwards the client sees them come from where it sends to. They are neither impaired nor recorded.
+    ///
+    /// # Errors
+    /// When there is no such flow, or the kernel refuses to send.
+    pub fn inject(&self, flow: FlowId, direction: Direction, bytes: &[u8]) -> anyhow::Result<()> {
+        let found = lock(&self.shared.flows).values().find(|known| known.id == flow).cloned();
+        let flow = found.with_context(|| format!("proxy: no flow {}", flow.0))?;
+        match direction {
+            Direction::Up => flow.socket.send(bytes),
+            Direction::Down => self.shared.listener.send_to(bytes, flow.client),
+        }
+        .context("proxy: inject")?;
+        Ok(())
+    }
+
     /// How well the proxy kept time so far.
     pub fn lateness(&self) -> Lateness {
         lock(&self.shared.lateness).summary()
@@ -630,6 +646,20 @@ mod tests {
         let receiver = thread::spawn(move || receive_numbered(&receiving));
         send_numbered(&socket, count);
         (receiver.join().unwrap(), proxy)
+    }
+
+    #[test]
+    fn injected_bytes_arrive_either_way_as_if_they_had_come_along_the_flow() {
+        let echo = Echo::start();
+        let proxy = Proxy::start(echo.addr, Config::default()).unwrap();
+        let socket = client(&proxy);
+        send_numbered(&socket, 1);
+        assert_eq!(receive_numbered(&socket), [0]);
+        proxy.inject(FlowId(0), Direction::Up, &7u32.to_be_bytes()).unwrap();
+        proxy.inject(FlowId(0), Direction::Down, &8u32.to_be_bytes()).unwrap();
+        assert_eq!(receive_numbered(&socket).into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([7, 8]));
+        assert!(proxy.inject(FlowId(1), Direction::Up, b"x").is_err());
+        assert_eq!(lock(&echo.peers).len(), 1);
     }
 
     #[test]

@@ -56,6 +56,13 @@ def items(encoded):
     return u16(len(encoded)) + b"".join(encoded)
 
 
+def padded_name(name):
+    """A display name on the wire (§3.5): as long as any other."""
+    text = name.encode()
+    assert 1 <= len(text) <= 64
+    return u8(len(text)) + text + bytes(64 - len(text))
+
+
 def b64(b):
     return urlsafe_b64encode(b).rstrip(b"=").decode()
 
@@ -302,7 +309,7 @@ class Person:
                  u32(joined), H(b"name", self.name.encode()))
 
     def entry(self, meeting, index, joined):
-        return u16(index) + self.cert(meeting) + u32(joined) + string(self.name.encode())
+        return u16(index) + self.cert(meeting) + u32(joined) + padded_name(self.name)
 
     def commitment(self, meeting):
         return H(b"fresh commit", meeting, self.fresh)
@@ -419,7 +426,7 @@ def handshake(world, guest, host, passcode):
     assert ML_KEM_768.decaps(dk, ct) == shared
     message2 = noise.ephemeral(x_public(h["ephemeral"]))
     noise.mix_key(dh(h["ephemeral"], x_public(g["ephemeral"])))
-    message2 += noise.seal(h["nonce"] + ct + share_b + host.cert(meeting) + string(host.name.encode()))
+    message2 += noise.seal(h["nonce"] + ct + share_b + host.cert(meeting) + padded_name(host.name))
     h2 = noise.h
     psk_3 = kdf(h2, shared + psk_0 + isk, b"psk3")
     # -> s, se, psk
@@ -427,7 +434,10 @@ def handshake(world, guest, host, passcode):
     noise.mix_key(dh(guest.ms, x_public(h["ephemeral"])))
     noise.mix_key_and_hash(psk_3)
     signature = sign(guest.ik, b"join", h2, meeting)
-    message3 += noise.seal(guest.cert(meeting) + string(guest.name.encode()) + guest.commitment(meeting) + signature)
+    message3 += noise.seal(guest.cert(meeting) + padded_name(guest.name) + guest.commitment(meeting) + signature)
+
+    share = 32 if passcode else 0
+    assert [len(m) for m in (message1, message2, message3)] == [1249 + share, 1420 + share, 427]
 
     to_host, to_guest = noise.split()
     session = H(b"session", noise.h)[:8]
@@ -476,7 +486,7 @@ def capability(meeting, slot, rk, rights, not_before, not_after, serial, authori
 
 
 def possession(rk_seed, exporter, signed):
-    return sign(rk_seed, b"possession", exporter, H(b"capability", signed))
+    return sign(rk_seed, b"possession", exporter, H(b"cap digest", signed))
 
 
 def revoked(meeting, seq, slots, authority):
@@ -692,7 +702,7 @@ def capability_vectors(world):
                             world.authority)
         cases.append({"slot": slot, "rk_seed": rk, "rights": rights, "not_before": world.start,
                       "not_after": world.start + 110_000, "serial": serial, "capability": signed,
-                      "digest": H(b"capability", signed), "possession": possession(rk, exporter, signed)})
+                      "digest": H(b"cap digest", signed), "possession": possession(rk, exporter, signed)})
     token = knock_token(world.meeting, world.secret)
     return {"meeting_id": world.meeting, "authority_seed": world.authority, "exporter": exporter, "capabilities": cases,
             "revoked": {"seq": 2, "slots": [2, 3], "bytes": revoked(world.meeting, 2, [2, 3], world.authority)},

@@ -1,0 +1,105 @@
+//! Fifty people, five of whom talk, over one relay on this machine.
+
+use std::time::{Duration, Instant};
+
+use conclave_tests::process::{JsonlClient, Mark, processor_time, resident_bytes};
+use conclave_tests::speech;
+use serde_json::Value;
+
+use crate::stage::{Meeting, Stage, end, join, next_stats, observe, talker};
+
+const MEMBERS: usize = 50;
+/// The host and four guests.
+const TALKERS: [&str; 5] = ["Hestia", "Talker 1", "Talker 2", "Talker 3", "Talker 4"];
+/// The issue's bounds: lost and late per frame, and the relay's memory.
+const LOSS: f64 = 0.001;
+const RELAY_BYTES: u64 = 100_000_000;
+/// What an allocator may take for itself in a minute without a queue that grows: a queue of one frame in a hundred
+/// would take more.
+const GROWTH: u64 = 2_000_000;
+/// Until fifty processes on two cores have started, shaken hands and entered.
+const ENTRY: Duration = Duration::from_secs(60);
+
+#[test]
+fn fifty_members_hear_five_talkers_over_one_relay_without_loss_and_without_growth() {
+    let stage = Stage::enter();
+    let inputs: Vec<_> =
+        (0..TALKERS.len()).map(|i| stage.sound(&format!("{i}.wav"), &speech::clip(i, 10.0).unwrap())).collect();
+    let mut meeting = Meeting::open(&["--input", &inputs[0], "--loop"]);
+    let mut guests: Vec<_> = TALKERS[1..]
+        .iter()
+        .zip(&inputs[1..])
+        .map(|(name, input)| join(name, &meeting.link, &["--input", input, "--loop"]))
+        .collect();
+    guests.extend((TALKERS.len()..MEMBERS).map(|number| join(&format!("Listener {number}"), &meeting.link, &[])));
+    // All at once, so that all enter a meeting in which muted members are silent (DESIGN §7).
+    meeting.host.wait_event("knock", |knock| knock["id"] == MEMBERS - 1, ENTRY).unwrap();
+    meeting.host.act("admit_all").unwrap();
+    let complete = |roster: &Value| roster["members"].as_array().is_some_and(|members| members.len() == MEMBERS);
+    for client in guests.iter().chain([&meeting.host]) {
+        client.wait_event("roster", complete, ENTRY).unwrap();
+    }
+    // A talker's playout settles on its delay within this time; what happens while fifty enter is no steady state.
+    observe(Duration::from_secs(5));
+
+    let before = Sample::take(&meeting, &guests);
+    observe(if std::env::var_os("CONCLAVE_LONG").is_some() { LONG } else { SHORT });
+    let after = Sample::take(&meeting, &guests);
+    report(&before, &after);
+    let (received, missed) = (after.received - before.received, after.missed - before.missed);
+    let frames = (after.at - before.at).as_millis() as f64 / 20.0 * ((MEMBERS - 1) * TALKERS.len()) as f64;
+    assert!(received as f64 > frames * 0.98, "{received} of about {frames} frames arrived");
+    let loss = missed as f64 / received as f64;
+    assert!(loss < LOSS, "{missed} of {received} frames were lost or late: {:.3} %", loss * 100.0);
+    assert!(after.relay_bytes < RELAY_BYTES, "the relay holds {} bytes", after.relay_bytes);
+    assert!(after.relay_bytes < before.relay_bytes + GROWTH, "{} became {}", before.relay_bytes, after.relay_bytes);
+    end(meeting.host, guests);
+}
+
+const SHORT: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
+
+/// Everything at one time.
+struct Sample {
+    at: Instant,
+    received: u64,
+    missed: u64,
+    relay_bytes: u64,
+    relay_time: Duration,
+    client_time: Duration,
+}
+
+impl Sample {
+    fn take(meeting: &Meeting, guests: &[JsonlClient]) -> Self {
+        let clients: Vec<&JsonlClient> = guests.iter().chain([&meeting.host]).collect();
+        let marks: Vec<Mark> = clients.iter().map(|client| client.mark()).collect();
+        let stats: Vec<Value> = clients.iter().zip(marks).map(|(client, mark)| next_stats(client, mark)).collect();
+        let sum = |field: &str| {
+            let of_talkers = stats.iter().flat_map(|stats| TALKERS.map(|name| talker(stats, name)[field].as_u64()));
+            of_talkers.flatten().sum::<u64>()
+        };
+        Self {
+            at: Instant::now(),
+            received: sum("received"),
+            missed: sum("lost") + sum("late"),
+            relay_bytes: resident_bytes(meeting.relay.pid()).unwrap(),
+            relay_time: processor_time(meeting.relay.pid()).unwrap(),
+            client_time: clients.iter().map(|client| processor_time(client.pid()).unwrap()).sum(),
+        }
+    }
+}
+
+fn report(before: &Sample, after: &Sample) {
+    let time = (after.at - before.at).as_secs_f64();
+    let percent = |from: Duration, to: Duration| (to - from).as_secs_f64() / time * 100.0;
+    eprintln!(
+        "{time:.1} s: {} frames received, {} lost or late; relay {:.1} % of a core, {:.1} MB then {:.1} MB; \
+         clients {:.1} % of a core together",
+        after.received - before.received,
+        after.missed - before.missed,
+        percent(before.relay_time, after.relay_time),
+        before.relay_bytes as f64 / 1e6,
+        after.relay_bytes as f64 / 1e6,
+        percent(before.client_time, after.client_time),
+    );
+}

@@ -1,0 +1,19 @@
+//! Conclave from outside: real processes, real sockets, real speech, in real time (issue "the main job", what it
+//! must show).
+//!
+//! One module for each family of behaviour. The tests take turns, see [`stage`]; they need the programs built beside
+//! them, which `scripts/test` does.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod command_line;
+mod crowd;
+mod delay;
+mod demo;
+mod endings;
+mod entrance;
+mod hostile;
+mod removal;
+mod sound;
+mod stage;
+mod wire;

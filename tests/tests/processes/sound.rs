@@ -1,0 +1,119 @@
+//! What is heard: real speech through everything, measured by PESQ; and nothing at all in the waiting room.
+
+use std::time::Duration;
+
+use conclave_tests::proxy::{Config, Direction, Observed, Proxy, Record};
+use conclave_tests::speech;
+use conclave_tests::wav::{self, Sound};
+
+use crate::stage::{LIMIT, Meeting, Stage, admit, end, hears_more, join, knock_of, observe};
+
+/// The longest difference between the starts of three processes that still leaves one talker at a time.
+const PAUSE: f64 = 2.0;
+/// Speech of each talker, in seconds.
+const TURN: f64 = 6.0;
+
+#[test]
+fn speech_of_one_talker_at_a_time_has_pesq_of_at_least_four_at_every_listener() {
+    let stage = Stage::enter();
+    // The last to start speaks first, so that all are in when anybody speaks, and differences of start shorten no
+    // pause below zero.
+    let cast: Vec<Person> = ["Hestia", "Bela", "Cleo"].iter().zip([2, 1, 0]).map(|(n, t)| Person::new(n, t)).collect();
+    let arguments: Vec<_> = cast.iter().map(|person| person.arguments(&stage)).collect();
+    let args: Vec<Vec<&str>> = arguments.iter().map(|args| args.iter().map(String::as_str).collect()).collect();
+    let mut meeting = Meeting::open(&args[0]);
+    let guests: Vec<_> = (1..3).map(|i| join(cast[i].name, &meeting.link, &args[i])).collect();
+    for (person, guest) in cast[1..].iter().zip(&guests) {
+        meeting.admit(person.name, guest);
+    }
+    // The host speaks last; half a second more lets its last word be played.
+    let spoken = cast[0].begin() + TURN + 0.5;
+    observe(Duration::from_secs_f64(spoken));
+    end(meeting.host, guests);
+
+    for listener in &cast {
+        let heard = wav::read(&stage.path(&listener.heard_file())).unwrap();
+        for talker in cast.iter().filter(|talker| talker.name != listener.name) {
+            let around = heard.between(talker.begin() - PAUSE, talker.begin() + TURN + PAUSE);
+            let score = wav::pesq_wb(&talker.speech(), &around, 2.0 * PAUSE).unwrap();
+            eprintln!("{} hears {}: PESQ-WB {score:.2}", listener.name, talker.name);
+            assert!(score >= 4.0, "{} hears {} with PESQ-WB {score}", listener.name, talker.name);
+        }
+    }
+}
+
+/// Somebody who speaks in its turn.
+struct Person {
+    name: &'static str,
+    turn: usize,
+}
+
+impl Person {
+    fn new(name: &'static str, turn: usize) -> Self {
+        Self { name, turn }
+    }
+
+    /// When it begins to speak, in seconds of its own input.
+    fn begin(&self) -> f64 {
+        PAUSE + self.turn as f64 * (TURN + PAUSE)
+    }
+
+    fn speech(&self) -> Sound {
+        speech::clip(self.turn, TURN).unwrap()
+    }
+
+    fn heard_file(&self) -> String {
+        format!("heard-by-{}.wav", self.name)
+    }
+
+    fn arguments(&self, stage: &Stage) -> Vec<String> {
+        let mut said = Sound::silence(speech::RATE, self.begin());
+        said.samples.extend(self.speech().samples);
+        let input = stage.sound(&format!("said-by-{}.wav", self.name), &said);
+        vec!["--input".to_owned(), input, "--output".to_owned(), stage.argument(&self.heard_file())]
+    }
+}
+
+#[test]
+fn guest_in_the_waiting_room_gets_no_roster_no_figures_and_no_media() {
+    let stage = Stage::enter();
+    let input = stage.sound("talk.wav", &speech::clip(0, 4.0).unwrap());
+    let mut meeting = Meeting::open(&["--input", &input, "--loop"]);
+    let member = meeting.guest("Bela", &["--input", &input, "--loop"]);
+    let proxy =
+        Proxy::start(meeting.relay.addr(), Config { record: Record::Sizes(100_000), ..Config::default() }).unwrap();
+    let guest = join("Cleo", &meeting.link_by_way_of(proxy.addr()), &[]);
+    guest.wait_event("waiting", |waiting| waiting["for"] != "host", LIMIT).unwrap();
+    knock_of(&meeting.host, "Cleo");
+    // What is still on its way to a guest that has just knocked is over by now.
+    observe(Duration::from_millis(200));
+    proxy.take_recorded();
+    let mark = member.mark();
+    observe(Duration::from_secs(3));
+    let waiting = downwards(proxy.take_recorded());
+    assert!(guest.events().iter().all(|event| event["event"] == "waiting"), "{:?}", guest.events());
+    // Meanwhile there was something to be heard.
+    member.wait_event_after(mark, "stats", |_| true, LIMIT).unwrap();
+    hears_more(&member, "Hestia", 50, LIMIT);
+
+    admit(&mut meeting.host, "Cleo", &guest);
+    proxy.take_recorded();
+    hears_more(&guest, "Hestia", 100, LIMIT);
+    let admitted = downwards(proxy.take_recorded());
+    let media = most_frequent(&admitted);
+    eprintln!("waiting: {waiting:?}; media of {media} bytes in {} datagrams", admitted.len());
+    assert!(admitted.iter().filter(|size| **size >= media).count() > 150, "{admitted:?}");
+    assert!(waiting.iter().all(|size| *size < media), "{waiting:?}, and media have {media} bytes");
+    // Two talkers were heard in three seconds by 300 datagrams; a guest who waits is kept alive by a few.
+    assert!(waiting.len() < 10, "{waiting:?}");
+    end(meeting.host, vec![member, guest]);
+}
+
+fn downwards(observed: Vec<Observed>) -> Vec<usize> {
+    observed.into_iter().filter(|datagram| datagram.direction == Direction::Down).map(|datagram| datagram.len).collect()
+}
+
+fn most_frequent(sizes: &[usize]) -> usize {
+    let count = |size: &usize| sizes.iter().filter(|other| *other == size).count();
+    sizes.iter().copied().max_by_key(count).unwrap()
+}

@@ -1,0 +1,178 @@
+//! What the tests here have in common: a relay, a host and guests as processes of their own.
+//!
+//! Whoever is on stage has a place in the queue of [`one_at_a_time`], because the figures of real-time audio mean
+//! nothing while another test takes the processor.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::MutexGuard;
+use std::time::{Duration, Instant};
+
+use conclave_tests::process::{JsonlClient, Mark, RelayProcess, one_at_a_time};
+use conclave_tests::wav::{self, Sound};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// For everything that has no bound of its own: far beyond what it takes, even on a loaded machine.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// The turn of one test, and a folder for its files.
+pub struct Stage {
+    folder: TempDir,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Stage {
+    /// Waits for the turn.
+    pub fn enter() -> Self {
+        let turn = one_at_a_time();
+        Self { folder: tempfile::tempdir().unwrap(), _turn: turn }
+    }
+
+    /// A file of this test.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a sound and gives its path as an argument.
+    pub fn sound(&self, name: &str, sound: &Sound) -> String {
+        let path = self.path(name);
+        wav::write(&path, sound).unwrap();
+        text(&path)
+    }
+
+    /// The path of a file of this test as an argument.
+    pub fn argument(&self, name: &str) -> String {
+        text(&self.path(name))
+    }
+}
+
+/// A path as an argument.
+pub fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
+}
+
+/// A relay, a host, and the link for everybody else.
+pub struct Meeting {
+    pub relay: RelayProcess,
+    pub host: JsonlClient,
+    pub link: String,
+}
+
+impl Meeting {
+    /// A meeting over a relay process of its own. The host is called `Hestia`.
+    pub fn open(host_args: &[&str]) -> Self {
+        let relay = RelayProcess::start(&[]).unwrap();
+        let host = host_at(relay.addr(), relay.pin().unwrap(), host_args);
+        let link = link_of(&host);
+        Self { relay, host, link }
+    }
+
+    /// The link with another address for the relay, such as a proxy's.
+    pub fn link_by_way_of(&self, addr: SocketAddr) -> String {
+        by_way_of(&self.link, self.relay.addr(), addr)
+    }
+
+    /// A guest who knocks, is let in and holds the key.
+    pub fn guest(&mut self, name: &str, args: &[&str]) -> JsonlClient {
+        let guest = join(name, &self.link.clone(), args);
+        self.admit(name, &guest);
+        guest
+    }
+
+    /// Lets a guest in who knocks.
+    pub fn admit(&mut self, name: &str, guest: &JsonlClient) {
+        admit(&mut self.host, name, guest);
+    }
+}
+
+/// A host at a relay. Its name is `Hestia`.
+pub fn host_at(relay: SocketAddr, pin: &str, args: &[&str]) -> JsonlClient {
+    let relay = relay.to_string();
+    let own = ["host", "--relay", &relay, "--pin", pin, "--name", "Hestia"];
+    JsonlClient::start("host", own.iter().chain(args)).unwrap()
+}
+
+/// A guest who knocks.
+pub fn join(name: &str, link: &str, args: &[&str]) -> JsonlClient {
+    JsonlClient::start(name, ["join", link, "--name", name].iter().chain(args)).unwrap()
+}
+
+/// Waits for the knock of a guest, lets it in and waits until it holds the key.
+pub fn admit(host: &mut JsonlClient, name: &str, guest: &JsonlClient) {
+    let who = knock_of(host, name)["id"].clone();
+    host.send(&json!({ "do": "admit", "who": who })).unwrap();
+    guest.wait_event("admitted", |_| true, LIMIT).unwrap();
+    guest.wait_event("roster", |_| true, LIMIT).unwrap();
+}
+
+/// The knock of a guest.
+pub fn knock_of(host: &JsonlClient, name: &str) -> Value {
+    host.wait_event("knock", |knock| knock["name"] == name, LIMIT).unwrap()
+}
+
+/// The link that a host printed.
+pub fn link_of(host: &JsonlClient) -> String {
+    let link = host.wait_event("link", |_| true, LIMIT).unwrap();
+    // Whoever has the link may come before the host is at the relay, but a test that measures need not wait for it.
+    host.wait_event("roster", |_| true, LIMIT).unwrap();
+    link["link"].as_str().unwrap().to_owned()
+}
+
+/// A link with another address for the relay.
+pub fn by_way_of(link: &str, relay: SocketAddr, addr: SocketAddr) -> String {
+    let changed = link.replace(&format!("://{relay}/"), &format!("://{addr}/"));
+    assert_ne!(changed, link, "the link names no relay at {relay}");
+    changed
+}
+
+/// The figures of one talker in a `stats` event; `null` when it is not there.
+pub fn talker<'a>(stats: &'a Value, name: &str) -> &'a Value {
+    let talkers = stats["talkers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    talkers.iter().find(|talker| talker["name"] == name).unwrap_or(&Value::Null)
+}
+
+/// Waits until a listener has received so many more frames of a talker than it has now.
+pub fn hears_more(listener: &JsonlClient, name: &str, frames: u64, limit: Duration) {
+    let mark = listener.mark();
+    let first = next_stats(listener, mark);
+    let before = talker(&first, name)["received"].as_u64().unwrap_or(0);
+    let enough = |stats: &Value| talker(stats, name)["received"].as_u64().is_some_and(|now| now >= before + frames);
+    listener.wait_event_after(mark, "stats", enough, limit).unwrap();
+}
+
+/// The next figures after a mark.
+pub fn next_stats(client: &JsonlClient, mark: Mark) -> Value {
+    client.wait_event_after(mark, "stats", |_| true, LIMIT).unwrap()
+}
+
+/// Lets real time pass: for what is observed over a time, and never to wait for something to happen.
+pub fn observe(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// When an event happened at the latest, by the clock of this process.
+pub fn at(client: &JsonlClient, event: &Value) -> Instant {
+    client.zero().unwrap() + Duration::from_millis(event["t_ms"].as_u64().unwrap())
+}
+
+/// The value below which a share of the values lies, by nearest rank.
+pub fn quantile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (share * sorted.len() as f64).ceil().max(1.0) as usize;
+    sorted[rank - 1]
+}
+
+/// Ends everybody well: the host ends the meeting, and all leave with status 0.
+pub fn end(mut host: JsonlClient, guests: Vec<JsonlClient>) {
+    host.act("end").unwrap();
+    for mut guest in guests {
+        let ended = guest.wait_event("ended", |_| true, LIMIT).unwrap();
+        assert_eq!(ended["by"], "host");
+        assert_eq!(guest.wait_exit(LIMIT).unwrap(), 0);
+        assert_eq!(guest.faults(), Vec::<String>::new());
+    }
+    assert_eq!(host.wait_exit(LIMIT).unwrap(), 0, "{}", host.stderr());
+    assert_eq!(host.faults(), Vec::<String>::new());
+}

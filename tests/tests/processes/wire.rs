@@ -1,0 +1,176 @@
+//! What somebody on the way sees: one size, one rhythm, and nothing of what was planted.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use conclave::audio::codec::Encoder;
+use conclave::audio::format::{FRAME, PACKET_LEN, SILENCE};
+use conclave::audio::source::{Repeat, Source};
+use conclave_protocol::link::Link;
+use conclave_tests::process::{JsonlClient, contains, memory_holds};
+use conclave_tests::proxy::{Config, Direction, Observed, Proxy, Record};
+use conclave_tests::{speech, wav};
+
+use crate::stage::{LIMIT, Meeting, Stage, admit, end, hears_more, join, observe, quantile};
+
+/// How long each state is watched.
+const WATCHED: Duration = Duration::from_secs(5);
+
+#[test]
+fn speaking_silent_and_muted_sender_look_alike_on_the_wire() {
+    let stage = Stage::enter();
+    let input = stage.sound("talk.wav", &speech::clip(0, 8.0).unwrap());
+    let mut meeting = Meeting::open(&[]);
+    let recorder = || {
+        Proxy::start(meeting.relay.addr(), Config { record: Record::Sizes(100_000), ..Config::default() }).unwrap()
+    };
+    let (of_speaker, of_silent) = (recorder(), recorder());
+    let mut speaker = join("Bela", &meeting.link_by_way_of(of_speaker.addr()), &["--input", &input, "--loop"]);
+    meeting.admit("Bela", &speaker);
+    let silent = join("Cleo", &meeting.link_by_way_of(of_silent.addr()), &["--input", "silence"]);
+    meeting.admit("Cleo", &silent);
+    hears_more(&meeting.host, "Cleo", 50, LIMIT);
+
+    let watch = |proxy: &Proxy| {
+        proxy.take_recorded();
+        observe(WATCHED);
+        Seen::of(&proxy.take_recorded())
+    };
+    let mut states = vec![("speaking", watch(&of_speaker)), ("silent", watch(&of_silent))];
+    speaker.act("mute").unwrap();
+    meeting.host.wait_event("muted", |muted| muted["on"] == true && muted["index"] == 1, LIMIT).unwrap();
+    states.push(("muted", watch(&of_speaker)));
+    for (name, seen) in &states {
+        eprintln!("{name}: {seen:?}");
+        seen.check(name);
+    }
+    for (name, seen) in &states[1..] {
+        seen.compare(name, &states[0].1);
+    }
+    end(meeting.host, vec![speaker, silent]);
+}
+
+/// One sender's media on the wire.
+#[derive(Debug)]
+struct Seen {
+    /// Sizes with a frame inside, and how often each came.
+    sizes: std::collections::BTreeMap<usize, usize>,
+    /// Milliseconds between them: quartiles.
+    gaps: [f64; 3],
+}
+
+impl Seen {
+    fn of(observed: &[Observed]) -> Self {
+        let sent: Vec<_> = observed.iter().filter(|datagram| datagram.direction == Direction::Up).collect();
+        let mut sizes = std::collections::BTreeMap::new();
+        for datagram in sent.iter().filter(|datagram| datagram.len >= LEAST_WITH_FRAME) {
+            *sizes.entry(datagram.len).or_default() += 1;
+        }
+        let times: Vec<f64> =
+            sent.iter().filter(|d| d.len >= LEAST_WITH_FRAME).map(|d| d.at.as_secs_f64() * 1000.0).collect();
+        let gaps: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        Self { sizes, gaps: [0.25, 0.5, 0.75].map(|share| quantile(&gaps, share)) }
+    }
+
+    fn check(&self, name: &str) {
+        let frames: usize = self.sizes.values().sum();
+        let expected = WATCHED.as_millis() / FRAME.as_millis();
+        assert!(frames.abs_diff(expected as usize) <= 5, "{name}: {frames} frames, not {expected}");
+        assert!((self.gaps[1] - 20.0).abs() < 1.0, "{name}: {:?}", self.gaps);
+    }
+
+    fn compare(&self, name: &str, speaking: &Self) {
+        let sizes = |seen: &Self| seen.sizes.keys().copied().collect::<Vec<_>>();
+        assert_eq!(sizes(self), sizes(speaking), "{name} has other sizes than speaking: {self:?} {speaking:?}");
+        for (gap, other) in self.gaps.iter().zip(&speaking.gaps) {
+            assert!((gap - other).abs() < 1.5, "{name} has another rhythm than speaking: {self:?} {speaking:?}");
+        }
+    }
+}
+
+/// A frame's datagram is 125 bytes before QUIC; nothing else that a client sends in a quiet meeting is as long but a
+/// message now and then.
+const LEAST_WITH_FRAME: usize = 125;
+
+const PASSCODE: &str = "planted passcode";
+
+#[test]
+fn nothing_planted_is_in_any_datagram_on_the_wire_or_in_the_memory_of_the_relay() {
+    let stage = Stage::enter();
+    // Not repeated, so that the encoder's state, and with it every packet, is the one that the test computes.
+    let said = stage.sound("talk.wav", &speech::clip(3, 60.0).unwrap());
+    let mut meeting = Meeting::open(&["--passcode", PASSCODE]);
+    let record = Config { record: Record::Bytes(64 << 20), ..Config::default() };
+    let proxy = Proxy::start(meeting.relay.addr(), record).unwrap();
+    let link = meeting.link_by_way_of(proxy.addr());
+    let talker = join("Planted-Talker", &link, &["--passcode", PASSCODE, "--input", &said]);
+    admit(&mut meeting.host, "Planted-Talker", &talker);
+    let listener = join("Planted-Listener", &link, &["--passcode", PASSCODE]);
+    admit(&mut meeting.host, "Planted-Listener", &listener);
+    hears_more(&listener, "Planted-Talker", 150, LIMIT);
+
+    let packets = opus_packets(&said);
+    let planted = planted(&meeting.link, &said, &packets);
+    let id = Link::parse(&meeting.link).unwrap().meeting;
+    let needles: Vec<&[u8]> = planted.iter().map(Vec::as_slice).chain([&id.0[..]]).collect();
+    let relay = memory_holds(meeting.relay.pid(), &needles).unwrap();
+    let (known, relay) = relay.split_last().unwrap();
+    assert!(known, "the relay must know the meeting's id: else its memory was not really searched");
+    assert!(relay.iter().all(|found| !found), "planted strings in the relay's memory: {relay:?}");
+    assert!(talker_holds_a_current_packet(&talker, &packets), "the packets looked for are not those that are sent");
+
+    let recorded = proxy.take_recorded();
+    assert!(recorded.len() > 500 && proxy.unrecorded() == 0, "{} datagrams recorded", recorded.len());
+    for needle in &planted {
+        assert!(!recorded.iter().any(|datagram| contains(&datagram.bytes, needle)), "{needle:?} is on the wire");
+    }
+    end(meeting.host, vec![talker, listener]);
+}
+
+/// Names, passcode, secret as text and as bytes, sound, and packets.
+fn planted(link: &str, said: &str, packets: &[[u8; PACKET_LEN]]) -> Vec<Vec<u8>> {
+    let (_, secret) = link.split_once('#').unwrap();
+    let secret_bytes = data_encoding::BASE64URL_NOPAD.decode(secret.as_bytes()).unwrap();
+    let texts = ["Hestia", "Planted-Talker", "Planted-Listener", PASSCODE, secret];
+    let mut planted: Vec<Vec<u8>> = texts.iter().map(|text| text.as_bytes().to_vec()).collect();
+    planted.push(secret_bytes);
+    planted.extend(pcm_markers(said));
+    // One packet in ten of the first ten seconds, which are past when the search begins.
+    planted.extend(packets.iter().take(500).step_by(10).map(|packet| packet[..MARKER].to_vec()));
+    planted
+}
+
+/// Bytes that do not come by chance.
+const MARKER: usize = 24;
+
+/// Pieces of the loudest second as 16-bit and as float samples.
+fn pcm_markers(said: &str) -> Vec<Vec<u8>> {
+    let sound = wav::read(Path::new(said)).unwrap().between(1.0, 2.0);
+    let loudest = (0..sound.samples.len()).max_by(|a, b| sound.samples[*a].total_cmp(&sound.samples[*b])).unwrap();
+    let start = loudest.min(sound.samples.len() - MARKER);
+    let piece = &sound.samples[start..start + MARKER / 2];
+    let integers = sound.to_i16()[start..start + MARKER / 2].iter().flat_map(|sample| sample.to_le_bytes()).collect();
+    vec![integers, piece.iter().take(MARKER / 4).flat_map(|sample| sample.to_le_bytes()).collect()]
+}
+
+/// What the talker's encoder makes of its input: it is deterministic.
+fn opus_packets(said: &str) -> Vec<[u8; PACKET_LEN]> {
+    let (mut source, mut encoder) = (Source::open(said, Repeat::Once).unwrap(), Encoder::new().unwrap());
+    let (mut pcm, mut packet) = (SILENCE, [0; PACKET_LEN]);
+    let encode = |_| {
+        source.next_frame(&mut pcm);
+        encoder.encode(&pcm, &mut packet).unwrap();
+        packet
+    };
+    (0..3000).map(encode).collect()
+}
+
+/// Whether a packet of about now is in the memory of the talker, where it must be.
+fn talker_holds_a_current_packet(talker: &JsonlClient, packets: &[[u8; PACKET_LEN]]) -> bool {
+    let age = Instant::now().duration_since(talker.zero().unwrap());
+    let now = usize::try_from(age.as_millis() / FRAME.as_millis()).unwrap();
+    // The search takes its time, so the packets of the next seconds count as well.
+    let around = &packets[now.saturating_sub(50)..(now + 200).min(packets.len())];
+    let needles: Vec<&[u8]> = around.iter().map(|packet| &packet[..MARKER]).collect();
+    memory_holds(talker.pid(), &needles).unwrap().contains(&true)
+}
