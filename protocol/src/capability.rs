@@ -122,8 +122,9 @@ impl SignedCapability {
         self.claimed.rk.verify(label::POSSESSION, &[exporter, &self.digest()], proof)
     }
 
+    /// `H("conclave/1 cap digest" ‖ the signed capability)`.
     fn digest(&self) -> [u8; 32] {
-        label::hash(label::CAPABILITY, &[&self.encode()])
+        label::hash(label::CAPABILITY_DIGEST, &[&self.encode()])
     }
 }
 

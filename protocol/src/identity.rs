@@ -120,6 +120,9 @@ pub enum BadIdCert {
 }
 
 impl IdCert {
+    /// Length of every certificate, in bytes.
+    pub const WIRE_LEN: usize = 32 + 1 + 1 + 3 * 32 + 8 + 64;
+
     /// Checks the certificate for `meeting` at `now`: signature, expiry, role, and that it binds the session key
     /// which the handshake has proved.
     ///
@@ -235,6 +238,8 @@ pub enum BadName {
 impl DisplayName {
     /// Long enough for any name on one line of a roster.
     pub const MAX_LEN: usize = 64;
+    /// Length of every name on the wire, in bytes: the length and the padded text.
+    pub const WIRE_LEN: usize = 1 + Self::MAX_LEN;
 
     /// Takes a name as a person typed it: normalises and folds blanks.
     ///
@@ -264,7 +269,7 @@ impl DisplayName {
         &self.0
     }
 
-    /// `H("conclave/1 name" ‖ name)`, for the roster's leaf.
+    /// `H("conclave/1 name" ‖ UTF-8)`, without padding, for the roster's leaf.
     pub fn digest(&self) -> [u8; 32] {
         label::hash(label::NAME, &[self.0.as_bytes()])
     }
@@ -288,12 +293,28 @@ impl fmt::Debug for DisplayName {
     }
 }
 
+/// Every name has the same length on the wire, so that the lengths of sealed messages tell nothing of it:
+///
+/// ```text
+/// length u8 (1–64) ‖ 64: UTF-8, then zeros
+/// ```
 impl Wire for DisplayName {
     fn write(&self, w: &mut Writer) {
-        w.bytes(self.0.as_bytes());
+        let mut padded = [0; Self::MAX_LEN];
+        // The constructor bounds the length.
+        let len = self.0.len().min(Self::MAX_LEN);
+        padded[..len].copy_from_slice(&self.0.as_bytes()[..len]);
+        w.u8(u8::try_from(len).unwrap_or(0));
+        w.array(&padded);
     }
     fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let text = std::str::from_utf8(r.bytes(Self::MAX_LEN)?).map_err(|_| Malformed("name"))?;
+        let len = usize::from(r.u8()?);
+        let padded = r.take(Self::MAX_LEN)?;
+        let (text, padding) = padded.split_at_checked(len).ok_or(Malformed("name too long"))?;
+        if padding.iter().any(|byte| *byte != 0) {
+            return Err(Malformed("name is not padded with zeros"));
+        }
+        let text = std::str::from_utf8(text).map_err(|_| Malformed("name"))?;
         let name = Self::parse(text).map_err(|_| Malformed("name"))?;
         if name.0 == text { Ok(name) } else { Err(Malformed("name is not canonical")) }
     }
@@ -336,6 +357,36 @@ mod tests {
         }
         assert_eq!(DisplayName::parse("  Ann   Lee ").expect("a name").as_str(), "Ann Lee");
         assert_eq!(DisplayName::parse("e\u{301}").expect("a name").as_str(), "é");
+    }
+
+    #[test]
+    fn names_of_all_lengths_are_equally_long_on_the_wire_and_padded_with_zeros_only() {
+        for text in ["é", "Ada Lovelace", &"x".repeat(DisplayName::MAX_LEN)] {
+            let name = DisplayName::parse(text).expect("a name");
+            let encoded = name.encode();
+            assert_eq!(encoded.len(), DisplayName::WIRE_LEN);
+            assert_eq!(DisplayName::decode(&encoded), Ok(name));
+            for at in 1 + text.len()..encoded.len() {
+                let mut padded = encoded.clone();
+                padded[at] = 1;
+                assert!(DisplayName::decode(&padded).is_err(), "{text}: byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_with_a_length_that_is_none_are_refused() {
+        let mut encoded = DisplayName::parse(&"x".repeat(64)).expect("a name").encode();
+        for len in [0, 65, u8::MAX] {
+            encoded[0] = len;
+            assert!(DisplayName::decode(&encoded).is_err(), "{len}");
+        }
+        // A name cut within a character, and one whose zeros are said to be part of it.
+        let mut encoded = DisplayName::parse("é").expect("a name").encode();
+        for len in [1, 3] {
+            encoded[0] = len;
+            assert!(DisplayName::decode(&encoded).is_err(), "{len}");
+        }
     }
 
     #[test]

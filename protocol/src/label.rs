@@ -19,6 +19,8 @@ pub const KNOCK_HASH: &str = "conclave/1 gate token";
 pub const KNOCK_GATE: &str = "conclave/1 knock gate";
 /// Signature of a capability.
 pub const CAPABILITY: &str = "conclave/1 capability";
+/// Hash of a signed capability, which the proof of possession signs.
+pub const CAPABILITY_DIGEST: &str = "conclave/1 cap digest";
 /// Signature that proves possession of rk.
 pub const POSSESSION: &str = "conclave/1 possession";
 /// Signature of a revocation.
@@ -91,6 +93,7 @@ pub const ALL: &[&str] = &[
     KNOCK_HASH,
     KNOCK_GATE,
     CAPABILITY,
+    CAPABILITY_DIGEST,
     POSSESSION,
     REVOKED,
     IDCERT,

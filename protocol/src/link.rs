@@ -181,7 +181,7 @@ impl RelayAddress {
         }
         let port = match port {
             None => DEFAULT_PORT,
-            Some(port) => port.parse().ok().filter(|p| *p != 0).ok_or(LinkError::Relay)?,
+            Some(port) => parse_port(port)?,
         };
         Ok(Self { host: host.to_owned(), port, pin: None })
     }
@@ -189,6 +189,13 @@ impl RelayAddress {
 
 const SCHEME: &str = "conclave://";
 const CHECK_LEN: usize = 4;
+
+/// 1 to 5 digits and nothing else: the standard library would take a sign as well, and any number of zeros.
+fn parse_port(text: &str) -> Result<u16, LinkError> {
+    let plain = (1..=5).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    let port = if plain { text.parse().ok() } else { None };
+    port.filter(|port| *port != 0).ok_or(LinkError::Relay)
+}
 
 fn parse_relays(text: &str) -> Result<Vec<RelayAddress>, LinkError> {
     let relays = text.split(',').map(RelayAddress::parse).collect::<Result<Vec<_>, _>>()?;

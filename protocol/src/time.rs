@@ -41,8 +41,30 @@ impl WallClock {
             None => self.unix.minus(self.at.saturating_duration_since(now)),
         }
     }
+
+    /// The first instant since the clocks were read at which this one reads `time` or later; `None` when that is too
+    /// far ahead for an [`Instant`].
+    pub fn when(&self, time: UnixMillis) -> Option<Instant> {
+        self.at.checked_add(Duration::from_millis(time.0.saturating_sub(self.unix.0)))
+    }
 }
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_says_when_it_will_read_a_time() {
+        let at = Instant::now();
+        let clock = WallClock::new(at, UnixMillis(1_000));
+        assert_eq!(clock.when(UnixMillis(1_250)), Some(at + Duration::from_millis(250)));
+        assert_eq!(clock.at(at + Duration::from_millis(250)), UnixMillis(1_250));
+        for past in [0, 999, 1_000] {
+            assert_eq!(clock.when(UnixMillis(past)), Some(at));
+        }
+    }
 }

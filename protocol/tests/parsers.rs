@@ -163,7 +163,7 @@ fn objects_near_well_formed_ones_are_refused_or_canonical() {
     sweep::<Statement>(&sample(4, &["epochs", "1", "statement"]));
     sweep::<RemovalNotice>(&sample(4, &["removal_notice", "bytes"]));
     sweep::<EpochKey>(&sample(4, &["epochs", "1", "epoch_keys", "1"])[1..]);
-    sweep::<DisplayName>(&[&[0, 3][..], "é!".as_bytes()].concat());
+    sweep::<DisplayName>(&[&[3][..], "é!".as_bytes(), &[0; 61]].concat());
     sweep::<Region>(b"\x02eu");
     sweep::<Op>(&[1, 0, 7]);
     sweep::<Epoch>(&[0, 0xFF, 0xFF, 0xFF]);
@@ -247,6 +247,21 @@ fn a_secret_outside_of_the_fragment_is_refused() {
     ] {
         let error = Link::parse(&bad).map(|_| ()).expect_err("a secret that others could read");
         assert!(!error.to_string().contains(secret));
+    }
+}
+
+#[test]
+fn a_port_is_one_to_five_digits_and_not_zero() {
+    for (port, number) in [("1", 1), ("443", 443), ("00443", 443), ("65535", 65_535)] {
+        for host in ["relay.example", "[2001:db8::1]"] {
+            let address = RelayAddress::parse(&format!("{host}:{port}")).expect("an address");
+            assert_eq!(address.port, number);
+        }
+    }
+    for bad in ["", "0", "00000", "65536", "000443", "+443", "-1", " 443", "443 ", "0x1b", "4_433", "٤٤٣", "44:3"] {
+        for host in ["relay.example", "[2001:db8::1]"] {
+            assert!(RelayAddress::parse(&format!("{host}:{bad}")).is_err(), "{bad:?}");
+        }
     }
 }
 

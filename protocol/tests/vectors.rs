@@ -1,8 +1,9 @@
 //! Reads the golden vectors of `tests/vectors/` back.
 //!
-//! They are written by `tests/vectors/generate.py` from `docs/protocol.md` alone, with other implementations of every
-//! primitive. What this crate makes of the same inputs must be the same bytes; where its interface gives no way to
-//! make them, it must take the bytes apart and put them together again.
+//! They are written by `tests/vectors/generate.py`, which follows `docs/protocol.md` and shares no code with this
+//! crate: every primitive and encoding is another implementation. What this crate makes of the same inputs must be
+//! the same bytes; where its interface gives no way to make them, it must take the bytes apart and put them together
+//! again.
 #![cfg(feature = "conference")]
 
 use std::collections::VecDeque;
@@ -300,6 +301,10 @@ fn shake_hands(case: &Value) -> (Session, Session) {
     let parties = Parties::of(case);
     let (knocking, message1) = parties.start();
     same(&message1, &case["message1"]);
+    // The table of §4.1: the two sides' names differ in length and must not show.
+    let share = if parties.passcode.is_some() { 32 } else { 0 };
+    let lengths = ["message1", "message2", "message3"].map(|message| bytes(&case[message]).len());
+    assert_eq!(lengths, [1_249 + share, 1_420 + share, 427]);
     let (answering, message2) = parties.answer(&message1).expect("a second message");
     same(&message2, &case["message2"]);
     let introducing = knocking.read_reply(&message2, parties.now).expect("the host is authentic");
@@ -461,7 +466,7 @@ fn capabilities_revocations_and_gates_are_those_of_the_vectors() {
         same(signed.encode(), &case["capability"]);
         assert_eq!(signed.encode().len(), 140);
         same(signed.prove(&rk, &exporter).0, &case["possession"]);
-        same(label::hash(label::CAPABILITY, &[&signed.encode()]), &case["digest"]);
+        same(label::hash(label::CAPABILITY_DIGEST, &[&signed.encode()]), &case["digest"]);
         let read: SignedCapability = round_trip(&case["capability"]);
         assert_eq!(read.verify(&authority.public(), meeting, not_before), Ok(capability));
     }
@@ -572,6 +577,7 @@ fn roster_of(case: &Value) -> Roster {
     let mut roster = Roster::default();
     for entry in list(&case["roster"]) {
         let member: Member = round_trip(&entry["entry"]);
+        assert_eq!(bytes(&entry["entry"]).len(), Member::WIRE_LEN);
         assert_eq!((member.index, member.joined), (index(&entry["index"]), epoch(&entry["joined"])));
         same(member.leaf(), &entry["leaf"]);
         assert!(roster.insert(member));

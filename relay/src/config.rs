@@ -7,11 +7,12 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use serde::{Deserialize, Serialize};
+use conclave_protocol::descriptor::Region;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 use crate::gate::Limits;
@@ -85,8 +86,9 @@ pub struct ServeOptions {
     #[arg(env = "CONCLAVE_RELAY_SELF_SIGNED")]
     pub self_signed: Option<SelfSigned>,
 
-    /// Where the relay stands, for meetings that allow certain regions only: up to 32 of a-z, 0-9 and -
-    #[arg(long, value_name = "NAME", env = "CONCLAVE_RELAY_REGION")]
+    /// Where the relay stands, for meetings that allow certain regions only: 1 to 16 of a-z, 0-9 and -
+    #[arg(long, value_name = "NAME", env = "CONCLAVE_RELAY_REGION", value_parser = parse_region)]
+    #[serde(deserialize_with = "read_region")]
     pub region: Option<Region>,
 
     /// Connections at once [default: 10000]
@@ -119,43 +121,19 @@ pub struct ServeOptions {
     pub config: Option<PathBuf>,
 }
 
-/// Where a relay stands, as its operator calls it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
-#[serde(try_from = "String")]
-pub struct Region(String);
-
-impl Region {
-    /// The longest name, in bytes: enough for the region names of the large clouds, and a bound for the wire.
-    pub const MAX_LENGTH: usize = 32;
-
-    /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
 /// A text that can't be a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("a region is 1 to 32 of the characters a-z, 0-9 and -")]
-pub struct InvalidRegion;
+#[error("a region is 1 to {} of the characters a-z, 0-9 and -", Region::MAX_LEN)]
+struct InvalidRegion;
 
-impl TryFrom<String> for Region {
-    type Error = InvalidRegion;
-
-    fn try_from(name: String) -> Result<Self, InvalidRegion> {
-        let fits = (1..=Self::MAX_LENGTH).contains(&name.len());
-        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        if fits && name.bytes().all(allowed) { Ok(Self(name)) } else { Err(InvalidRegion) }
-    }
+/// The protocol's own type, so that a meeting's descriptor can name every region that a relay can have.
+fn parse_region(name: &str) -> Result<Region, InvalidRegion> {
+    Region::parse(name).map_err(|_| InvalidRegion)
 }
 
-impl FromStr for Region {
-    type Err = InvalidRegion;
-
-    fn from_str(name: &str) -> Result<Self, InvalidRegion> {
-        name.to_owned().try_into()
-    }
+fn read_region<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Region>, D::Error> {
+    let name = String::deserialize(from)?;
+    parse_region(&name).map(Some).map_err(D::Error::custom)
 }
 
 /// What `serve` runs with, after all layers and defaults.

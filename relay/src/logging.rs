@@ -3,7 +3,7 @@
 //! Only events of Conclave's own crates come through, whatever the filter says: the libraries below log addresses
 //! (quinn does at several levels), and the relay's log holds none. Our own events name connections by number only.
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use thiserror::Error;
 use tracing_subscriber::filter::{EnvFilter, ParseError, filter_fn};
@@ -29,7 +29,7 @@ pub enum LoggingError {
 pub fn start(filter: &str) -> Result<(), LoggingError> {
     let chosen = EnvFilter::try_new(filter)?;
     let own = filter_fn(|metadata| is_own(metadata.target()));
-    let lines = fmt::layer().with_writer(io::stderr).with_filter(own).with_filter(chosen);
+    let lines = fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(io::stderr).with_filter(own).with_filter(chosen);
     registry().with(lines).try_init()?;
     Ok(())
 }

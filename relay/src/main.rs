@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use conclave_relay::config::{self, Command, Region, ServeSettings};
+use conclave_protocol::descriptor::Region;
 use conclave_relay::clock::system_clock;
+use conclave_relay::config::{self, Command, ServeSettings};
 use conclave_relay::hub::{self, Hub};
 use conclave_relay::logging;
 use conclave_relay::server::{BindError, Server};
@@ -63,7 +64,7 @@ async fn serve(settings: ServeSettings) -> Result<(), Failure> {
         event: "listening",
         addr: server.local_addr(),
         pin: server.pin().map(|pin| pin.to_string()),
-        region: settings.region,
+        region: settings.region.as_ref().map(Region::as_str),
     });
     let stats = server.run(shutdown).await.context("the relay stopped")?;
     tracing::info!(connections = stats.connections, datagrams = stats.datagrams_out, "stopped");
@@ -72,14 +73,14 @@ async fn serve(settings: ServeSettings) -> Result<(), Failure> {
 
 /// The line on standard output for whoever started the relay.
 #[derive(Serialize)]
-struct Listening {
+struct Listening<'a> {
     event: &'static str,
     addr: SocketAddr,
     pin: Option<String>,
-    region: Option<Region>,
+    region: Option<&'a str>,
 }
 
-fn announce(listening: &Listening) {
+fn announce(listening: &Listening<'_>) {
     let written = serde_json::to_string(listening)
         .map_err(io::Error::from)
         .and_then(|line| writeln!(io::stdout().lock(), "{line}").and_then(|()| io::stdout().flush()));

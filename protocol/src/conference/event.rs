@@ -146,9 +146,9 @@ pub enum Event {
     },
     /// This member was put out, by the authority's own signature.
     Removed,
-    /// The meeting is over for everybody.
+    /// The meeting is over for everybody: its leader ended it, or its time is over.
     Ended {
-        /// Who ended it.
+        /// Who ended it; when the time is over, the leader.
         by: MemberIndex,
     },
     /// From now on a muted member may stop sending.

@@ -15,7 +15,7 @@ use crate::descriptor::Descriptor;
 use crate::epoch::merkle;
 use crate::epoch::roster::{Member, Roster, commitment_leaf};
 use crate::epoch::schedule;
-use crate::epoch::statement::{ChainHash, Op, Rate, Statement, ops_hash};
+use crate::epoch::statement::{ChainHash, MAX_OPS, Op, Rate, Statement, ops_hash};
 use crate::id::{Epoch, MeetingId, MemberIndex, Term};
 use crate::identity::{Identity, SafetyNumber};
 use crate::noise::session::{Session, SessionId};
@@ -32,6 +32,9 @@ const BATCH: Duration = Duration::from_millis(500);
 const PERIOD: Duration = Duration::from_secs(120);
 /// Longest wait for acknowledgements before everybody is told to use the new key.
 const ACTIVATE_AFTER: Duration = Duration::from_secs(1);
+/// Most members who go with one epoch, removals first; the others follow with the next. Leaves room in the list of
+/// acts for those who come, a change of rate and the end.
+const MAX_DEPARTURES: usize = MAX_OPS - MAX_MEMBERS_PER_MESSAGE - 2;
 /// A removal notice is sent this often, this far apart (DESIGN §12).
 const NOTICES: u32 = 3;
 const NOTICE_GAP: Duration = Duration::from_millis(20);
@@ -116,6 +119,12 @@ impl Leader {
         let possession = capability.prove(&self.authority.routing, exporter);
         step.out.control(&ToRelay::Attach { capability, possession });
         self.renew_due = Some(step.now + peer::RENEW_EVERY);
+    }
+
+    /// Another connection: its relay may know neither slot nor gate.
+    pub(super) fn on_connecting(&mut self) {
+        self.renew_due = None;
+        self.gate_sent = false;
     }
 
     /// The leader's slot is taken: opens the gate for guests.
@@ -280,7 +289,11 @@ impl Leader {
         }
         let member = seat.roster().member(index).ok_or(ActError::NoSuchMember)?;
         self.lobby.block(member.cert.identity);
-        self.depart(step, Op::Remove(index));
+        match self.departures.iter_mut().find(|op| op.departing() == Some(index)) {
+            // It was going anyway; now it is put out, with all that a removal hurries.
+            Some(op) => *op = Op::Remove(index),
+            None => self.depart(step, Op::Remove(index)),
+        }
         self.change(step, seat, identity, None);
         Ok(())
     }
@@ -288,6 +301,20 @@ impl Leader {
     /// Ends the meeting for everybody.
     pub(super) fn end(&mut self, step: &mut Step<'_>, seat: &mut Seat, identity: &Identity) {
         self.change(step, seat, identity, Some(Op::End));
+    }
+
+    /// The meeting's time is over: turns down everybody who is not in it yet, and ends it for the others. The last
+    /// epoch admits nobody, because certificates may end with the meeting.
+    pub(super) fn close(&mut self, step: &mut Step<'_>, seat: &mut Seat, identity: &Identity) {
+        for guest in std::mem::take(&mut self.admissions).into_iter().map(Admission::into_guest) {
+            answer(step, guest.mailbox, guest.session, Denial::Expired);
+        }
+        let waiting: Vec<KnockId> = self.lobby.waiting().map(|(id, _)| id).collect();
+        for id in waiting {
+            self.refuse(step, id, Denial::Expired);
+            step.out.event(Event::KnockGone { id });
+        }
+        self.end(step, seat, identity);
     }
 
     /// Takes a member out of everything at once; the next epoch says so to the others.
@@ -409,7 +436,9 @@ impl Leader {
     fn change(&mut self, step: &mut Step<'_>, seat: &mut Seat, identity: &Identity, last: Option<Op>) {
         let batch = self.admissions.len().min(MAX_MEMBERS_PER_MESSAGE);
         let admissions = self.admissions.drain(..batch).collect();
-        let departures = std::mem::take(&mut self.departures);
+        self.departures.sort_by_key(|op| !matches!(op, Op::Remove(_)));
+        let departing = self.departures.len().min(MAX_DEPARTURES);
+        let departures = self.departures.drain(..departing).collect();
         let change = Change { departures, admissions, last };
         self.carry_out(step, seat, identity, change);
     }
@@ -577,4 +606,6 @@ fn answer(step: &mut Step<'_>, mailbox: MailboxId, mut session: Session, denial:
     if let Ok(packet) = session.send(step.now, &Message::Denied(denial)) {
         step.out.mail_to(mailbox, packet);
     }
+    // Whoever is turned down must not keep a place from others by staying connected.
+    step.out.control(&ToRelay::CloseMailbox { mailbox });
 }

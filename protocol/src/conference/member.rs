@@ -12,6 +12,7 @@ use crate::epoch::roster::Roster;
 use crate::id::{MeetingId, MemberIndex};
 use crate::identity::{IdCert, Identity};
 use crate::noise::session::Session;
+use crate::time::UnixMillis;
 use crate::wire::control::{EpochKey, Message};
 use crate::wire::relay::ToRelay;
 
@@ -44,6 +45,7 @@ pub(super) struct Member {
     index: MemberIndex,
     session: Session,
     secrets: JoinSecrets,
+    not_after: UnixMillis,
     place: Place,
     path: Path,
 }
@@ -51,9 +53,15 @@ pub(super) struct Member {
 impl Member {
     pub(super) fn new(meeting: MeetingId, index: MemberIndex, entered: Entered) -> Self {
         let Entered { session, secrets, fresh, cert, descriptor } = entered;
+        let not_after = descriptor.not_after;
         let entering = Entering { descriptor, cert, fresh, roster: Roster::default() };
         let place = Place::Entering(Box::new(entering));
-        Self { meeting, index, session, secrets, place, path: Path::Mailbox }
+        Self { meeting, index, session, secrets, not_after, place, path: Path::Mailbox }
+    }
+
+    /// When the meeting ends at the latest.
+    pub(super) fn not_after(&self) -> UnixMillis {
+        self.not_after
     }
 
     pub(super) fn seat(&self) -> Option<&Seat> {

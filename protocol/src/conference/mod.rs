@@ -203,13 +203,24 @@ impl Conference {
         if self.over {
             return None;
         }
-        match &self.part {
+        let next = match &self.part {
             Part::Host { leader, seat, .. } => {
                 [leader.poll_timeout(seat), seat.poll_timeout()].into_iter().flatten().min()
             }
             Part::Guest(joiner) => joiner.poll_timeout(),
             Part::Member { member, .. } => member.poll_timeout(),
-        }
+        };
+        [next, self.end_due()].into_iter().flatten().min()
+    }
+
+    /// When the meeting's time is over by this side's clock.
+    fn end_due(&self) -> Option<Instant> {
+        let not_after = match &self.part {
+            Part::Host { seat, .. } => seat.descriptor().not_after,
+            Part::Guest(joiner) => joiner.descriptor()?.not_after,
+            Part::Member { member, .. } => member.not_after(),
+        };
+        self.wall.when(not_after)
     }
 
     /// The meeting's link, to invite others.
@@ -295,8 +306,11 @@ impl Conference {
     pub fn connected(&mut self, _now: Instant, exporter: [u8; 32]) {
         self.exporter = Some(exporter);
         self.attached = false;
-        let (meeting, descriptor) = match &self.part {
-            Part::Host { seat, link, .. } => (link.meeting, Some(seat.descriptor().clone())),
+        let (meeting, descriptor) = match &mut self.part {
+            Part::Host { seat, link, leader } => {
+                leader.on_connecting();
+                (link.meeting, Some(seat.descriptor().clone()))
+            }
             Part::Guest(joiner) => (joiner.link().meeting, joiner.descriptor().cloned()),
             Part::Member { member, link } => (link.meeting, member.seat().map(|s| s.descriptor().clone())),
         };
@@ -458,6 +472,9 @@ impl Conference {
         if self.over {
             return;
         }
+        if self.end_due().is_some_and(|due| due <= now) {
+            return self.on_time_over(now);
+        }
         let exporter = self.exporter.filter(|_| self.attached);
         let (part, mut step, identity) = self.step(now);
         match part {
@@ -468,6 +485,17 @@ impl Conference {
             Part::Guest(joiner) => joiner.handle_timeout(&mut step),
             Part::Member { member, .. } => member.handle_timeout(&mut step),
         }
+    }
+
+    /// The leader tells everybody; the others need not wait for its word (`docs/protocol.md` §3.1).
+    fn on_time_over(&mut self, now: Instant) {
+        let (part, mut step, identity) = self.step(now);
+        match part {
+            Part::Host { leader, seat, .. } => leader.close(&mut step, seat, identity),
+            Part::Guest(_) => step.out.event(Event::Failed(Failure::NotNow)),
+            Part::Member { .. } => step.out.event(Event::Ended { by: MemberIndex::HOST }),
+        }
+        self.over = true;
     }
 
     // ---- what the user does ----

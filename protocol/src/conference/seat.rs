@@ -108,7 +108,8 @@ pub(super) struct Seat {
     /// A removal was announced whose epoch key has not come: until then nothing may be said with the old one.
     held_until: Epoch,
     talkers: BTreeMap<MemberIndex, Talker>,
-    previous_until: Option<Instant>,
+    /// Until when frames of each epoch before this one are opened, newest first; `None` while it is still in use.
+    previous_until: [Option<Instant>; PREVIOUS],
 }
 
 impl Seat {
@@ -129,7 +130,7 @@ impl Seat {
             activated: false,
             held_until: Epoch::ZERO,
             talkers: BTreeMap::new(),
-            previous_until: None,
+            previous_until: [None; PREVIOUS],
         }
     }
 
@@ -315,8 +316,20 @@ impl Seat {
             };
             self.talkers.insert(member.index, Talker { current, previous });
         }
-        // Without a removal the clock starts at Activate: until then honest members go on with the old key.
-        self.previous_until = removal.then(|| now + KEEP_AFTER_REMOVAL);
+        // Each epoch keeps its own deadline: that of a removal must not move because another epoch follows. Without a
+        // removal the clock starts at Activate: until then honest members go on with the old key.
+        let [newest, _] = self.previous_until;
+        self.previous_until = [None, newest];
+        if removal {
+            self.close_previous(now + KEEP_AFTER_REMOVAL);
+        }
+    }
+
+    /// Nothing of the epochs before this one is opened from `limit` on.
+    fn close_previous(&mut self, limit: Instant) {
+        for until in &mut self.previous_until {
+            *until = Some(until.map_or(limit, |until| until.min(limit)));
+        }
     }
 
     fn install_sealer(&mut self, epoch: Epoch, secret: &EpochSecret, removal: bool) {
@@ -327,6 +340,11 @@ impl Seat {
             self.next_sealer = None;
             self.activated = true;
         } else {
+            // An epoch that everybody has goes into use even if this one comes before the segment's end: receivers
+            // keep only the epochs just before the newest.
+            if let Some(next) = self.next_sealer.take().filter(|_| self.activated) {
+                self.sealer = Some(next);
+            }
             self.next_sealer = Some(sealer);
             self.activated = false;
         }
@@ -338,7 +356,7 @@ impl Seat {
             return;
         }
         self.activated = true;
-        self.previous_until = Some(now + KEEP_OTHERWISE);
+        self.close_previous(now + KEEP_OTHERWISE);
     }
 
     /// A removal whose epoch key may not have come yet: drops the removed at once.
@@ -348,20 +366,21 @@ impl Seat {
         }
         self.held_until = self.held_until.max(epoch);
         if epoch == self.epoch() {
-            let limit = now + KEEP_AFTER_REMOVAL;
-            self.previous_until = Some(self.previous_until.map_or(limit, |until| until.min(limit)));
+            self.close_previous(now + KEEP_AFTER_REMOVAL);
         }
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        if self.previous_until.is_some_and(|until| until <= now) {
-            self.previous_until = None;
-            self.talkers.values_mut().for_each(|talker| talker.previous = [None, None]);
+        for place in 0..PREVIOUS {
+            if self.previous_until[place].is_some_and(|until| until <= now) {
+                self.talkers.values_mut().for_each(|talker| talker.previous[place] = None);
+                self.previous_until[place] = None;
+            }
         }
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.previous_until
+        self.previous_until.iter().flatten().min().copied()
     }
 
     /// Seals a frame. Between a removal and its epoch key, silence goes out instead of what was said.
@@ -393,13 +412,15 @@ impl Seat {
             return Err(Dropped::UnknownKey);
         }
         let epoch = self.chain.as_ref().map_or(Epoch::ZERO, |c| c.epoch);
-        let expired = self.previous_until.is_some_and(|until| until <= now);
         let talker = self.talkers.get_mut(&slot).ok_or(Dropped::UnknownKey)?;
         if ciphertext.name.epoch == epoch {
             return talker.current.open(&ciphertext, now, plaintext);
         }
-        let mut previous = talker.previous.iter_mut().flatten().filter(|_| !expired);
-        let opener = previous.find(|opener| opener.epoch() == ciphertext.name.epoch).ok_or(Dropped::UnknownKey)?;
-        opener.open(&ciphertext, now, plaintext)
+        let mut previous = talker.previous.iter_mut().zip(&self.previous_until);
+        let opener = previous.find_map(|(opener, until)| {
+            let opener = opener.as_mut().filter(|opener| opener.epoch() == ciphertext.name.epoch)?;
+            until.is_none_or(|until| now < until).then_some(opener)
+        });
+        opener.ok_or(Dropped::UnknownKey)?.open(&ciphertext, now, plaintext)
     }
 }

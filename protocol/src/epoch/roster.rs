@@ -11,7 +11,7 @@ use crate::wire::codec::{Malformed, Reader, Wire, Writer};
 /// One member, as everybody in the meeting knows it.
 ///
 /// ```text
-/// index u16 ‖ IdCert 202 ‖ joined u32 ‖ name (u16 length ‖ UTF-8)
+/// index u16 ‖ IdCert 202 ‖ joined u32 ‖ name 65 (u8 length ‖ 64: UTF-8, then zeros)
 /// leaf = H("conclave/1 roster leaf" ‖ index ‖ IK ‖ kind ‖ role ‖ ms ‖ vk ‖ rk ‖ joined ‖ H(name))
 /// ```
 ///
@@ -29,6 +29,9 @@ pub struct Member {
 }
 
 impl Member {
+    /// Length of every member's encoding, in bytes.
+    pub const WIRE_LEN: usize = 2 + IdCert::WIRE_LEN + 4 + DisplayName::WIRE_LEN;
+
     /// The leaf in the roster's Merkle tree.
     pub fn leaf(&self) -> [u8; 32] {
         let mut w = Writer::default();

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! 1 →  psk0, e, es | n_J 16 ‖ mlkem_ek 1184 ‖ [Ya 32]
-//! 2 ←  e, ee       | n_H 16 ‖ mlkem_ct 1088 ‖ [Yb 32] ‖ IdCert of the host ‖ host's name
-//! 3 →  s, se, psk3 | IdCert ‖ name ‖ commitment 32 ‖ signature of IK over h2 ‖ MeetingId
+//! 2 ←  e, ee       | n_H 16 ‖ mlkem_ct 1088 ‖ [Yb 32] ‖ IdCert 202 of the host ‖ host's name 65
+//! 3 →  s, se, psk3 | IdCert 202 ‖ name 65 ‖ commitment 32 ‖ signature of IK over h2 ‖ MeetingId
 //! h2 = h after message 2;  psk3 = HKDF(salt = h2, ikm = mlkem_shared ‖ psk0 ‖ [cpace_isk], "conclave/1 psk3")
 //! ```
 //!

@@ -193,7 +193,8 @@ impl Session {
         if self.resend_due.is_some_and(|due| due <= now) {
             out.extend(self.unacknowledged.iter().map(|s| s.packet.clone()));
             self.resend_wait = (self.resend_wait * 2).min(RESEND_MAX);
-            self.resend_due = Some(now + self.resend_wait);
+            // Mere acknowledgements go out again only when the peer repeats itself: two idle ends fall silent.
+            self.resend_due = self.waits_for_ack().then(|| now + self.resend_wait);
         }
         Ok(())
     }
@@ -249,8 +250,7 @@ impl Session {
             self.first_unacknowledged = received;
             self.resend_wait = RESEND_FIRST;
         }
-        let waits = self.unacknowledged.iter().any(|s| s.asks_ack);
-        self.resend_due = if !waits {
+        self.resend_due = if !self.waits_for_ack() {
             None
         } else if count > 0 {
             Some(now + self.resend_wait)
@@ -258,5 +258,96 @@ impl Session {
             self.resend_due
         };
         Ok(())
+    }
+
+    fn waits_for_ack(&self) -> bool {
+        self.unacknowledged.iter().any(|sealed| sealed.asks_ack)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::resolver::Resolver;
+    use super::*;
+    use crate::id::Epoch;
+
+    /// Two ends of a session, from the shortest handshake there is.
+    fn pair() -> (Session, Session) {
+        let params = || "Noise_NN_25519_ChaChaPoly_SHA256".parse().expect("a pattern of Noise's");
+        let builder = |key| snow::Builder::with_resolver(params(), Box::new(Resolver::new(Zeroizing::new([key; 32]))));
+        let mut a = builder(1).build_initiator().expect("nothing is missing");
+        let mut b = builder(2).build_responder().expect("nothing is missing");
+        let (mut message, mut payload) = ([0; 256], [0; 256]);
+        let len = a.write_message(&[], &mut message).expect("room");
+        b.read_message(&message[..len], &mut payload).expect("what was written");
+        let len = b.write_message(&[], &mut message).expect("room");
+        a.read_message(&message[..len], &mut payload).expect("what was written");
+        (Session::new(a).expect("finished"), Session::new(b).expect("finished"))
+    }
+
+    /// What `session` sends until `end`, and when its last timer fired; fails if it never rests.
+    fn run(session: &mut Session, end: Instant) -> Vec<Vec<u8>> {
+        let mut out = Vec::new();
+        for _ in 0..1_000 {
+            let Some(due) = session.poll_timeout().filter(|due| *due <= end) else { return out };
+            // A session that stalls says so, and must come to rest all the same.
+            let _ = session.handle_timeout(due, &mut out);
+        }
+        panic!("a timer that fires for ever");
+    }
+
+    #[test]
+    fn a_lost_acknowledgement_is_repeated_and_the_records_after_it_can_be_read() {
+        let now = Instant::now();
+        let (mut a, mut b) = pair();
+        let packet = a.send(now, &Message::Waiting).expect("room");
+        assert!(b.receive(now, &packet).is_ok());
+        let lost = run(&mut b, now + ACK_DELAY);
+        assert_eq!(lost.len(), 1);
+        // The first end asks again, which is all that tells the other of its loss.
+        let again = run(&mut a, now + RESEND_FIRST);
+        let later = now + RESEND_FIRST;
+        assert_eq!(b.receive(later, &again[0]).err(), Some(SessionError::OutOfOrder));
+        let repeated = run(&mut b, later + RESEND_FIRST);
+        assert_eq!(repeated, lost, "what is sent again is the same ciphertext");
+        assert!(matches!(a.receive(later, &repeated[0]), Ok(None)));
+        let next = b.send(later, &Message::Activate(Epoch::ZERO)).expect("room");
+        assert!(matches!(a.receive(later, &next), Ok(Some(Message::Activate(_)))));
+    }
+
+    #[test]
+    fn two_ends_with_nothing_to_say_fall_silent() {
+        let now = Instant::now();
+        let (mut a, mut b) = pair();
+        let packet = a.send(now, &Message::Waiting).expect("room");
+        assert!(b.receive(now, &packet).is_ok());
+        for packet in run(&mut b, now + ACK_DELAY) {
+            assert!(a.receive(now, &packet).is_ok());
+        }
+        // A new path repeats the acknowledgement once; nobody owes an answer to it.
+        assert_eq!(b.resend(now).len(), 1);
+        assert!(run(&mut b, now + RESEND_FIRST * 600).len() <= 1);
+        assert!(run(&mut a, now + RESEND_FIRST * 600).is_empty());
+    }
+
+    #[test]
+    fn a_peer_that_never_acknowledges_stalls_the_session_and_keeps_nobody_busy() {
+        let mut now = Instant::now();
+        let (mut a, mut b) = pair();
+        let mut stalled = false;
+        for _ in 0..2 * MAX_UNACKNOWLEDGED {
+            // A peer that has heard nothing says so in every record.
+            a.received = 0;
+            if a.unacknowledged.pop_front().is_some() {
+                a.first_unacknowledged += 1;
+            }
+            let packet = a.send(now, &Message::Waiting).expect("room");
+            assert!(b.receive(now, &packet).is_ok());
+            now += ACK_DELAY;
+            stalled |= b.handle_timeout(now, &mut Vec::new()).is_err();
+            assert!(b.poll_timeout().is_none_or(|due| due > now), "a deadline stays in the past");
+            assert!(b.unacknowledged.len() <= MAX_UNACKNOWLEDGED);
+        }
+        assert!(stalled);
     }
 }

@@ -160,7 +160,10 @@ impl Opener {
     ) -> Result<(), Dropped> {
         let segment = u32::from(frame.name.segment.0);
         let elapsed = now.saturating_duration_since(self.last_progress).as_millis() / SEGMENT.as_millis();
-        let allowed = u64::try_from(elapsed).unwrap_or(MAX_SKIP).saturating_add(AHEAD).min(MAX_SKIP);
+        let elapsed = u64::try_from(elapsed).unwrap_or(MAX_SKIP);
+        // Before the first frame nothing says when the sender began: the key may have come long after that.
+        let elapsed = if self.next == 0 { MAX_SKIP } else { elapsed };
+        let allowed = elapsed.saturating_add(AHEAD).min(MAX_SKIP);
         if u64::from(segment - self.next) > allowed {
             return Err(Dropped::TooNew);
         }
@@ -268,10 +271,22 @@ mod tests {
         let now = Instant::now();
         let (mut sealer, mut opener) = pair(now);
         let frames: Vec<_> = (0..1000).map(|i| sealed(&mut sealer, i)).collect();
-        assert_eq!(open(&mut opener, &frames[5 * 25], now), Err(Dropped::TooNew));
-        assert_eq!(open(&mut opener, &frames[4 * 25], now), Ok(100));
+        assert_eq!(open(&mut opener, &frames[0], now), Ok(0));
+        assert_eq!(open(&mut opener, &frames[6 * 25], now), Err(Dropped::TooNew));
+        assert_eq!(open(&mut opener, &frames[5 * 25], now), Ok(125));
         let later = now + Duration::from_secs(10);
-        assert_eq!(open(&mut opener, &frames[999], later), Ok(999));
-        assert_eq!(open(&mut opener, &frames[101], later), Err(Dropped::TooOld));
+        assert_eq!(open(&mut opener, &frames[31 * 25], later), Err(Dropped::TooNew));
+        assert_eq!(open(&mut opener, &frames[30 * 25], later), Ok(750));
+        assert_eq!(open(&mut opener, &frames[126], later), Err(Dropped::TooOld));
+    }
+
+    #[test]
+    fn first_frame_of_a_sender_may_be_any_that_the_bound_on_work_allows() {
+        let now = Instant::now();
+        let (mut sealer, mut opener) = pair(now);
+        let last = u32::try_from(MAX_SKIP).expect("small") * 25;
+        let frames: Vec<_> = (0..=last + 25).map(|i| sealed(&mut sealer, i)).collect();
+        assert_eq!(open(&mut opener, &frames[last as usize + 25], now), Err(Dropped::TooNew));
+        assert_eq!(open(&mut opener, &frames[last as usize], now), Ok(last));
     }
 }

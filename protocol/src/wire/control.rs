@@ -10,9 +10,19 @@ use crate::label;
 use crate::secret::Secret;
 use crate::sign::{BadSignature, KeyPair, PublicKey, Signature};
 use crate::wire::codec::{Malformed, Reader, Wire, Writer};
+use crate::wire::relay::MAX_PAYLOAD;
 
 /// Most members in one message: with the rest of an EpochKey they stay below one relay message.
+///
+/// 40 × 273 ([`Member::WIRE_LEN`]) + 1,636 (`EPOCH_KEY_REST`) + 33 (`RECORD`) = 12,589 bytes of the 16,368 of
+/// [`MAX_PAYLOAD`]. 53 would still fit; what is left is for later fields.
 pub const MAX_MEMBERS_PER_MESSAGE: usize = 40;
+
+/// The longest EpochKey without its members: type, T, statement, signature, ops, fresh, opening, three counts.
+const EPOCH_KEY_REST: usize = 1 + 32 + 189 + 64 + MAX_OPS * 3 + 32 + merkle::MAX_DEPTH * 32 + 3 * 2;
+/// What a session puts around a message (`docs/protocol.md` §4.4): kind, session, sequence, acknowledged, tag.
+const RECORD: usize = 1 + 8 + 4 + 4 + 16;
+const _: () = assert!(MAX_MEMBERS_PER_MESSAGE * Member::WIRE_LEN + EPOCH_KEY_REST + RECORD <= MAX_PAYLOAD);
 
 /// Why a guest does not get in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

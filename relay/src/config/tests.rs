@@ -53,7 +53,7 @@ fn every_option_of_the_file_reaches_the_settings() {
     .unwrap();
     assert_eq!(settings.server.listen, "[::1]:5".parse().unwrap());
     assert_eq!(settings.server.identity, Identity::Files { cert: "c".into(), key: "k".into() });
-    assert_eq!(settings.region, Some("us-west-2".parse().unwrap()));
+    assert_eq!(settings.region, Some(Region::parse("us-west-2").unwrap()));
     assert_eq!(settings.log, "debug");
     let expected = Limits {
         max_connections: 1,
@@ -82,6 +82,19 @@ fn unknown_and_impossible_options_of_the_file_are_refused() {
         let outcome = resolve(&["--self-signed"], text);
         assert!(matches!(outcome, Err(ConfigError::Parse { .. })), "{text}");
     }
+}
+
+#[test]
+fn region_is_one_that_a_meeting_can_name() {
+    let flag = |name: &str| {
+        Cli::command().try_get_matches_from(["conclave-relay", "serve", "--self-signed", "memory", "--region", name])
+    };
+    for (name, fits) in [("eu", true), ("ap-southeast-2b1", true), ("ap-southeast-2b12", false), ("", false)] {
+        assert_eq!(flag(name).is_ok(), fits, "{name}");
+        assert_eq!(resolve(&["--self-signed"], &format!("region = '{name}'")).is_ok(), fits, "{name}");
+    }
+    let message = flag("EU").unwrap_err().to_string();
+    assert!(message.contains("1 to 16 of the characters a-z, 0-9 and -"), "{message}");
 }
 
 #[test]

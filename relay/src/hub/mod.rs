@@ -26,13 +26,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use conclave_protocol::capability::Revoked;
-use conclave_protocol::descriptor::Descriptor;
+use conclave_protocol::descriptor::{Descriptor, Region};
 use conclave_protocol::id::{MeetingId, MemberIndex};
 use conclave_protocol::time::WallClock;
 use conclave_protocol::wire::codec::Wire;
 use conclave_protocol::wire::relay::{FromRelay, Refusal, ToRelay};
 
-use crate::config::Region;
 use crate::core::{CloseCode, ConnId, Core, Output, Peer};
 
 pub use limits::{Limits, Rate};

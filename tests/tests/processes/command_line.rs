@@ -21,7 +21,7 @@ fn stdout(output: &Output) -> String {
 fn help_teaches_every_verb() {
     let _stage = Stage::enter();
     let verbs: [(&[&str], &[&str]); 4] = [
-        (&["--help"], &["host", "join", "demo", "end-to-end encrypted"]),
+        (&["--help"], &["host", "join", "demo", "End-to-end encrypted"]),
         (&["host", "--help"], &["--relay", "--pin", "--passcode", "--admit", "--input", "admit NAME", "conclave host"]),
         (&["join", "--help"], &["LINK", "--name", "--home", "--jsonl", "Exit status", "conclave join"]),
         (&["demo", "--help"], &["--people", "--seconds", "--out", "--json"]),

@@ -64,6 +64,8 @@ struct Sample {
     at: Instant,
     received: u64,
     missed: u64,
+    /// The same of each client, the host last.
+    missed_by: Vec<u64>,
     relay_bytes: u64,
     relay_time: Duration,
     client_time: Duration,
@@ -74,14 +76,15 @@ impl Sample {
         let clients: Vec<&JsonlClient> = guests.iter().chain([&meeting.host]).collect();
         let marks: Vec<Mark> = clients.iter().map(|client| client.mark()).collect();
         let stats: Vec<Value> = clients.iter().zip(marks).map(|(client, mark)| next_stats(client, mark)).collect();
-        let sum = |field: &str| {
-            let of_talkers = stats.iter().flat_map(|stats| TALKERS.map(|name| talker(stats, name)[field].as_u64()));
-            of_talkers.flatten().sum::<u64>()
+        let of = |stats: &Value, field: &str| {
+            TALKERS.iter().filter_map(|name| talker(stats, name)[field].as_u64()).sum::<u64>()
         };
+        let missed_by: Vec<u64> = stats.iter().map(|stats| of(stats, "lost") + of(stats, "late")).collect();
         Self {
             at: Instant::now(),
-            received: sum("received"),
-            missed: sum("lost") + sum("late"),
+            received: stats.iter().map(|stats| of(stats, "received")).sum(),
+            missed: missed_by.iter().sum(),
+            missed_by,
             relay_bytes: resident_bytes(meeting.relay.pid()).unwrap(),
             relay_time: processor_time(meeting.relay.pid()).unwrap(),
             client_time: clients.iter().map(|client| processor_time(client.pid()).unwrap()).sum(),
@@ -90,6 +93,9 @@ impl Sample {
 }
 
 fn report(before: &Sample, after: &Sample) {
+    let missed: Vec<u64> =
+        before.missed_by.iter().zip(&after.missed_by).map(|(before, after)| after - before).collect();
+    eprintln!("lost or late at each listener: {missed:?}");
     let time = (after.at - before.at).as_secs_f64();
     let percent = |from: Duration, to: Duration| (to - from).as_secs_f64() / time * 100.0;
     eprintln!(

@@ -33,7 +33,8 @@ fn frames_cross_a_path_of_seventy_five_ms_per_hop_and_five_percent_loss_without_
     hears_more(&guests[0], "Cleo", 50, LIMIT);
     hears_more(&host, "Cleo", 50, LIMIT);
 
-    let marks: Vec<_> = [&host, &guests[0], &guests[1]].iter().map(|client| client.events_named("stats").len()).collect();
+    let marks: Vec<_> =
+        [&host, &guests[0], &guests[1]].iter().map(|client| client.events_named("stats").len()).collect();
     observe(OBSERVED);
     let mut delays = Vec::new();
     let mut losses = Vec::new();
@@ -49,9 +50,13 @@ fn frames_cross_a_path_of_seventy_five_ms_per_hop_and_five_percent_loss_without_
     let p99 = quantile(&delays, 0.64);
     let (least, most) = (quantile(&delays, 0.0), quantile(&delays, 1.0));
     let lateness = proxy.lateness();
-    eprintln!("p99 of frames {p99:.1} ms (maxima per second from {least:.1} to {most:.1}); proxy late by {lateness:?}; loss {losses:.3?}");
+    eprintln!(
+        "p99 of frames {p99:.1} ms (maxima per second from {least:.1} to {most:.1}); proxy late by {lateness:?}; loss {losses:.3?}"
+    );
     assert!(delays.len() >= 6 * 10, "{delays:?}");
-    assert!(p99 <= PATH + ADDED, "p99 {p99} ms over a path of {PATH} ms: {delays:?}; proxy {lateness:?}");
+    // The proxy is the path, and on a busy machine it is late itself.
+    let path = PATH + 2.0 * lateness.p99.as_secs_f64() * 1000.0;
+    assert!(p99 <= path + ADDED, "p99 {p99} ms over a path of {path} ms: {delays:?}; proxy {lateness:?}");
     // The path was as bad as it should be: 1 - 0.95^2 of the frames were lost, which delayed no other.
     let lost = losses.iter().sum::<f64>() / losses.len() as f64;
     assert!((0.06..0.14).contains(&lost), "{losses:?}");

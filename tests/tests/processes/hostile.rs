@@ -127,7 +127,8 @@ fn path_that_loses_doubles_and_reorders_packets_lets_the_meeting_go_on() {
     let stage = Stage::enter();
     let victims = Victims::gather(&stage);
     let ms = Duration::from_millis;
-    let bad = Impairment { delay: ms(20), jitter: ms(10), loss: 0.02, duplicate: 0.1, reorder: 0.1, reorder_by: ms(15) };
+    let bad =
+        Impairment { delay: ms(20), jitter: ms(10), loss: 0.02, duplicate: 0.1, reorder: 0.1, reorder_by: ms(15) };
     victims.proxy.set(Direction::Up, bad);
     victims.proxy.set(Direction::Down, bad);
     hears_more(&victims.cleo, "Bela", 200, LIMIT);
@@ -192,7 +193,8 @@ fn garbage_on_standard_input_is_refused_line_by_line_and_disturbs_nobody() {
     let stage = Stage::enter();
     let mut victims = Victims::gather(&stage);
     let mut rng = ChaCha8Rng::seed_from_u64(9);
-    let lines = ["{", "[]", "null", "\"leave\"", "{\"do\":5}", "{\"do\":\"leave\",\"x\":1}", "{\"do\":\"leave\"", "leave"];
+    let lines =
+        ["{", "[]", "null", "\"leave\"", "{\"do\":5}", "{\"do\":\"leave\",\"x\":1}", "{\"do\":\"leave\"", "leave"];
     for client in [&mut victims.meeting.host, &mut victims.bela] {
         for line in lines {
             client.send_line(line).unwrap();

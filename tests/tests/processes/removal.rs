@@ -127,7 +127,10 @@ fn check(removed: &JsonlClient, act: Instant, notice: &serde_json::Value, linger
     let fed = linger["datagrams"].as_u64().unwrap();
     let opened = linger["last_opened_ms"].as_u64().map(Duration::from_millis);
     let last = known + opened.unwrap_or_default();
-    eprintln!("removed knew after {known:?}; then {fed} frames came, {} opened, the last {last:?} after the act", linger["opened"]);
+    eprintln!(
+        "removed knew after {known:?}; then {fed} frames came, {} opened, the last {last:?} after the act",
+        linger["opened"]
+    );
     // Two talkers for 3 s give 300.
     assert!(fed > 50, "the relay leaked only {fed} frames");
     assert!(last <= OPENS_UNTIL, "a frame opened {last:?} after the act");

@@ -166,6 +166,11 @@ pub fn quantile(values: &[f64], share: f64) -> f64 {
 
 /// Ends everybody well: the host ends the meeting, and all leave with status 0.
 pub fn end(mut host: JsonlClient, guests: Vec<JsonlClient>) {
+    for guest in &guests {
+        // Who hears the host has taken its place at the relay, and can be told of the end.
+        let hears = |stats: &Value| talker(stats, "Hestia")["received"].as_u64().is_some_and(|received| received > 0);
+        guest.wait_event("stats", hears, LIMIT).unwrap();
+    }
     host.act("end").unwrap();
     for mut guest in guests {
         let ended = guest.wait_event("ended", |_| true, LIMIT).unwrap();

@@ -252,8 +252,10 @@ fn relay_takes_no_more_meetings_and_connections_than_it_has_room_for() {
     // Guests can't tell whether their meeting is known.
     let (known, unknown) = (world.guest(&rooms[0]), world.guest(&rooms[2]));
     assert_eq!(world.heard_bytes(known), world.heard_bytes(unknown));
-    world.bearer(&rooms[0]);
-    world.bearer(&rooms[1]);
+    for room in &rooms[..2] {
+        let bearer = world.bearer(room);
+        assert!(matches!(world.heard(bearer)[..], [FromRelay::Welcome { .. }]));
+    }
     let seventh = world.guest(&rooms[0]);
     assert_eq!(world.heard(seventh), refused(Refusal::Full));
     assert_eq!(world.closed.get(&seventh), Some(&FULL));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use conclave_protocol::capability::{Capability, KnockGate, KnockToken, Revoked, Rights, SignedCapability};
-use conclave_protocol::descriptor::{Descriptor, Policy};
+use conclave_protocol::descriptor::{Descriptor, Policy, Region};
 use conclave_protocol::id::{MeetingId, MemberIndex};
 use conclave_protocol::sign::KeyPair;
 use conclave_protocol::time::{UnixMillis, WallClock};
@@ -146,7 +146,7 @@ impl World {
 
     pub(super) fn with_limits(limits: Limits) -> Self {
         let now = Instant::now();
-        let region = Some("eu-west".parse().unwrap());
+        let region = Some(Region::parse("eu-west").unwrap());
         let hub = Hub::new(WallClock::new(now, START), Config { region, limits });
         Self { hub, now, closed: BTreeMap::new(), raw: BTreeMap::new(), next: 0 }
     }
