@@ -118,7 +118,9 @@ mod tests {
             Ok(Command::Remove { who: Who::Name("Bob".into()) })
         );
         assert_eq!(Command::from_json(r#"{"do":"admit_all"}"#), Ok(Command::AdmitAll {}));
-        for bad in [r#"{"do":"admit"}"#, r#"{"do":"mute","x":1}"#, r#"{"do":"fly"}"#, "[]", "{", r#"{"do":"admit","who":-1}"#] {
+        for bad in
+            [r#"{"do":"admit"}"#, r#"{"do":"mute","x":1}"#, r#"{"do":"fly"}"#, "[]", "{", r#"{"do":"admit","who":-1}"#]
+        {
             assert!(Command::from_json(bad).is_err(), "{bad}");
         }
         assert_eq!(Command::from_json(&" ".repeat(MAX_LINE + 1)), Err(BadCommand::TooLong));

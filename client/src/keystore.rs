@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use argon2::{Algorithm, Argon2, Params, Version};
-use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::XChaCha20Poly1305;
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use conclave_protocol::identity::Identity;
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
@@ -71,7 +71,9 @@ fn open(path: &Path) -> Result<Identity> {
     let file = File::open(path).with_context(|| format!("cannot open the identity in {shown}"))?;
     let mode = file.metadata()?.permissions().mode();
     if mode & 0o077 != 0 {
-        bail!("the identity in {shown} can be read by others: run chmod 600 on it, or make a new one in another --home");
+        bail!(
+            "the identity in {shown} can be read by others: run chmod 600 on it, or make a new one in another --home"
+        );
     }
     let mut text = Zeroizing::new(String::new());
     file.take(MAX_FILE).read_to_string(&mut text).with_context(|| format!("cannot read the identity in {shown}"))?;
@@ -97,7 +99,9 @@ fn open(path: &Path) -> Result<Identity> {
             let sealed = decode(&sealed)?;
             let payload = Payload { msg: &sealed, aad: CONTEXT };
             let opened = XChaCha20Poly1305::new((&*key).into()).decrypt(&nonce.into(), payload);
-            Zeroizing::new(opened.ok().with_context(|| format!("the passphrase does not open the identity in {shown}"))?)
+            Zeroizing::new(
+                opened.ok().with_context(|| format!("the passphrase does not open the identity in {shown}"))?,
+            )
         }
     };
     let seed: [u8; 32] = seed.as_slice().try_into().ok().with_context(damaged)?;

@@ -8,23 +8,65 @@ use serde::Serialize;
 #[serde(tag = "event", rename_all = "snake_case")]
 #[allow(missing_docs)] // The fields are specified in docs/automation.md, once.
 pub enum Report {
-    Link { link: String },
-    Waiting { r#for: WaitingFor },
-    Knock { id: u32, name: String, safety_number: String, standing: Standing },
-    Admitted { index: u16 },
-    Denied { reason: &'static str },
-    Roster { epoch: u32, members: Vec<RosterMember> },
-    Joined { index: u16, name: String },
-    Left { index: u16, name: String, why: &'static str },
+    Link {
+        link: String,
+    },
+    Waiting {
+        r#for: WaitingFor,
+    },
+    Knock {
+        id: u32,
+        name: String,
+        safety_number: String,
+        standing: Standing,
+    },
+    Admitted {
+        index: u16,
+    },
+    Denied {
+        reason: &'static str,
+    },
+    Roster {
+        epoch: u32,
+        members: Vec<RosterMember>,
+    },
+    Joined {
+        index: u16,
+        name: String,
+    },
+    Left {
+        index: u16,
+        name: String,
+        why: &'static str,
+    },
     Removed,
-    Muted { index: u16, on: bool },
-    Alarm { kind: &'static str, index: Option<u16>, detail: String },
-    Stats { talkers: Vec<TalkerStats> },
-    Linger { datagrams: u64, opened: u64, last_opened_ms: Option<u64> },
-    Ended { by: String },
-    Error { message: String },
+    Muted {
+        index: u16,
+        on: bool,
+    },
+    Alarm {
+        kind: &'static str,
+        index: Option<u16>,
+        detail: String,
+    },
+    Stats {
+        talkers: Vec<TalkerStats>,
+    },
+    Linger {
+        datagrams: u64,
+        opened: u64,
+        last_opened_ms: Option<u64>,
+    },
+    Ended {
+        by: String,
+    },
+    Error {
+        message: String,
+    },
     /// For people only.
-    Notice { message: String },
+    Notice {
+        message: String,
+    },
     /// Nothing comes after this; not printed.
     Goodbye,
 }

@@ -29,7 +29,8 @@ pub enum LoggingError {
 pub fn start(filter: &str) -> Result<(), LoggingError> {
     let chosen = EnvFilter::try_new(filter)?;
     let own = filter_fn(|metadata| is_own(metadata.target()));
-    let lines = fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(io::stderr).with_filter(own).with_filter(chosen);
+    let lines =
+        fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(io::stderr).with_filter(own).with_filter(chosen);
     registry().with(lines).try_init()?;
     Ok(())
 }

@@ -105,7 +105,7 @@ impl Room {
         self.connect(number);
         self.settle();
         // Joins that come together share an epoch; here each batch is let through before the message limit of one.
-        if number % 40 == 0 {
+        if number.is_multiple_of(40) {
             self.pass(Duration::from_secs(2));
         }
     }

@@ -30,7 +30,8 @@ pub(super) enum Verb {
     Demo(Demo),
 }
 
-const HOST_HELP: &str = "While it runs, type: admit NAME, admit all, deny NAME, remove NAME, mute, unmute, stats, end. \
+const HOST_HELP: &str =
+    "While it runs, type: admit NAME, admit all, deny NAME, remove NAME, mute, unmute, stats, end. \
 Give the printed link to your guests over a channel you trust: it holds the meeting's secret.
 
   conclave host --name Ada --input talk.wav --output heard.wav
@@ -50,7 +51,8 @@ pub(super) struct Host {
     #[arg(long, value_name = "ADDR")]
     pub(super) relay: Vec<String>,
     /// Pin of a self-signed relay, as it prints it; one per --relay, in the same order, empty for none
-    #[arg(long, value_name = "PIN", requires = "relay")]
+    // One pin in 64 begins with a hyphen.
+    #[arg(long, value_name = "PIN", requires = "relay", allow_hyphen_values = true)]
     pub(super) pin: Vec<String>,
     /// Where the relay inside this program listens; the default serves this machine only
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", conflicts_with = "relay")]
@@ -91,7 +93,7 @@ pub(super) struct Common {
     #[arg(long)]
     pub(super) name: String,
     /// The meeting's passcode
-    #[arg(long, env = "CONCLAVE_PASSCODE", hide_env_values = true)]
+    #[arg(long, env = "CONCLAVE_PASSCODE", hide_env_values = true, allow_hyphen_values = true)]
     pub(super) passcode: Option<String>,
     /// What to say: a WAV file, `tone` or `silence`. Without it you are muted
     #[arg(long, value_name = "WAV|tone|silence")]

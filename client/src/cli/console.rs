@@ -89,16 +89,22 @@ fn print_words(report: &Report) -> io::Result<()> {
 
 fn words(report: &Report) -> Option<String> {
     Some(match report {
-        Report::Link { link } => format!("The meeting is open. Guests join with:\n\n  conclave join '{link}' --name NAME\n\nWhoever has this link can knock. Type help for what you can do."),
+        Report::Link { link } => format!(
+            "The meeting is open. Guests join with:\n\n  conclave join '{link}' --name NAME\n\nWhoever has this link can knock. Type help for what you can do."
+        ),
         Report::Waiting { r#for: WaitingFor::Host } => "No host is there yet; waiting.".to_owned(),
-        Report::Waiting { r#for: WaitingFor::Admission } => "You are in the waiting room; the host will let you in.".to_owned(),
+        Report::Waiting { r#for: WaitingFor::Admission } => {
+            "You are in the waiting room; the host will let you in.".to_owned()
+        }
         Report::Knock { id, name, safety_number, standing } => {
             let standing = match standing {
                 Standing::New => "a new identity",
                 Standing::Guest => "a guest of this meeting only",
                 Standing::Oneself => "yourself",
             };
-            format!("{name} knocks ({standing}; number {id}).\n  safety number {safety_number}\n  type: admit {id}   or: deny {id}")
+            format!(
+                "{name} knocks ({standing}; number {id}).\n  safety number {safety_number}\n  type: admit {id}   or: deny {id}"
+            )
         }
         Report::Admitted { .. } => "You are in the meeting.".to_owned(),
         Report::Denied { reason } => match *reason {
@@ -110,7 +116,14 @@ fn words(report: &Report) -> Option<String> {
         Report::Roster { members, .. } => {
             let names: Vec<String> = members
                 .iter()
-                .map(|m| format!("{}{}{}", m.name, if m.role == "host" { " (host)" } else { "" }, if m.muted { " (muted)" } else { "" }))
+                .map(|m| {
+                    format!(
+                        "{}{}{}",
+                        m.name,
+                        if m.role == "host" { " (host)" } else { "" },
+                        if m.muted { " (muted)" } else { "" }
+                    )
+                })
                 .collect();
             format!("Here: {}.", names.join(", "))
         }

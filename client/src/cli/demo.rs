@@ -100,7 +100,11 @@ fn print(demo: &Demo, verdict: &Verdict) -> io::Result<()> {
     let relay = &verdict.relay;
     let sizes: Vec<String> = relay.media_sizes.iter().map(|(size, count)| format!("{count} of {size} bytes")).collect();
     writeln!(out, "\nWhat the relay saw:\n  media datagrams in: {}; handed on: {}", sizes.join(", "), relay.forwarded)?;
-    writeln!(out, "  control messages: {} ({} bytes); what members say in them is sealed", relay.control_messages, relay.control_bytes)?;
+    writeln!(
+        out,
+        "  control messages: {} ({} bytes); what members say in them is sealed",
+        relay.control_messages, relay.control_bytes
+    )?;
     let names = if relay.names_found.is_empty() { "none".to_owned() } else { relay.names_found.join(", ") };
     writeln!(out, "  names of people found in any of it: {names}")?;
     writeln!(out, "\nWhat each said and heard is in {}.", demo.out.display())?;
@@ -114,7 +118,8 @@ fn print(demo: &Demo, verdict: &Verdict) -> io::Result<()> {
 
 fn outsider_line(outsider: &Outsider, verdict: &Verdict) -> String {
     let part = verdict.people.iter().find(|p| p.name == outsider.name).map_or("", |p| p.part);
-    let since = if part == "removed" { "of those sent later than 500 ms after the removal" } else { "of all in the call" };
+    let since =
+        if part == "removed" { "of those sent later than 500 ms after the removal" } else { "of all in the call" };
     format!(
         "{} ({part}): opened {} frames while in the meeting; {since}, given all {} ciphertexts, opened {}",
         outsider.name, outsider.opened_before, outsider.tried, outsider.opened
@@ -124,7 +129,16 @@ fn outsider_line(outsider: &Outsider, verdict: &Verdict) -> String {
 fn pairs_table(verdict: &Verdict) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header(["listener", "talker", "sent", "heard", "late", "concealed", "added delay ms", "opened from–to s"]);
+    table.set_header([
+        "listener",
+        "talker",
+        "sent",
+        "heard",
+        "late",
+        "concealed",
+        "added delay ms",
+        "opened from–to s",
+    ]);
     for pair in &verdict.pairs {
         let span = pair.opened_from_to_ms.map(|(from, to)| format!("{:.1}–{:.1}", seconds(from), seconds(to)));
         let delay = pair.stats.delay_ms.map(|ms| format!("{ms:.1}"));

@@ -76,7 +76,9 @@ fn person(common: &Common) -> Result<(DisplayName, Identity, Option<Passcode>), 
     };
     let passcode = match &common.passcode {
         None => None,
-        Some(text) => Some(Passcode::parse(text).ok_or_else(|| usage("--passcode: give 1 to 256 bytes that are not only blanks"))?),
+        Some(text) => Some(
+            Passcode::parse(text).ok_or_else(|| usage("--passcode: give 1 to 256 bytes that are not only blanks"))?,
+        ),
     };
     Ok((name, identity, passcode))
 }
@@ -87,7 +89,8 @@ fn microphone(common: &Common) -> Microphone {
 
 fn engine(common: &Common) -> Result<MediaEngine, Refusal> {
     let input = common.input.as_deref().unwrap_or("silence");
-    let source = Source::open(input, if common.looped { Repeat::Loop } else { Repeat::Once }).map_err(|error| usage(format!("--input: {error}")))?;
+    let source = Source::open(input, if common.looped { Repeat::Loop } else { Repeat::Once })
+        .map_err(|error| usage(format!("--input: {error}")))?;
     let sink = Sink::open(&common.output).map_err(|error| usage(format!("--output: {error}")))?;
     Ok(MediaEngine::new(source, sink).context("cannot set up Opus")?)
 }

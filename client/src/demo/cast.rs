@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use super::Plan;
-use crate::audio::source::{Recording, Repeat};
 use crate::audio::format::{FRAME_SAMPLES, SAMPLE_RATE};
+use crate::audio::source::{Recording, Repeat};
 
 /// What becomes of somebody.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,15 +37,24 @@ impl Person {
 
 /// Long enough that none turns up in ciphertext by chance, when the verdict looks for them.
 const NAMES: [&str; 12] = [
-    "Adelaide", "Barnaby", "Cordelia", "Desmond", "Eleanor", "Fernando", "Gwendolyn", "Harriet", "Ignatius", "Josephine",
-    "Katharina", "Leopold",
+    "Adelaide",
+    "Barnaby",
+    "Cordelia",
+    "Desmond",
+    "Eleanor",
+    "Fernando",
+    "Gwendolyn",
+    "Harriet",
+    "Ignatius",
+    "Josephine",
+    "Katharina",
+    "Leopold",
 ];
 const DENIED: &str = "Mallory";
 
 /// The spoken clips of Debian's alsa-utils.
-const CLIPS: [&str; 8] = [
-    "Front_Center", "Rear_Left", "Side_Right", "Front_Left", "Rear_Center", "Side_Left", "Front_Right", "Rear_Right",
-];
+const CLIPS: [&str; 8] =
+    ["Front_Center", "Rear_Left", "Side_Right", "Front_Left", "Rear_Center", "Side_Left", "Front_Right", "Rear_Right"];
 const CLIP_DIRECTORY: &str = "/usr/share/sounds/alsa";
 /// Between two clips.
 const GAP_SECONDS: f32 = 0.15;
@@ -93,7 +102,10 @@ fn clips() -> Result<Vec<Vec<i16>>> {
         .map(|clip| {
             let path = Path::new(CLIP_DIRECTORY).join(format!("{clip}.wav"));
             Recording::open(&path, Repeat::Once).map(Recording::into_samples).with_context(|| {
-                format!("the demo needs speech: install alsa-utils (apt-get install alsa-utils) or give --input WAV ({})", path.display())
+                format!(
+                    "the demo needs speech: install alsa-utils (apt-get install alsa-utils) or give --input WAV ({})",
+                    path.display()
+                )
             })
         })
         .collect()

@@ -113,14 +113,19 @@ pub(super) fn judge(
     let denied = test_outsider(cast, Part::Denied, &mut by_name, seen, origin)?;
     let relay = relay_sight(cast, seen);
     let mut faults: Vec<String> = pairs.iter().filter_map(pair_fault).collect();
-    faults.extend([&removed, &denied].into_iter().filter(|o| o.opened > 0).map(|o| {
-        format!("{} opened {} of {} ciphertexts that were not for it", o.name, o.opened, o.tried)
-    }));
+    faults.extend(
+        [&removed, &denied]
+            .into_iter()
+            .filter(|o| o.opened > 0)
+            .map(|o| format!("{} opened {} of {} ciphertexts that were not for it", o.name, o.opened, o.tried)),
+    );
     if relay.media_sizes.len() != 1 {
         faults.push("media datagrams had more than one size".to_owned());
     }
     faults.extend(relay.names_found.iter().map(|name| format!("the relay saw the name {name}")));
-    faults.extend(cast.iter().filter(|p| !out.join(p.heard_file()).exists()).map(|p| format!("{} is missing", p.heard_file())));
+    faults.extend(
+        cast.iter().filter(|p| !out.join(p.heard_file()).exists()).map(|p| format!("{} is missing", p.heard_file())),
+    );
     Ok(Verdict { ok: faults.is_empty(), faults, people, pairs, removed, denied, relay })
 }
 

@@ -37,7 +37,9 @@ pub async fn connect(relays: &[RelayAddress]) -> Result<Connected, Outcome> {
 
 async fn connect_to(relay: &RelayAddress) -> Result<Connected, Outcome> {
     let unreachable = |why: String| {
-        Outcome::Relay(format!("the relay at {relay} cannot be reached: {why} — check your network, or ask the host whether the relay runs"))
+        Outcome::Relay(format!(
+            "the relay at {relay} cannot be reached: {why} — check your network, or ask the host whether the relay runs"
+        ))
     };
     let lookup = tokio::time::timeout(DIAL, tokio::net::lookup_host((relay.host.as_str(), relay.port))).await;
     let addresses: Vec<SocketAddr> = match lookup {
@@ -49,7 +51,8 @@ async fn connect_to(relay: &RelayAddress) -> Result<Connected, Outcome> {
     let mut last = unreachable("its name has no address".to_owned());
     // Two addresses are what a name with IPv4 and IPv6 has; more would only lengthen the wait.
     for address in addresses.into_iter().take(2) {
-        let endpoint = dial::client_endpoint(dial::bind_for(address)).map_err(|e| Outcome::Local(format!("cannot open a UDP socket: {e}")))?;
+        let endpoint = dial::client_endpoint(dial::bind_for(address))
+            .map_err(|e| Outcome::Local(format!("cannot open a UDP socket: {e}")))?;
         match dial::dial(&endpoint, address, &relay.host, &trust, DIAL).await {
             Ok(dialed) => return Ok(Connected { endpoint, dialed }),
             Err(DialError::WrongPin { .. }) => {

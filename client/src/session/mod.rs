@@ -287,24 +287,32 @@ impl Running {
 
     /// `due` is the tick's own time: after a stall several come at once, and playing follows the clock, not the stall.
     fn on_tick(&mut self, due: Instant) {
-        let now = Instant::now();
         self.seq = self.seq.wrapping_add(1);
-        let muted = self.microphone == Microphone::Muted;
-        let captured = self.engine.capture(muted);
-        if self.conference.can_send() && self.gate.is_open(now) {
-            let frame = Frame {
-                seq: self.seq,
-                stamp: stamp(),
-                microphone: self.microphone,
-                level: if muted { 127 } else { captured.level },
-                opus: if muted { &[] } else { captured.opus },
-            };
-            let mut out = [0; DATAGRAM_LEN];
-            if self.conference.seal(&frame, &mut out).is_ok() {
-                self.send_frame(&out);
-            }
+        if self.gate.is_open(Instant::now()) {
+            self.capture_and_send();
+        } else {
+            self.engine.skip();
         }
         self.engine.render(due);
+    }
+
+    fn capture_and_send(&mut self) {
+        let muted = self.microphone == Microphone::Muted;
+        let captured = self.engine.capture(muted);
+        if !self.conference.can_send() {
+            return;
+        }
+        let frame = Frame {
+            seq: self.seq,
+            stamp: stamp(),
+            microphone: self.microphone,
+            level: if muted { 127 } else { captured.level },
+            opus: if muted { &[] } else { captured.opus },
+        };
+        let mut out = [0; DATAGRAM_LEN];
+        if self.conference.seal(&frame, &mut out).is_ok() {
+            self.send_frame(&out);
+        }
     }
 
     fn send_frame(&mut self, datagram: &[u8; DATAGRAM_LEN]) {
@@ -399,7 +407,8 @@ impl Running {
             Event::WaitingForHost => self.reports.send(Report::Waiting { r#for: WaitingFor::Host }),
             Event::WaitingRoom => self.reports.send(Report::Waiting { r#for: WaitingFor::Admission }),
             Event::Throttled => {
-                let message = "too many wrong passcodes were tried at this meeting: the host takes one at a time, please wait";
+                let message =
+                    "too many wrong passcodes were tried at this meeting: the host takes one at a time, please wait";
                 self.reports.send(Report::Notice { message: message.to_owned() });
             }
             Event::Knock { id, person } => self.reports.send(Report::Knock {

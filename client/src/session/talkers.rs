@@ -49,7 +49,11 @@ pub struct Talkers {
 
 impl Talkers {
     /// Follows the roster.
-    pub fn follow(&mut self, conference: &Conference, engine: &mut MediaEngine) -> Result<(), crate::audio::codec::CodecError> {
+    pub fn follow(
+        &mut self,
+        conference: &Conference,
+        engine: &mut MediaEngine,
+    ) -> Result<(), crate::audio::codec::CodecError> {
         let own = conference.index();
         let roster: BTreeMap<MemberIndex, &str> =
             conference.members().filter(|m| Some(m.index) != own).map(|m| (m.index, m.name.as_str())).collect();

@@ -60,6 +60,16 @@ fn arguments_that_make_no_sense_end_with_status_two_and_say_why() {
 }
 
 #[test]
+fn pins_and_passcodes_may_begin_with_a_hyphen() {
+    let _stage = Stage::enter();
+    let pin = format!("-{}", "A".repeat(42));
+    let nobody = "127.0.0.1:1";
+    let output = conclave(&["host", "--name", "Ada", "--relay", nobody, "--pin", &pin, "--passcode", "-x", "--jsonl"]);
+    // It got as far as the relay, which is not there.
+    assert_eq!(output.status.code(), Some(6), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn kept_identity_is_private_to_its_owner_and_known_by_the_same_safety_number_again() {
     let stage = Stage::enter();
     let meeting = Meeting::open(&[]);

@@ -4,7 +4,8 @@
 //! One module for each family of behaviour. The tests take turns, see [`stage`]; they need the programs built beside
 //! them, which `scripts/test` does.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+// A test may panic, and says what it measured.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, missing_docs)]
 
 mod command_line;
 mod crowd;

@@ -22,13 +22,12 @@ const FRAME: Duration = Duration::from_millis(20);
 fn carry(room: &mut Room, talker: &mut MediaEngine, listener: &mut MediaEngine, seq: u32) {
     let now = room.now() + FRAME * seq;
     let captured = talker.capture(false);
-    let frame =
-        Frame { seq, stamp: 0, microphone: Microphone::On, level: captured.level, opus: captured.opus };
+    let frame = Frame { seq, stamp: 0, microphone: Microphone::On, level: captured.level, opus: captured.opus };
     let mut datagram = [0; DATAGRAM_LEN];
     room.clients[0].seal(&frame, &mut datagram).unwrap();
     let mut plaintext = [0; PLAINTEXT_LEN];
     // Every tenth frame is lost, so that concealment is measured as well.
-    if seq % 10 != 0 {
+    if !seq.is_multiple_of(10) {
         let (index, frame) = room.clients[1].open(now, &datagram, &mut plaintext).unwrap().unwrap();
         listener.receive(index.0, frame.seq, false, frame.level, frame.opus, now);
     }

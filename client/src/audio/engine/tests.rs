@@ -89,6 +89,21 @@ fn scored(spoken: &[i16], lost: impl Fn(u32) -> bool) -> (f32, Stats) {
 }
 
 #[test]
+fn skipped_frames_pass_in_time_as_captured_ones_do() {
+    let samples: Vec<i16> = (0..FRAME_SAMPLES * 3).map(|i| (i % 2_000) as i16 * 8).collect();
+    let engine = || engine(Source::Wav(Recording::new(samples.clone(), Repeat::Once)), Sink::Null);
+    let (mut skipping, mut muted) = (engine(), engine());
+    skipping.skip();
+    skipping.skip();
+    muted.capture(true);
+    muted.capture(true);
+    let level = skipping.capture(false).level;
+    assert_eq!(level, muted.capture(false).level);
+    assert!(level < LEVEL_SILENT);
+    assert_eq!(skipping.capture(false).level, LEVEL_SILENT);
+}
+
+#[test]
 fn real_speech_comes_through_the_whole_pipeline_with_a_pesq_of_at_least_4() {
     let Some(spoken) = spoken() else { return };
     let (score, stats) = scored(&spoken, |_| false);
