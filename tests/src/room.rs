@@ -59,19 +59,40 @@ impl Room {
         self.now
     }
 
-    /// Lets time pass in steps of 10 ms, running every timer that is due.
+    /// Lets time pass, running every timer when it is due.
     pub fn pass(&mut self, time: Duration) {
         let end = self.now + time;
-        while self.now < end {
-            self.now += Duration::from_millis(10);
-            for i in 0..self.clients.len() {
-                while self.clients[i].poll_timeout().is_some_and(|due| due <= self.now) {
-                    self.clients[i].handle_timeout(self.now);
-                    self.settle();
-                }
-            }
+        while let Some((first, due)) = self.next_due().filter(|&(_, due)| due <= end) {
+            self.now = due.max(self.now);
+            self.clients[first].handle_timeout(self.now);
             self.settle();
         }
+        self.now = end;
+        self.settle();
+    }
+
+    /// Lets time pass until the leader makes an epoch, and everybody follow. Returns how long, on a real clock, the
+    /// step took in which the leader made it.
+    pub fn pass_to_next_epoch(&mut self) -> Duration {
+        let epoch = self.clients[0].epoch();
+        while let Some((first, due)) = self.next_due() {
+            self.now = due.max(self.now);
+            let start = Instant::now();
+            self.clients[first].handle_timeout(self.now);
+            let step = start.elapsed();
+            let made = self.clients[0].epoch() != epoch;
+            self.settle();
+            if made {
+                return step;
+            }
+        }
+        Duration::ZERO
+    }
+
+    /// Whose timer is due first, and when.
+    fn next_due(&self) -> Option<(usize, Instant)> {
+        let due = |(i, client): (usize, &Conference)| Some((i, client.poll_timeout()?));
+        self.clients.iter().enumerate().filter_map(due).min_by_key(|&(_, due)| due)
     }
 
     /// Carries messages until nobody has any left.
