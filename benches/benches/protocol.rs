@@ -9,7 +9,7 @@ use conclave_protocol::conference::Conference;
 use conclave_protocol::descriptor::{Descriptor, Policy};
 use conclave_protocol::identity::{DisplayName, IdCert, Identity, JoinKeys, Role};
 use conclave_protocol::link::LinkSecret;
-use conclave_protocol::noise::handshake::{Answering, Context, HostKeys, Introduction, Knocking, Passcode};
+use conclave_protocol::noise::handshake::{Answering, Context, HostKeys, Introduction, Knocking, Passcode, Responder};
 use conclave_protocol::sframe::frame::{DATAGRAM_LEN, Frame, Microphone, PLAINTEXT_LEN};
 use conclave_protocol::sign::KeyPair;
 use conclave_protocol::time::UnixMillis;
@@ -100,7 +100,12 @@ fn both(rng: &mut ChaCha20Rng, passcode: Option<&str>) -> Both {
 /// Both sides of one join: keys, ML-KEM, signatures, and CPace where there is a passcode.
 fn join(both: &Both, rng: &mut ChaCha20Rng) {
     let meeting = both.descriptor.meeting_id();
-    let context = || Context { meeting, descriptor: both.descriptor.clone(), psk0: both.secret.psk0(meeting) };
+    let context = || Context {
+        meeting,
+        descriptor: both.descriptor.clone(),
+        psk0: both.secret.psk0(meeting),
+        responder: Responder::Host,
+    };
     let name = DisplayName::parse("Somebody").unwrap();
     let (guest_secret, keys) = draw(rng);
     let (knocking, message1) = Knocking::start(context(), &guest_secret, both.passcode.as_ref(), rng).unwrap();

@@ -37,6 +37,72 @@ pub enum Command {
         /// The member.
         who: Who,
     },
+    /// Compares the digits of a safety number that a member has read out.
+    Compare {
+        /// The member.
+        who: Who,
+        /// What was read out.
+        digits: String,
+    },
+    /// Turns somebody down, or puts a member out, for good: in this meeting, and in later ones of this host's home.
+    Block {
+        /// Somebody who knocks, or a member, by name; or a member by number.
+        who: Who,
+    },
+    /// Nobody is let in any more, but those who lost the connection.
+    Lock {},
+    /// The opposite.
+    Unlock {},
+    /// Whether guests wait to be let in.
+    WaitingRoom {
+        /// They wait.
+        on: bool,
+    },
+    /// Whether whoever comes begins muted.
+    MuteNewcomers {
+        /// Muted.
+        on: bool,
+    },
+    /// Asks a member to mute.
+    AskMute {
+        /// The member.
+        who: Who,
+    },
+    /// Makes a member a co-host.
+    Promote {
+        /// The member.
+        who: Who,
+    },
+    /// Makes a co-host a member.
+    Demote {
+        /// The member.
+        who: Who,
+    },
+    /// Lets a co-host lead, or the host take the lead back.
+    HandOver {
+        /// The member.
+        who: Who,
+    },
+    /// Writes to everybody who is here.
+    Chat {
+        /// 1 to 2,000 bytes.
+        text: String,
+    },
+    /// Raises one's hand, or lowers it.
+    Hand {
+        /// Raised.
+        on: bool,
+    },
+    /// Sends nothing while muted, which shows outside who is muted.
+    SaveData {
+        /// Saved.
+        on: bool,
+    },
+    /// Writes the proof of a leader's two histories to a file.
+    Proof {
+        /// The file, which must not exist.
+        file: String,
+    },
     /// Stops this client's sound.
     Mute {},
     /// Takes it up again.
@@ -60,9 +126,14 @@ pub enum BadCommand {
     NotUnderstood(String),
 }
 
+/// Digits of a safety number (`docs/protocol.md` §3.6).
+const SAFETY_DIGITS: usize = 60;
+
 /// What can be typed, for `help` and for mistakes.
-pub const WORDS: &str =
-    "admit NAME, admit all, deny NAME, remove NAME, mute, unmute, stats, leave, end (a number will do for a name)";
+pub const WORDS: &str = "admit NAME, admit all, deny NAME, block NAME, remove NAME, lock, unlock, ask NAME (to mute), \
+    promote NAME (to co-host), demote NAME, handover NAME (the lead), waiting-room on|off, mute-newcomers on|off, \
+    compare NAME DIGITS (of the safety number, as the other side reads them out), say TEXT, hand on|off, mute, unmute, \
+    save-data on|off, proof FILE, stats, leave, end (a number will do for a name)";
 
 impl Command {
     /// Reads a line of JSON.
@@ -72,6 +143,10 @@ impl Command {
     pub fn from_json(line: &str) -> Result<Self, BadCommand> {
         if line.len() > MAX_LINE {
             return Err(BadCommand::TooLong);
+        }
+        // Serde takes a tagged enum from an array as well. Nothing inside a command is an enum with a tag.
+        if !line.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
+            return Err(BadCommand::NotUnderstood("give one JSON object".to_owned()));
         }
         serde_json::from_str(line).map_err(|error| BadCommand::NotUnderstood(error.to_string()))
     }
@@ -87,15 +162,33 @@ impl Command {
         let line = line.trim();
         let (verb, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let rest = rest.trim();
-        let who = || match rest.parse() {
-            Ok(number) => Who::Number(number),
-            Err(_) => Who::Name(rest.to_owned()),
-        };
+        let who = || who_is(rest);
         match (verb.to_lowercase().as_str(), rest.is_empty()) {
             ("admit", false) if rest.eq_ignore_ascii_case("all") => Ok(Self::AdmitAll {}),
             ("admit", false) => Ok(Self::Admit { who: who() }),
             ("deny", false) => Ok(Self::Deny { who: who() }),
             ("remove", false) => Ok(Self::Remove { who: who() }),
+            ("compare", false) => {
+                let (who, digits) = split_digits(rest).ok_or_else(|| {
+                    BadCommand::NotUnderstood(
+                        "type compare, the name, and the 60 digits of the safety number".to_owned(),
+                    )
+                })?;
+                Ok(Self::Compare { who: who_is(who), digits: digits.to_owned() })
+            }
+            ("block", false) => Ok(Self::Block { who: who() }),
+            ("lock", true) => Ok(Self::Lock {}),
+            ("unlock", true) => Ok(Self::Unlock {}),
+            ("ask", false) => Ok(Self::AskMute { who: who() }),
+            ("promote", false) => Ok(Self::Promote { who: who() }),
+            ("demote", false) => Ok(Self::Demote { who: who() }),
+            ("handover", false) => Ok(Self::HandOver { who: who() }),
+            ("say", false) => Ok(Self::Chat { text: rest.to_owned() }),
+            ("hand", false) if is_switch(rest) => Ok(Self::Hand { on: is_on(rest) }),
+            ("waiting-room", false) if is_switch(rest) => Ok(Self::WaitingRoom { on: is_on(rest) }),
+            ("mute-newcomers", false) if is_switch(rest) => Ok(Self::MuteNewcomers { on: is_on(rest) }),
+            ("save-data", false) if is_switch(rest) => Ok(Self::SaveData { on: is_on(rest) }),
+            ("proof", false) => Ok(Self::Proof { file: rest.to_owned() }),
             ("mute", true) => Ok(Self::Mute {}),
             ("unmute", true) => Ok(Self::Unmute {}),
             ("stats", true) => Ok(Self::Stats {}),
@@ -104,6 +197,35 @@ impl Command {
             _ => Err(BadCommand::NotUnderstood(format!("type one of: {WORDS}"))),
         }
     }
+}
+
+fn is_switch(text: &str) -> bool {
+    ["on", "off"].iter().any(|word| text.eq_ignore_ascii_case(word))
+}
+
+fn is_on(text: &str) -> bool {
+    text.eq_ignore_ascii_case("on")
+}
+
+fn who_is(text: &str) -> Who {
+    match text.parse() {
+        Ok(number) => Who::Number(number),
+        Err(_) => Who::Name(text.to_owned()),
+    }
+}
+
+/// Who, and the digits behind. A name may end in digits, and a number may stand for it; so digits are counted from the
+/// end, until a safety number is whole.
+fn split_digits(text: &str) -> Option<(&str, &str)> {
+    let is_digits = |word: &str| word.bytes().all(|b| b.is_ascii_digit() || b == b'-');
+    let (mut at, mut count) = (text.len(), 0);
+    while count < SAFETY_DIGITS {
+        let word = text.get(..at)?.trim_end().rsplit(char::is_whitespace).next().filter(|word| is_digits(word))?;
+        count += word.bytes().filter(u8::is_ascii_digit).count();
+        at = text.get(..at)?.trim_end().len() - word.len();
+    }
+    let (who, digits) = text.split_at_checked(at)?;
+    (count == SAFETY_DIGITS && !who.trim().is_empty()).then(|| (who.trim(), digits))
 }
 
 #[cfg(test)]
@@ -127,11 +249,58 @@ mod tests {
     }
 
     #[test]
+    fn only_a_json_object_is_a_command() {
+        for bad in [
+            r#"["unmute"]"#,
+            r#" ["admit",3]"#,
+            r#"["chat",{"text":"x"}]"#,
+            r#""unmute""#,
+            "null",
+            "7",
+            r#"[{"do":"unmute"}]"#,
+            r#"{"do":["unmute"]}"#,
+            r#"{"do":"admit","who":[3]}"#,
+            r#"{"do":"admit","who":{"Number":3}}"#,
+            r#"{"do":"mute"}{"do":"unmute"}"#,
+            r#"{"do":"mute","do":"unmute"}"#,
+            r#"{"do":"admit","who":1,"who":2}"#,
+        ] {
+            assert!(Command::from_json(bad).is_err(), "{bad}");
+        }
+        assert_eq!(Command::from_json(" \t{\"do\":\"mute\"}\r"), Ok(Command::Mute {}));
+    }
+
+    #[test]
     fn words_are_read_as_a_person_types_them() {
         assert_eq!(Command::from_words(" Admit all "), Ok(Command::AdmitAll {}));
         assert_eq!(Command::from_words("deny Ann Lee"), Ok(Command::Deny { who: Who::Name("Ann Lee".into()) }));
         assert_eq!(Command::from_words("remove 2"), Ok(Command::Remove { who: Who::Number(2) }));
         assert!(Command::from_words("mute 3").is_err());
         assert!(Command::from_words("").is_err());
+    }
+
+    #[test]
+    fn a_safety_number_is_told_from_a_name_that_ends_in_digits() {
+        let groups = ["01234"; 12].join(" ");
+        let compare = |who, digits: &str| Ok(Command::Compare { who, digits: digits.to_owned() });
+        let name = |text: &str| Who::Name(text.to_owned());
+        for digits in [&groups, &groups.replace(' ', ""), &groups.replace(' ', "-"), &groups.replace(' ', "  ")] {
+            assert_eq!(Command::from_words(&format!("compare Ann Lee {digits} ")), compare(name("Ann Lee"), digits));
+            assert_eq!(Command::from_words(&format!("compare 7 {digits}")), compare(Who::Number(7), digits));
+            assert_eq!(Command::from_words(&format!("compare Agent 007 {digits}")), compare(name("Agent 007"), digits));
+        }
+        for bad in [
+            "Bob",
+            "Bob 01234",
+            &groups,
+            &format!("Bob {groups}5"),
+            &format!("Bob x{groups}"),
+            &format!("Bob {}", &groups[1..]),
+        ] {
+            assert!(Command::from_words(&format!("compare {bad}")).is_err(), "{bad}");
+        }
+        let json = format!(r#"{{"do":"compare","who":"Bob","digits":"{groups}"}}"#);
+        assert_eq!(Command::from_json(&json), compare(name("Bob"), &groups));
+        assert!(Command::from_json(r#"{"do":"compare","who":"Bob"}"#).is_err());
     }
 }

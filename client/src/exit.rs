@@ -52,9 +52,12 @@ impl Outcome {
         match failure {
             Failure::WrongLink | Failure::NotNow => Self::BadLink(text),
             Failure::PasscodeNeeded | Failure::WrongPasscode => Self::Passcode(text),
-            Failure::Handshake | Failure::Full | Failure::Detached | Failure::Replaced | Failure::Relay => {
-                Self::Relay(text)
-            }
+            Failure::Handshake
+            | Failure::Full
+            | Failure::Detached
+            | Failure::Replaced
+            | Failure::Relay
+            | Failure::NoLeader => Self::Relay(text),
             Failure::Exhausted => Self::Local(text),
         }
     }

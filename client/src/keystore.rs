@@ -1,32 +1,43 @@
 //! The identity that is kept between meetings: one file, readable by its owner only.
 //!
 //! With a passphrase the file holds the Ed25519 seed sealed by XChaCha20-Poly1305 under an Argon2id key; without
-//! one, the seed itself.
+//! one, the seed itself. The same passphrase protects what is [remembered of others](crate::pins).
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{IsTerminal, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::io::IsTerminal;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use argon2::{Algorithm, Argon2, Params, Version};
 use chacha20poly1305::XChaCha20Poly1305;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use conclave_protocol::identity::Identity;
+use conclave_protocol::secret::Secret;
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
+
+use crate::pins::{PeopleKey, Pins};
+use crate::private::{self, Lock};
 
 /// Environment variable with the passphrase.
 pub const PASSPHRASE_VARIABLE: &str = "CONCLAVE_PASSPHRASE";
 
 const FILE: &str = "identity.json";
+/// What is in it, for messages.
+const WHAT: &str = "the identity";
 /// Largest file that is read: ten times what is ever written.
 const MAX_FILE: u64 = 4_096;
 /// Memory in KiB, passes and lanes of Argon2id: 0.2 s on a laptop (research/security.md §3.13).
 const ARGON2: (u32, u32, u32) = (64 * 1024, 3, 1);
 /// Bound to the ciphertext, so that a file of another kind cannot be passed off as this one.
 const CONTEXT: &[u8] = b"conclave/1 keystore";
+/// The same while what is remembered of others may still be in the clear.
+const CONTEXT_PEOPLE_FOLLOW: &[u8] = b"conclave/1 keystore, people follow";
+/// Label of the key that seals what is remembered of others.
+const PEOPLE_KEY: &str = "conclave/1 people key";
+
+/// Purpose tag of Argon2id's output.
+enum PassphraseTag {}
 
 #[derive(Serialize, Deserialize)]
 struct Stored {
@@ -38,109 +49,212 @@ struct Stored {
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "protection", rename_all = "snake_case")]
 enum StoredKey {
-    None { seed: String },
-    Argon2id { memory_kib: u32, passes: u32, lanes: u32, salt: String, nonce: String, sealed: String },
+    None {
+        seed: String,
+    },
+    Argon2id {
+        memory_kib: u32,
+        passes: u32,
+        lanes: u32,
+        salt: String,
+        nonce: String,
+        sealed: String,
+        /// The identity was in the clear until now, and what it remembers of others may be so still.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        people_follow: bool,
+    },
 }
 
-/// The identity kept in `home`, made there if there is none yet.
+/// Who this client is from meeting to meeting, and what it remembers of others.
+pub struct Kept {
+    /// The identity.
+    pub identity: Identity,
+    /// The others.
+    pub pins: Pins,
+    /// Both were in the clear until now, and are sealed by the passphrase from now on.
+    pub newly_sealed: bool,
+}
+
+/// The identity kept in `home`, made there if there is none yet, and what it remembers of others. Asks for the
+/// passphrase at most once, and derives both keys from it in one go. Where the environment holds a passphrase and the
+/// identity has none, both are sealed by it.
 ///
 /// # Errors
-/// When the directory or file cannot be used, is readable by others, or the passphrase does not open it.
-pub fn open_or_create(home: &Path, rng: &mut impl rand_core::CryptoRng) -> Result<Identity> {
-    let path = home.join(FILE);
-    if path.exists() {
-        return open(&path);
-    }
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(home)
-        .with_context(|| format!("cannot make the directory {}", home.display()))?;
-    let mut seed = Zeroizing::new([0; 32]);
-    rng.fill_bytes(seed.as_mut());
-    let key = match new_passphrase()? {
-        Some(passphrase) => seal(&seed, &passphrase, rng)?,
-        None => StoredKey::None { seed: BASE64.encode(seed.as_ref()) },
-    };
-    write(&path, &Stored { version: 1, key })?;
-    Ok(Identity::kept(&seed))
+/// When the directory or a file cannot be used, is readable by others, or the passphrase does not open it.
+pub fn open_or_create(home: &Path, rng: &mut impl rand_core::CryptoRng) -> Result<Kept> {
+    keep(home, passphrase_from_environment(), rng)
 }
 
-fn open(path: &Path) -> Result<Identity> {
+fn keep(home: &Path, given: Option<Zeroizing<String>>, rng: &mut impl rand_core::CryptoRng) -> Result<Kept> {
+    let path = home.join(FILE);
+    let existing = || given.clone().map_or_else(|| existing_passphrase(&path), Ok);
+    let text = match private::read(&path, WHAT, MAX_FILE)? {
+        Some(text) => Some(text),
+        None => create(home, &path, || given.clone().map_or_else(new_passphrase, |p| Ok(Some(p))), rng)?,
+    };
+    let text = text.with_context(|| format!("the identity in {} has just been taken away", path.display()))?;
+    let found = open(&path, &text, existing)?;
+    let is_plain = found.wrapping.is_none();
+    let secrets = match given {
+        Some(passphrase) if is_plain => protect(home, &path, &passphrase, rng)?,
+        _ if found.people_follow => finish_protecting(&private::lock(home)?, home, &path, found, rng)?,
+        _ => found,
+    };
+    let newly_sealed = is_plain && secrets.wrapping.is_some();
+    let identity = Identity::kept(&secrets.seed);
+    let pins = Pins::open(home, identity.public(), secrets.people())?;
+    Ok(Kept { identity, pins, newly_sealed })
+}
+
+/// What the file holds, and what its passphrase gives.
+struct Secrets {
+    seed: Zeroizing<[u8; 32]>,
+    /// Seals the seed, if there is a passphrase.
+    wrapping: Option<Wrapping>,
+    people_follow: bool,
+}
+
+impl Secrets {
+    /// Seals what is remembered of others, if there is a passphrase.
+    fn people(&self) -> Option<PeopleKey> {
+        self.wrapping.as_ref().map(|wrapping| people_key(&wrapping.key))
+    }
+}
+
+/// Makes an identity and gives the file's text; that of another process if one was faster.
+fn create(
+    home: &Path,
+    path: &Path,
+    passphrase: impl FnOnce() -> Result<Option<Zeroizing<String>>>,
+    rng: &mut impl rand_core::CryptoRng,
+) -> Result<Option<Zeroizing<String>>> {
+    private::make_directory(home)?;
+    let mut seed = Zeroizing::new([0; 32]);
+    rng.fill_bytes(seed.as_mut());
+    let key = match passphrase()? {
+        Some(passphrase) => Wrapping::new(&passphrase, rng)?.seal(&seed, false, rng)?,
+        None => StoredKey::None { seed: BASE64.encode(seed.as_ref()) },
+    };
+    let lock = private::lock(home)?;
+    // While the passphrase was typed, another process may have made one, and be somebody under it by now.
+    if path.exists() {
+        return private::read(path, WHAT, MAX_FILE);
+    }
+    write(&lock, path, key).map(Some)
+}
+
+fn write(lock: &Lock, path: &Path, key: StoredKey) -> Result<Zeroizing<String>> {
+    let text = Zeroizing::new(serde_json::to_string_pretty(&Stored { version: 1, key })?);
+    private::write(lock, path, WHAT, &text)?;
+    Ok(text)
+}
+
+/// Seals an identity that has been in the clear, and what it remembers. The identity goes first and says that the
+/// others follow, so that wherever this is cut short, the next start can go on.
+fn protect(home: &Path, path: &Path, passphrase: &str, rng: &mut impl rand_core::CryptoRng) -> Result<Secrets> {
+    let lock = private::lock(home)?;
+    let text = private::read(path, WHAT, MAX_FILE)?.with_context(|| format!("{} is gone", path.display()))?;
+    // Another process may have done the same.
+    let mut secrets = open(path, &text, || Ok(Zeroizing::new(passphrase.to_owned())))?;
+    if secrets.wrapping.is_none() {
+        let wrapping = Wrapping::new(passphrase, rng)?;
+        write(&lock, path, wrapping.seal(&secrets.seed, true, rng)?)?;
+        secrets = Secrets { wrapping: Some(wrapping), people_follow: true, ..secrets };
+    }
+    finish_protecting(&lock, home, path, secrets, rng)
+}
+
+fn finish_protecting(
+    lock: &Lock,
+    home: &Path,
+    path: &Path,
+    secrets: Secrets,
+    rng: &mut impl rand_core::CryptoRng,
+) -> Result<Secrets> {
+    if let (Some(wrapping), true) = (&secrets.wrapping, secrets.people_follow) {
+        Pins::protect(lock, home, Identity::kept(&secrets.seed).public(), people_key(&wrapping.key))?;
+        write(lock, path, wrapping.seal(&secrets.seed, false, rng)?)?;
+    }
+    Ok(Secrets { people_follow: false, ..secrets })
+}
+
+fn open(path: &Path, text: &str, passphrase: impl FnOnce() -> Result<Zeroizing<String>>) -> Result<Secrets> {
     let shown = path.display();
-    let file = File::open(path).with_context(|| format!("cannot open the identity in {shown}"))?;
-    let mode = file.metadata()?.permissions().mode();
-    if mode & 0o077 != 0 {
-        bail!(
-            "the identity in {shown} can be read by others: run chmod 600 on it, or make a new one in another --home"
-        );
-    }
-    let mut text = Zeroizing::new(String::new());
-    file.take(MAX_FILE).read_to_string(&mut text).with_context(|| format!("cannot read the identity in {shown}"))?;
-    let damaged = || format!("the identity in {shown} is damaged: restore it, or use another --home for a new one");
-    let stored: Stored = serde_json::from_str(&text).with_context(damaged)?;
+    let damaged = || format!("{WHAT} in {shown} is damaged: restore it, or use another --home for a new one");
+    let stored: Stored = serde_json::from_str(text).with_context(damaged)?;
     if stored.version != 1 {
-        bail!("the identity in {shown} was made by another version");
+        bail!("{WHAT} in {shown} was made by another version");
     }
-    let seed = match stored.key {
+    let decode = |text: &str| BASE64.decode(text.as_bytes()).with_context(damaged);
+    let (seed, wrapping, people_follow) = match stored.key {
         StoredKey::None { seed } => {
             let seed = Zeroizing::new(seed);
-            Zeroizing::new(BASE64.decode(seed.as_bytes()).with_context(damaged)?)
+            (Zeroizing::new(decode(&seed)?), None, false)
         }
-        StoredKey::Argon2id { memory_kib, passes, lanes, salt, nonce, sealed } => {
+        StoredKey::Argon2id { memory_kib, passes, lanes, salt, nonce, sealed, people_follow } => {
             // More than four times today's cost is no file of ours but one that is meant to exhaust memory.
             if memory_kib > 4 * ARGON2.0 || passes > 4 * ARGON2.1 || lanes > 4 {
                 bail!(damaged());
             }
-            let passphrase = existing_passphrase(path)?;
-            let decode = |text: &str| BASE64.decode(text.as_bytes()).with_context(damaged);
-            let key = derive(&passphrase, &decode(&salt)?, (memory_kib, passes, lanes))?;
+            let passphrase = passphrase()?;
+            let wrapping = Wrapping::derive(&passphrase, decode(&salt)?, (memory_kib, passes, lanes))?;
             let nonce: [u8; 24] = decode(&nonce)?.try_into().ok().with_context(damaged)?;
             let sealed = decode(&sealed)?;
-            let payload = Payload { msg: &sealed, aad: CONTEXT };
-            let opened = XChaCha20Poly1305::new((&*key).into()).decrypt(&nonce.into(), payload);
-            Zeroizing::new(
-                opened.ok().with_context(|| format!("the passphrase does not open the identity in {shown}"))?,
-            )
+            let payload = Payload { msg: &sealed, aad: context(people_follow) };
+            let opened = XChaCha20Poly1305::new((&*wrapping.key).into()).decrypt(&nonce.into(), payload);
+            let opened = opened.ok().with_context(|| format!("the passphrase does not open {WHAT} in {shown}"))?;
+            (Zeroizing::new(opened), Some(wrapping), people_follow)
         }
     };
     let seed: [u8; 32] = seed.as_slice().try_into().ok().with_context(damaged)?;
-    let seed = Zeroizing::new(seed);
-    Ok(Identity::kept(&seed))
+    Ok(Secrets { seed: Zeroizing::new(seed), wrapping, people_follow })
 }
 
-fn seal(seed: &[u8; 32], passphrase: &str, rng: &mut impl rand_core::CryptoRng) -> Result<StoredKey> {
-    let (mut salt, mut nonce) = ([0; 16], [0; 24]);
-    rng.fill_bytes(&mut salt);
-    rng.fill_bytes(&mut nonce);
-    let key = derive(passphrase, &salt, ARGON2)?;
-    let cipher = XChaCha20Poly1305::new((&*key).into());
-    let sealed = cipher.encrypt(&nonce.into(), Payload { msg: seed, aad: CONTEXT }).ok().context("sealing failed")?;
-    let (memory_kib, passes, lanes) = ARGON2;
-    let [salt, nonce] = [BASE64.encode(&salt), BASE64.encode(&nonce)];
-    Ok(StoredKey::Argon2id { memory_kib, passes, lanes, salt, nonce, sealed: BASE64.encode(&sealed) })
+/// Argon2id's output for one passphrase, and what it came from.
+struct Wrapping {
+    key: Zeroizing<[u8; 32]>,
+    salt: Vec<u8>,
+    cost: (u32, u32, u32),
 }
 
-fn derive(passphrase: &str, salt: &[u8], (memory, passes, lanes): (u32, u32, u32)) -> Result<Zeroizing<[u8; 32]>> {
-    let params = Params::new(memory, passes, lanes, Some(32)).map_err(|e| anyhow::anyhow!("Argon2id: {e}"))?;
-    let mut key = Zeroizing::new([0; 32]);
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into(passphrase.as_bytes(), salt, key.as_mut())
-        .map_err(|e| anyhow::anyhow!("Argon2id: {e}"))?;
-    Ok(key)
+impl Wrapping {
+    fn new(passphrase: &str, rng: &mut impl rand_core::CryptoRng) -> Result<Self> {
+        let mut salt = vec![0; 16];
+        rng.fill_bytes(&mut salt);
+        Self::derive(passphrase, salt, ARGON2)
+    }
+
+    fn derive(passphrase: &str, salt: Vec<u8>, cost: (u32, u32, u32)) -> Result<Self> {
+        let (memory, passes, lanes) = cost;
+        let params = Params::new(memory, passes, lanes, Some(32)).map_err(|e| anyhow::anyhow!("Argon2id: {e}"))?;
+        let mut key = Zeroizing::new([0; 32]);
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+            .hash_password_into(passphrase.as_bytes(), &salt, key.as_mut())
+            .map_err(|e| anyhow::anyhow!("Argon2id: {e}"))?;
+        Ok(Self { key, salt, cost })
+    }
+
+    fn seal(&self, seed: &[u8; 32], people_follow: bool, rng: &mut impl rand_core::CryptoRng) -> Result<StoredKey> {
+        let mut nonce = [0; 24];
+        rng.fill_bytes(&mut nonce);
+        let payload = Payload { msg: seed, aad: context(people_follow) };
+        let sealed = XChaCha20Poly1305::new((&*self.key).into()).encrypt(&nonce.into(), payload);
+        let sealed = BASE64.encode(&sealed.ok().context("sealing failed")?);
+        let (memory_kib, passes, lanes) = self.cost;
+        let [salt, nonce] = [BASE64.encode(&self.salt), BASE64.encode(&nonce)];
+        Ok(StoredKey::Argon2id { memory_kib, passes, lanes, salt, nonce, sealed, people_follow })
+    }
 }
 
-fn write(path: &PathBuf, stored: &Stored) -> Result<()> {
-    let text = Zeroizing::new(serde_json::to_string_pretty(stored)?);
-    let temporary = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.set_permissions(fs::Permissions::from_mode(0o600))?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    write().with_context(|| format!("cannot write the identity to {}", path.display()))
+/// Nobody but who knows the passphrase can say that a list in the clear belongs to a sealed identity.
+fn context(people_follow: bool) -> &'static [u8] {
+    if people_follow { CONTEXT_PEOPLE_FOLLOW } else { CONTEXT }
+}
+
+/// `HKDF-Expand(Argon2id output, "conclave/1 people key")`. The output itself seals the identity, and is used for
+/// nothing else but this: HMAC in the one place and XChaCha20 in the other keep the two apart.
+fn people_key(key: &[u8; 32]) -> PeopleKey {
+    Secret::<PassphraseTag>::new(*key).expand(PEOPLE_KEY, &[])
 }
 
 fn passphrase_from_environment() -> Option<Zeroizing<String>> {
@@ -148,9 +262,6 @@ fn passphrase_from_environment() -> Option<Zeroizing<String>> {
 }
 
 fn new_passphrase() -> Result<Option<Zeroizing<String>>> {
-    if let Some(passphrase) = passphrase_from_environment() {
-        return Ok(Some(passphrase));
-    }
     if !std::io::stdin().is_terminal() {
         return Ok(None);
     }
@@ -167,9 +278,6 @@ fn new_passphrase() -> Result<Option<Zeroizing<String>>> {
 }
 
 fn existing_passphrase(path: &Path) -> Result<Zeroizing<String>> {
-    if let Some(passphrase) = passphrase_from_environment() {
-        return Ok(passphrase);
-    }
     if !std::io::stdin().is_terminal() {
         bail!("the identity in {} has a passphrase: give it in {PASSPHRASE_VARIABLE}", path.display());
     }
@@ -179,35 +287,167 @@ fn existing_passphrase(path: &Path) -> Result<Zeroizing<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use conclave_protocol::identity::IdentityKind;
+    use conclave_protocol::sign::PublicKey;
+    use conclave_protocol::time::UnixMillis;
     use rand_core::UnwrapErr;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    const BOB: PublicKey = PublicKey([1; 32]);
 
     fn rng() -> UnwrapErr<getrandom::SysRng> {
         UnwrapErr(getrandom::SysRng)
+    }
+
+    fn typed(text: &str) -> Result<Zeroizing<String>> {
+        Ok(Zeroizing::new(text.to_owned()))
     }
 
     #[test]
     fn a_kept_identity_is_the_same_next_time_and_private_to_its_owner() {
         let dir = tempfile::tempdir().expect("a directory");
         let home = dir.path().join("home");
-        let first = open_or_create(&home, &mut rng()).expect("made").public();
-        assert_eq!(open_or_create(&home, &mut rng()).expect("opened").public(), first);
+        let first = open_or_create(&home, &mut rng()).expect("made").identity.public();
+        assert_eq!(open_or_create(&home, &mut rng()).expect("opened").identity.public(), first);
         let path = home.join(FILE);
         assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("set");
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("set");
         assert!(open_or_create(&home, &mut rng()).is_err());
     }
 
     #[test]
-    fn a_sealed_seed_opens_with_its_passphrase_only() {
-        let key = seal(&[7; 32], "correct horse", &mut rng()).expect("sealed");
-        let StoredKey::Argon2id { salt, nonce, sealed, .. } = key else { unreachable!("sealed with a passphrase") };
-        let open = |passphrase: &str| {
-            let key = derive(passphrase, &BASE64.decode(salt.as_bytes()).expect("base64"), ARGON2).expect("derived");
-            let nonce: [u8; 24] = BASE64.decode(nonce.as_bytes()).expect("base64").try_into().expect("24 bytes");
-            let sealed = BASE64.decode(sealed.as_bytes()).expect("base64");
-            XChaCha20Poly1305::new((&*key).into()).decrypt(&nonce.into(), Payload { msg: &sealed, aad: CONTEXT })
+    fn a_passphrase_opens_the_identity_and_what_it_remembers_and_no_other_does() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join(FILE);
+        let text = create(dir.path(), &path, || typed("correct horse").map(Some), &mut rng()).expect("made");
+        let text = text.expect("there");
+        assert_eq!(*text, fs::read_to_string(&path).expect("there"));
+        let made = open(&path, &text, || typed("correct horse")).expect("opens");
+        let own = Identity::kept(&made.seed).public();
+        let mut pins = Pins::open(dir.path(), own, made.people()).expect("nobody yet");
+        pins.verify(&BOB, IdentityKind::Kept, "Bob", UnixMillis(1));
+        pins.close().expect("written");
+        assert!(!text.contains(&BASE64.encode(made.seed.as_ref())));
+        let opened = open(&path, &text, || typed("correct horse")).expect("opens");
+        assert_eq!(opened.seed, made.seed);
+        assert!(Pins::open(dir.path(), own, opened.people()).expect("opens").is_verified(&BOB));
+        assert!(open(&path, &text, || typed("wrong horse")).is_err());
+        assert!(Pins::open(dir.path(), own, None).is_err());
+    }
+
+    #[test]
+    fn one_passphrase_gives_two_keys() {
+        let wrapping = Wrapping::new("correct horse", &mut rng()).expect("derived");
+        assert_ne!(people_key(&wrapping.key).as_bytes(), &*wrapping.key);
+        let again = Wrapping::derive("correct horse", wrapping.salt.clone(), ARGON2).expect("derived");
+        assert_eq!(people_key(&again.key).as_bytes(), people_key(&wrapping.key).as_bytes());
+    }
+
+    #[test]
+    fn an_identity_is_not_made_over_one_that_is_there() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join(FILE);
+        let mut first = None;
+        let meanwhile = || {
+            first = create(dir.path(), &path, || Ok(None), &mut rng())?;
+            Ok(None)
         };
-        assert_eq!(open("correct horse").expect("opens"), vec![7; 32]);
-        assert!(open("wrong horse").is_err());
+        let second = create(dir.path(), &path, meanwhile, &mut rng()).expect("the first one's");
+        assert!(second.is_some());
+        assert_eq!(second, first);
+    }
+
+    #[test]
+    fn all_who_start_first_at_once_have_one_identity() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let home = dir.path().join("home");
+        let start = std::sync::Barrier::new(8);
+        let one = || {
+            start.wait();
+            keep(&home, None, &mut rng()).map(|kept| kept.identity.public()).expect("made or found")
+        };
+        let all: Vec<PublicKey> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(one)).collect();
+            threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+        });
+        assert!(all.iter().all(|identity| *identity == all[0]));
+    }
+
+    /// A home in the clear, and who it belongs to, who has verified Bob.
+    fn home_in_the_clear() -> (tempfile::TempDir, PublicKey) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut kept = keep(dir.path(), None, &mut rng()).expect("made");
+        kept.pins.verify(&BOB, IdentityKind::Kept, "Bob", UnixMillis(1));
+        kept.pins.close().expect("written");
+        (dir, kept.identity.public())
+    }
+
+    fn passphrase() -> Option<Zeroizing<String>> {
+        typed("correct horse").ok()
+    }
+
+    #[test]
+    fn a_passphrase_for_an_identity_in_the_clear_seals_it_and_what_it_remembers() {
+        let (dir, own) = home_in_the_clear();
+        for newly_sealed in [true, false] {
+            let kept = keep(dir.path(), passphrase(), &mut rng()).expect("opens");
+            assert_eq!(kept.newly_sealed, newly_sealed);
+            assert_eq!(kept.identity.public(), own);
+            assert!(kept.pins.is_verified(&BOB));
+        }
+        for file in [FILE, "people.json"] {
+            let text = fs::read_to_string(dir.path().join(file)).expect("there");
+            assert!(text.contains("sealed") && !text.contains("Bob") && !text.contains("follow"), "{text}");
+        }
+        assert!(keep(dir.path(), typed("wrong horse").ok(), &mut rng()).is_err());
+    }
+
+    #[test]
+    fn sealing_that_was_cut_short_goes_on_at_the_next_start() {
+        for people_are_sealed in [false, true] {
+            let (dir, own) = home_in_the_clear();
+            let path = dir.path().join(FILE);
+            let text = fs::read_to_string(&path).expect("there");
+            let seed = open(&path, &text, || typed("")).expect("in the clear").seed;
+            let wrapping = Wrapping::new("correct horse", &mut rng()).expect("derived");
+            {
+                let lock = private::lock(dir.path()).expect("free");
+                write(&lock, &path, wrapping.seal(&seed, true, &mut rng()).expect("sealed")).expect("written");
+                if people_are_sealed {
+                    Pins::protect(&lock, dir.path(), own, people_key(&wrapping.key)).expect("sealed");
+                }
+            }
+            let kept = keep(dir.path(), passphrase(), &mut rng()).expect("opens");
+            assert_eq!(kept.identity.public(), own);
+            assert!(kept.pins.is_verified(&BOB));
+            assert!(!fs::read_to_string(&path).expect("there").contains("follow"));
+        }
+    }
+
+    #[test]
+    fn nobody_else_can_say_that_a_list_in_the_clear_belongs_to_a_sealed_identity() {
+        let (dir, _) = home_in_the_clear();
+        let people = dir.path().join("people.json");
+        let path = dir.path().join(FILE);
+        let plain = fs::read_to_string(&people).expect("there");
+        keep(dir.path(), passphrase(), &mut rng()).expect("sealed").pins.close().expect("nothing to write");
+        fs::write(&people, plain).expect("written");
+        assert!(keep(dir.path(), passphrase(), &mut rng()).is_err());
+        let text = fs::read_to_string(&path).expect("there");
+        fs::write(&path, text.replacen('{', "{\"people_follow\":true,", 1)).expect("written");
+        assert!(keep(dir.path(), passphrase(), &mut rng()).is_err());
+    }
+
+    #[test]
+    fn a_damaged_list_of_people_keeps_the_client_from_starting() {
+        let dir = tempfile::tempdir().expect("a directory");
+        open_or_create(dir.path(), &mut rng()).expect("made");
+        let people = dir.path().join("people.json");
+        fs::write(&people, "{}").expect("written");
+        fs::set_permissions(&people, Permissions::from_mode(0o600)).expect("set");
+        let error = open_or_create(dir.path(), &mut rng()).err().expect("damaged").to_string();
+        assert!(error.contains("move it away"), "{error}");
+        assert_eq!(fs::read_to_string(&people).expect("there"), "{}");
     }
 }

@@ -10,5 +10,8 @@ pub mod command;
 pub mod demo;
 pub mod exit;
 pub mod keystore;
+pub mod names;
+pub mod pins;
+mod private;
 pub mod report;
 pub mod session;

@@ -1,6 +1,6 @@
 //! What a client tells the world outside: the events of `docs/automation.md`, typed.
 
-use conclave_protocol::identity::{IdentityKind, SafetyNumber};
+use conclave_protocol::identity::SafetyNumber;
 use serde::Serialize;
 
 /// One event. `docs/automation.md` §2 says when each is sent.
@@ -19,6 +19,7 @@ pub enum Report {
         name: String,
         safety_number: String,
         standing: Standing,
+        looks_like: Option<u16>,
     },
     Admitted {
         index: u16,
@@ -52,10 +53,52 @@ pub enum Report {
     Stats {
         talkers: Vec<TalkerStats>,
     },
+    Reconnecting {
+        why: String,
+    },
+    Reconnected {
+        after_ms: u64,
+    },
     Linger {
         datagrams: u64,
         opened: u64,
         last_opened_ms: Option<u64>,
+    },
+    SecurityCode {
+        epoch: u32,
+        words: String,
+        digits: String,
+    },
+    Locked {
+        on: bool,
+    },
+    Chat {
+        from: u16,
+        name: String,
+        text: String,
+    },
+    Hand {
+        index: u16,
+        on: bool,
+    },
+    AskedToMute {
+        by: u16,
+    },
+    Leader {
+        index: u16,
+    },
+    Stale {
+        for_ms: u64,
+    },
+    Act {
+        by: u16,
+        what: &'static str,
+        who: Option<u16>,
+        by_name: Option<String>,
+        who_name: Option<String>,
+    },
+    Proof {
+        file: String,
     },
     Ended {
         by: String,
@@ -81,10 +124,16 @@ pub enum WaitingFor {
     Admission,
 }
 
-/// What this client knows of an identity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// What this client knows of an identity (`docs/automation.md` §1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
+    /// Met before, or in this run, and its safety number was compared.
+    Verified,
+    /// Met before; not compared.
+    Known,
+    /// Somebody else was met under this name, or one that looks like it.
+    KeyChanged,
     /// A lasting identity that was never seen before.
     New,
     /// An identity for this meeting only.
@@ -92,16 +141,6 @@ pub enum Standing {
     /// This client itself.
     #[serde(rename = "self")]
     Oneself,
-}
-
-impl Standing {
-    /// Nothing is remembered from meeting to meeting yet, so the kind decides.
-    pub fn of(kind: IdentityKind) -> Self {
-        match kind {
-            IdentityKind::Guest => Self::Guest,
-            IdentityKind::Kept => Self::New,
-        }
-    }
 }
 
 /// A member in `roster`.
@@ -114,6 +153,7 @@ pub struct RosterMember {
     pub muted: bool,
     pub safety_number: Option<String>,
     pub standing: Standing,
+    pub looks_like: Option<u16>,
 }
 
 /// A talker in `stats`.

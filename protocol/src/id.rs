@@ -31,6 +31,40 @@ impl MemberIndex {
     pub const MAX: Self = Self(0xFFFE);
 }
 
+/// A range of indexes that one leader gives: the host those below 0x8000, each rank of the line of succession 4,096 of
+/// its own from there on. So two leaders of a meeting that has split never give the same one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct IndexRange(u16);
+
+impl IndexRange {
+    const COHOSTS: u16 = 0x8000;
+    const SIZE: u16 = 0x1000;
+
+    /// The host's.
+    pub const HOST: Self = Self(0);
+
+    /// That of the co-host of this rank, counted from 1; `None` beyond the longest line.
+    pub fn of_rank(rank: u16) -> Option<Self> {
+        (1..=8).contains(&rank).then(|| Self(Self::COHOSTS + (rank - 1) * Self::SIZE))
+    }
+
+    /// The range that an index belongs to.
+    pub fn of(index: MemberIndex) -> Self {
+        if index.0 < Self::COHOSTS { Self::HOST } else { Self(index.0 / Self::SIZE * Self::SIZE) }
+    }
+
+    /// Its first index.
+    pub fn first(self) -> MemberIndex {
+        MemberIndex(self.0)
+    }
+
+    /// Its last index that may be given.
+    pub fn last(self) -> MemberIndex {
+        let size = if self == Self::HOST { Self::COHOSTS } else { Self::SIZE };
+        MemberIndex((self.0 + (size - 1)).min(MemberIndex::MAX.0))
+    }
+}
+
 impl fmt::Display for MemberIndex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

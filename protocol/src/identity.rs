@@ -4,6 +4,7 @@
 use rand_core::CryptoRng;
 use std::fmt;
 use unicode_normalization::UnicodeNormalization;
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
 use crate::id::MeetingId;
 use crate::label;
@@ -217,7 +218,8 @@ impl Wire for JoinKeys {
 }
 
 /// A name that can be shown: NFC, 1 to [`DisplayName::MAX_LEN`] bytes, no control or formatting characters
-/// (which could turn text round, hide it, or run a terminal), no blanks at the ends, none doubled.
+/// (which could turn text round, hide it, or run a terminal), no blanks at the ends, none doubled, no marks without a
+/// letter, no piles of them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DisplayName(String);
 
@@ -230,14 +232,20 @@ pub enum BadName {
     /// Over [`DisplayName::MAX_LEN`] bytes.
     #[error("a name may have at most {} bytes of UTF-8", DisplayName::MAX_LEN)]
     TooLong,
-    /// Control, direction or invisible characters.
-    #[error("a name may not hold control, direction or invisible characters")]
+    /// Control, direction or invisible characters, or such as Unicode has not assigned.
+    #[error("a name may not hold control, direction, invisible or unassigned characters")]
     Unsafe,
+    /// Accents that would cover what is near the name.
+    #[error("a name may not begin with an accent, nor have more than {} on one letter", DisplayName::MAX_MARKS)]
+    Marks,
 }
 
 impl DisplayName {
     /// Long enough for any name on one line of a roster.
     pub const MAX_LEN: usize = 64;
+    /// Most marks without width (Mn, Me) in a row, after NFC. No living language needs more on one letter; more of
+    /// them cover the lines above and below.
+    pub const MAX_MARKS: usize = 4;
     /// Length of every name on the wire, in bytes: the length and the padded text.
     pub const WIRE_LEN: usize = 1 + Self::MAX_LEN;
 
@@ -258,9 +266,10 @@ impl DisplayName {
         if folded.len() > Self::MAX_LEN {
             return Err(BadName::TooLong);
         }
-        if folded.chars().any(is_unsafe_to_show) {
+        if folded.chars().any(|c| is_unsafe_to_show(c) || c.general_category() == GeneralCategory::Unassigned) {
             return Err(BadName::Unsafe);
         }
+        check_marks(&folded)?;
         Ok(Self(folded))
     }
 
@@ -275,15 +284,34 @@ impl DisplayName {
     }
 }
 
-/// Control characters, and the invisible or direction-changing ranges of Unicode 16 (general category Cf and
-/// the separators, Hangul fillers, variation selectors, private use and tags).
-fn is_unsafe_to_show(c: char) -> bool {
+/// Every program must agree on what a name is, so categories are those of one version of Unicode, 18.0: a name that
+/// one member takes and another refuses would part them. A test notices when the tables change.
+fn check_marks(name: &str) -> Result<(), BadName> {
+    use GeneralCategory::{EnclosingMark, NonspacingMark, SpacingMark};
+    let mut pile = 0;
+    for (at, c) in name.chars().enumerate() {
+        let category = c.general_category();
+        if at == 0 && matches!(category, EnclosingMark | NonspacingMark | SpacingMark) {
+            return Err(BadName::Marks);
+        }
+        pile = if matches!(category, EnclosingMark | NonspacingMark) { pile + 1 } else { 0 };
+        if pile > DisplayName::MAX_MARKS {
+            return Err(BadName::Marks);
+        }
+    }
+    Ok(())
+}
+
+/// Whether a character could run a terminal, turn text round or hide in it: control characters, the invisible or
+/// direction-changing ranges of Unicode (general category Cf and the separators, fillers and other blanks that are no
+/// White_Space, variation selectors, private use and tags). The blank and its likes are not among them.
+pub fn is_unsafe_to_show(c: char) -> bool {
     c.is_control()
         || matches!(u32::from(c),
-            0x00AD | 0x034F | 0x0600..=0x0605 | 0x061C | 0x06DD | 0x070F | 0x115F..=0x1160 | 0x17B4..=0x17B5
-            | 0x180B..=0x180F | 0x200B..=0x200F | 0x2028..=0x202E | 0x2060..=0x206F | 0x2800 | 0x3164
-            | 0xE000..=0xF8FF | 0xFE00..=0xFE0F | 0xFEFF | 0xFFA0 | 0xFFF0..=0xFFFF | 0x110BD | 0x110CD
-            | 0x13430..=0x1345F | 0x1BCA0..=0x1BCA3 | 0x1D173..=0x1D17A | 0xE0000..=0x10FFFF)
+            0x00AD | 0x034F | 0x0600..=0x0605 | 0x061C | 0x06DD | 0x070F | 0x0890..=0x0891 | 0x08E2 | 0x115F..=0x1160
+            | 0x17B4..=0x17B5 | 0x180B..=0x180F | 0x200B..=0x200F | 0x2028..=0x202E | 0x2060..=0x206F | 0x2800
+            | 0x3164 | 0xE000..=0xF8FF | 0xFE00..=0xFE0F | 0xFEFF | 0xFFA0 | 0xFFF0..=0xFFFF | 0x110BD | 0x110CD
+            | 0x13430..=0x1345F | 0x16FE4 | 0x1BCA0..=0x1BCA3 | 0x1D159 | 0x1D173..=0x1D17A | 0xE0000..=0x10FFFF)
 }
 
 impl fmt::Debug for DisplayName {
@@ -357,6 +385,86 @@ mod tests {
         }
         assert_eq!(DisplayName::parse("  Ann   Lee ").expect("a name").as_str(), "Ann Lee");
         assert_eq!(DisplayName::parse("e\u{301}").expect("a name").as_str(), "é");
+    }
+
+    #[test]
+    fn names_with_any_kind_of_blank_tag_or_private_character_in_them_are_refused() {
+        for hidden in [
+            '\u{00AD}',
+            '\u{034F}',
+            '\u{061C}',
+            '\u{0890}',
+            '\u{08E2}',
+            '\u{115F}',
+            '\u{1160}',
+            '\u{17B4}',
+            '\u{180E}',
+            '\u{200B}',
+            '\u{200D}',
+            '\u{200F}',
+            '\u{202A}',
+            '\u{202E}',
+            '\u{2060}',
+            '\u{2066}',
+            '\u{2800}',
+            '\u{3164}',
+            '\u{E000}',
+            '\u{F8FF}',
+            '\u{FE0F}',
+            '\u{FEFF}',
+            '\u{FFA0}',
+            '\u{FFFC}',
+            '\u{FFFD}',
+            '\u{16FE4}',
+            '\u{1D159}',
+            '\u{E0001}',
+            '\u{E0041}',
+            '\u{E0100}',
+            '\u{F0000}',
+            '\u{10FFFD}',
+            '\u{FDD0}',
+            '\u{1FFFE}',
+            '\u{0378}',
+            '\u{7F}',
+            '\u{9B}',
+            '\u{85}',
+        ] {
+            // U+0085 is White_Space, so it becomes a blank as all of them do.
+            let parsed = DisplayName::parse(&format!("Bo{hidden}b"));
+            let wanted = if hidden == '\u{85}' { Ok("Bo b") } else { Err(BadName::Unsafe) };
+            assert_eq!(parsed.as_ref().map(DisplayName::as_str), wanted.as_ref().copied(), "{hidden:?}");
+        }
+        for blank in ['\t', '\n', '\u{A0}', '\u{1680}', '\u{2003}', '\u{2028}', '\u{202F}', '\u{205F}', '\u{3000}'] {
+            let name = DisplayName::parse(&format!("{blank}Ann{blank}{blank}Lee{blank}")).expect("a name");
+            assert_eq!(name.as_str(), "Ann Lee", "{blank:?}");
+        }
+    }
+
+    #[test]
+    fn no_character_of_the_categories_that_are_not_shown_is_let_through() {
+        use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator, PrivateUse, SpaceSeparator};
+        assert_eq!(unicode_properties::UNICODE_VERSION, (18, 0, 0), "docs/protocol.md §3.5 names the version");
+        assert_eq!(unicode_normalization::UNICODE_VERSION, (18, 0, 0));
+        for c in (0..=0x10_FFFF).filter_map(char::from_u32) {
+            let hidden = matches!(
+                c.general_category(),
+                Control | Format | LineSeparator | ParagraphSeparator | PrivateUse | SpaceSeparator
+            );
+            assert!(!hidden || is_unsafe_to_show(c) || c.is_whitespace(), "{c:?}");
+        }
+    }
+
+    #[test]
+    fn names_may_have_accents_but_no_piles_of_them_and_none_without_a_letter() {
+        for good in ["Zoë", "Nguyễn Thị Ngọc", "त्रिशूल", "ကြွော့", "בְּרֵאשִׁית", "x\u{302}\u{323}\u{330}\u{338}"]
+        {
+            assert!(DisplayName::parse(good).is_ok(), "{good}");
+        }
+        let pile = |n| format!("Z{}", "\u{334}\u{20DD}".repeat(n));
+        assert!(DisplayName::parse(&pile(2)).is_ok());
+        for bad in [&pile(3), "\u{301}Bob", " \u{20DD}", "\u{903}", &format!("a{}b", "\u{489}".repeat(5))] {
+            assert_eq!(DisplayName::parse(bad), Err(BadName::Marks), "{bad:?}");
+        }
     }
 
     #[test]

@@ -77,6 +77,32 @@ pub const SENDER_CHAIN: &str = "conclave/1 next segment";
 pub const CONTROL: &str = "conclave/1 ctl";
 /// mesh_e from ES_e: the key of sessions between members.
 pub const MESH: &str = "conclave/1 mesh";
+/// Signature of the line of succession.
+pub const LINE_SIG: &str = "conclave/1 line sig";
+/// Hash of the line of succession in a statement.
+pub const LINE_HASH: &str = "conclave/1 line hash";
+/// Noise prologue of a handshake between members.
+pub const MESH_PROLOGUE: &str = "conclave/1 noise kk";
+/// psk0 of a handshake between members, from mesh_e.
+pub const MESH_PSK: &str = "conclave/1 kk psk";
+/// Key of one member's messages to everybody, from ctl_e.
+pub const BROADCAST: &str = "conclave/1 broadcast";
+/// Key under which members show each other the leader's statements, from psk0.
+pub const WITNESS: &str = "conclave/1 witness";
+/// Draws who shows the leader's statement at a heartbeat.
+pub const SHOWS: &str = "conclave/1 shows";
+/// Signature of a heartbeat.
+pub const HEARTBEAT_SIG: &str = "conclave/1 heartbeat sig";
+/// Hash of a heartbeat, in the next one.
+pub const HEARTBEAT_HASH: &str = "conclave/1 heartbeat hash";
+/// Signature of a confirmation of T_e to all members.
+pub const CONFIRM: &str = "conclave/1 confirm";
+/// Signature of what a member writes to all.
+pub const CHAT: &str = "conclave/1 chat";
+/// Signature of a raised or lowered hand.
+pub const HAND: &str = "conclave/1 hand";
+/// The security code of a whole meeting.
+pub const SECURITY_CODE: &str = "conclave/1 security code";
 /// Reserved for seals (their own issue).
 pub const SEAL: &str = "conclave/1 seal";
 
@@ -122,6 +148,19 @@ pub const ALL: &[&str] = &[
     SENDER_CHAIN,
     CONTROL,
     MESH,
+    LINE_SIG,
+    LINE_HASH,
+    MESH_PROLOGUE,
+    MESH_PSK,
+    BROADCAST,
+    WITNESS,
+    SHOWS,
+    HEARTBEAT_SIG,
+    HEARTBEAT_HASH,
+    CONFIRM,
+    CHAT,
+    HAND,
+    SECURITY_CODE,
     SEAL,
 ];
 

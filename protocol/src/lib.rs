@@ -16,11 +16,14 @@ pub mod descriptor;
 pub mod id;
 pub mod label;
 pub mod sign;
+pub mod succession;
 pub mod time;
 pub mod wire;
 
 #[cfg(feature = "conference")]
 pub mod admission;
+#[cfg(feature = "conference")]
+pub mod code;
 #[cfg(feature = "conference")]
 pub mod conference;
 #[cfg(feature = "conference")]
@@ -35,6 +38,8 @@ pub mod noise;
 pub mod secret;
 #[cfg(feature = "conference")]
 pub mod sframe;
+#[cfg(feature = "conference")]
+pub mod words;
 
 /// The protocol's version, in the descriptor, every statement, every capability and the Noise prologue.
 pub const VERSION: u8 = 1;

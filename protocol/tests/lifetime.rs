@@ -106,7 +106,8 @@ impl Room {
         match ToRelay::decode(&bytes).expect("a message") {
             ToRelay::Hello { .. } => {
                 self.hand_to_guest(&FromRelay::Welcome { time: self.wall(), region: String::new() });
-                self.hand_to_guest(&FromRelay::Meeting { descriptor: self.descriptor.clone() });
+                let (descriptor, leader) = (self.descriptor.clone(), MemberIndex::HOST);
+                self.hand_to_guest(&FromRelay::Meeting { descriptor, line: None, leader });
             }
             ToRelay::OpenMailbox { .. } => self.hand_to_guest(&FromRelay::MailboxOpen),
             ToRelay::Mail { bytes } => self.hand_to_host(&FromRelay::MailFrom { mailbox: MailboxId(1), bytes }),
@@ -174,26 +175,48 @@ fn the_leader_ends_the_meeting_at_the_end_of_the_descriptor_for_everybody() {
     let mut room = Room::with_both(|wall| wall.minus(AHEAD));
     room.run_until(DURATION - MILLISECOND);
     room.assert_quiet();
-    assert!(room.host.can_send() && room.guest.can_send());
+    assert!(room.host.can_send(room.now) && room.guest.can_send(room.now));
     let before = room.guest.epoch();
     room.run_until(DURATION);
     assert_eq!((count(&room.host_heard, &ENDED), count(&room.guest_heard, &ENDED)), (1, 1));
     assert_eq!(Some(room.guest.epoch()), before.next());
     assert_eq!(room.guest.chain_hash(), room.host.chain_hash());
-    assert!(!room.host.can_send() && !room.guest.can_send());
+    assert!(!room.host.can_send(room.now) && !room.guest.can_send(room.now));
     assert_eq!((room.host.poll_timeout(), room.guest.poll_timeout()), (None, None));
 }
 
 #[test]
 fn a_member_that_hears_nothing_of_its_leader_takes_the_meeting_as_ended_by_its_own_clock() {
     let mut room = Room::with_both(|wall| wall);
+    // Later it would leave a meeting without a leader.
+    room.run_until(DURATION - Duration::from_secs(20));
     room.is_cut = true;
     room.run_until(DURATION - MILLISECOND);
     assert_eq!(count(&room.guest_heard, &ENDED), 0);
     let before = room.guest.epoch();
     room.run_until(DURATION);
     assert_eq!((count(&room.guest_heard, &ENDED), room.guest.epoch()), (1, before));
-    assert!(!room.guest.can_send());
+    assert!(!room.guest.can_send(room.now));
+    assert_eq!(room.guest.poll_timeout(), None);
+}
+
+#[test]
+fn a_member_that_hears_nothing_of_its_leader_stops_sending_and_then_leaves() {
+    let mut room = Room::with_both(|wall| wall);
+    let beat = Duration::from_secs(2);
+    let cut = Duration::from_secs(60);
+    room.run_until(cut);
+    room.is_cut = true;
+    room.run_until(cut + Duration::from_secs(10) - beat - MILLISECOND);
+    assert!(room.guest.can_send(room.now));
+    room.run_until(cut + Duration::from_secs(10));
+    assert!(!room.guest.can_send(room.now));
+    assert!(room.guest_heard.iter().any(|event| matches!(event, Event::Stale { .. })));
+    let no_leader = Event::Failed(Failure::NoLeader);
+    room.run_until(cut + Duration::from_secs(30) - beat - MILLISECOND);
+    assert_eq!(count(&room.guest_heard, &no_leader), 0);
+    room.run_until(cut + Duration::from_secs(30));
+    assert_eq!(count(&room.guest_heard, &no_leader), 1);
     assert_eq!(room.guest.poll_timeout(), None);
 }
 

@@ -9,29 +9,37 @@ use std::time::{Duration, Instant};
 use conclave_protocol::capability::{Capability, KnockGate, Revoked, SignedCapability};
 use conclave_protocol::conference::{Conference, HostConfig, JoinConfig, Start, WaitingRoom};
 use conclave_protocol::descriptor::{Descriptor, Region};
+use conclave_protocol::epoch::broadcast::{Broadcast, Channel, Confirm, Heartbeat, Passed, Said};
 use conclave_protocol::epoch::roster::Member;
-use conclave_protocol::epoch::statement::{Op, Statement};
+use conclave_protocol::epoch::statement::{Act, Op, Settings, Statement};
+use conclave_protocol::epoch::witness::{WitnessKey, Witnessed};
 use conclave_protocol::id::{Epoch, MeetingId, MemberIndex, Term};
 use conclave_protocol::identity::{DisplayName, IdCert, Identity, IdentityKind, JoinKeys, Role};
-use conclave_protocol::link::{Link, RelayAddress};
+use conclave_protocol::link::{Link, LinkSecret, RelayAddress};
 use conclave_protocol::noise::handshake::Passcode;
+use conclave_protocol::noise::mesh::{MESSAGE_LEN, Pair};
+use conclave_protocol::secret::Secret;
 use conclave_protocol::sframe::frame::PLAINTEXT_LEN;
 use conclave_protocol::sframe::receiver::Ciphertext;
 use conclave_protocol::sign::{PublicKey, Signature};
+use conclave_protocol::succession::{Delegate, Line};
 use conclave_protocol::time::UnixMillis;
 use conclave_protocol::wire::codec::Wire;
-use conclave_protocol::wire::control::{Denial, EpochKey, Message, RemovalNotice};
+use conclave_protocol::wire::control::{
+    Denial, EpochKey, KnockShown, LedgerEntry, Message, Missed, RemovalNotice, Request,
+};
 use conclave_protocol::wire::datagram::{self, Datagram};
 use conclave_protocol::wire::relay::{FromRelay, MailboxId, Refusal, ToRelay};
 use data_encoding::HEXLOWER;
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
-use rand_chacha::rand_core::SeedableRng;
+use rand_chacha::rand_core::{SeedableRng, TryCryptoRng, TryRng};
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 // ---- samples ----
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
     include_str!("../../tests/vectors/link.json"),
     include_str!("../../tests/vectors/handshake.json"),
     include_str!("../../tests/vectors/capability.json"),
@@ -39,6 +47,8 @@ const FILES: [&str; 7] = [
     include_str!("../../tests/vectors/statement.json"),
     include_str!("../../tests/vectors/key-schedule.json"),
     include_str!("../../tests/vectors/frame.json"),
+    include_str!("../../tests/vectors/mesh.json"),
+    include_str!("../../tests/vectors/broadcast.json"),
 ];
 
 /// Every byte string of the vectors, whatever it means there.
@@ -49,7 +59,7 @@ fn samples() -> Vec<Vec<u8>> {
     }
     all.sort();
     all.dedup();
-    assert!(all.len() > 200);
+    assert!(all.len() > 400);
     all
 }
 
@@ -79,6 +89,25 @@ fn a_link() -> String {
     let file: Value = serde_json::from_str(FILES[0]).expect("the vectors are JSON");
     at(&file, &["links", "1", "link"]).to_owned()
 }
+
+/// Gives some bytes, once.
+struct Fixed(Vec<u8>);
+
+impl TryRng for Fixed {
+    type Error = std::convert::Infallible;
+    fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+        unreachable!("only bytes are drawn")
+    }
+    fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+        unreachable!("only bytes are drawn")
+    }
+    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Self::Error> {
+        out.copy_from_slice(&self.0);
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Fixed {}
 
 fn flipped(bytes: &[u8], bit: usize) -> Vec<u8> {
     let mut flipped = bytes.to_vec();
@@ -128,8 +157,22 @@ fn check_as_everything(bytes: &[u8]) -> usize {
         check::<IdCert>(bytes),
         check::<DisplayName>(bytes),
         check::<Member>(bytes),
+        check::<Act>(bytes),
         check::<Op>(bytes),
+        check::<Settings>(bytes),
         check::<Statement>(bytes),
+        check::<Delegate>(bytes),
+        check::<Line>(bytes),
+        check::<Heartbeat>(bytes),
+        check::<Confirm>(bytes),
+        check::<Passed>(bytes),
+        check::<Said>(bytes),
+        check::<Broadcast>(bytes),
+        check::<Witnessed>(bytes),
+        check::<Request>(bytes),
+        check::<LedgerEntry>(bytes),
+        check::<KnockShown>(bytes),
+        check::<Missed>(bytes),
         check::<Denial>(bytes),
         check::<EpochKey>(bytes),
         check::<Message>(bytes),
@@ -156,23 +199,87 @@ fn objects_near_well_formed_ones_are_refused_or_canonical() {
     sweep::<IdCert>(&sample(0, &["people", "0", "cert"]));
     sweep::<JoinKeys>(&sample(0, &["people", "0", "keys"]));
     sweep::<SignedCapability>(&sample(2, &["capabilities", "0", "capability"]));
-    sweep::<Capability>(&sample(2, &["capabilities", "0", "capability"])[..76]);
-    sweep::<Revoked>(&sample(2, &["revoked", "bytes"]));
-    sweep::<KnockGate>(&sample(2, &["knock_gate", "bytes"]));
+    sweep::<Capability>(&sample(2, &["capabilities", "0", "capability"])[..78]);
+    sweep::<Revoked>(&sample(2, &["revoked", "2", "bytes"]));
+    sweep::<KnockGate>(&sample(2, &["knock_gates", "1", "bytes"]));
+    for line in ["0", "1", "2"] {
+        sweep::<Line>(&sample(2, &["lines", line, "line"]));
+    }
+    sweep::<Delegate>(&sample(2, &["lines", "0", "line"])[26..92]);
     sweep::<Member>(&sample(4, &["epochs", "1", "roster", "2", "entry"]));
     sweep::<Statement>(&sample(4, &["epochs", "1", "statement"]));
-    sweep::<RemovalNotice>(&sample(4, &["removal_notice", "bytes"]));
-    sweep::<EpochKey>(&sample(4, &["epochs", "1", "epoch_keys", "1"])[1..]);
+    sweep::<RemovalNotice>(&sample(4, &["removal_notices", "1", "bytes"]));
+    for epoch in ["1", "2"] {
+        sweep::<EpochKey>(&sample(4, &["epochs", epoch, "epoch_keys", "1"])[1..]);
+    }
+    sweep::<Witnessed>(&sample(8, &["witness", "shown", "0", "message"]));
     sweep::<DisplayName>(&[&[3][..], "é!".as_bytes(), &[0; 61]].concat());
     sweep::<Region>(b"\x02eu");
-    sweep::<Op>(&[1, 0, 7]);
+    for tag in 1..=20 {
+        let of_member = matches!(tag, 1..=4 | 14..=18);
+        sweep::<Act>(&[tag, 0, if of_member { 7 } else { 0 }]);
+        sweep::<Op>(&[tag, 0, if of_member { 7 } else { 0 }, 0xFF, 0xFF]);
+        assert_eq!(check::<Op>(&[tag, 0, 7, 0, 0]), of_member, "an op of nobody has no index");
+    }
+    assert!(!check::<Op>(&[0, 0, 0, 0, 0]) && !check::<Op>(&[21, 0, 0, 0, 0]));
+    (0..8).for_each(|bits| sweep::<Settings>(&[bits]));
+    assert!((8..=u8::MAX).all(|bits| !check::<Settings>(&[bits])));
     sweep::<Epoch>(&[0, 0xFF, 0xFF, 0xFF]);
     for byte in [0, 1] {
         sweep::<Role>(&[byte]);
         sweep::<IdentityKind>(&[byte]);
     }
-    (1..=4).for_each(|byte| sweep::<Denial>(&[byte]));
+    (1..=5).for_each(|byte| sweep::<Denial>(&[byte]));
     (1..=9).for_each(|byte| sweep::<Refusal>(&[byte]));
+}
+
+#[test]
+fn messages_to_all_near_well_formed_ones_are_refused_or_canonical() {
+    let file: Value = serde_json::from_str(FILES[8]).expect("the vectors are JSON");
+    for case in file["messages"].as_array().expect("a list") {
+        let message = HEXLOWER.decode(at(case, &["message"]).as_bytes()).expect("hexadecimal digits");
+        sweep::<Broadcast>(&message);
+        match at(case, &["what"]) {
+            "heartbeat" => sweep::<Heartbeat>(&message[1..]),
+            "confirm" => sweep::<Confirm>(&message[1..]),
+            "passed" => sweep::<Passed>(&message[3..114]),
+            _ => sweep::<Said>(&message[1..]),
+        }
+    }
+    // A value that is not shown is zeros.
+    let mut hidden = sample(8, &["messages", "10", "message"])[1..].to_vec();
+    assert_eq!(hidden[12..45], [0; 33]);
+    hidden[44] = 1;
+    assert!(!check::<Confirm>(&hidden));
+    let said = |text: &[u8]| {
+        let len = u16::try_from(text.len()).expect("short");
+        check::<Said>(&[&[1][..], &len.to_be_bytes(), text, &[0; 64]].concat())
+    };
+    assert!(said(b"x") && said(&[b'x'; 2_000]) && said("é".as_bytes()));
+    assert!(!said(b"") && !said(&[b'x'; 2_001]) && !said(&[0xFF]));
+}
+
+#[test]
+fn whom_a_request_may_concern_is_bounded() {
+    let request = |kind: u8, whom: u32| check::<Request>(&[&[0, 0, 0, 1, 1, kind][..], &whom.to_be_bytes()].concat());
+    assert!(request(0, 0) && !request(0, 1));
+    assert!(request(1, 0) && request(1, u32::MAX));
+    assert!(request(2, 0) && request(2, 0xFFFF) && !request(2, 0x1_0000));
+    assert!((3..=u8::MAX).all(|kind| !request(kind, 0)));
+    let verb = |verb: u8| check::<Request>(&[0, 0, 0, 1, verb, 0, 0, 0, 0, 0]);
+    assert!((1..=12).all(verb) && !verb(0) && !(13..=u8::MAX).any(verb));
+}
+
+#[test]
+fn a_line_names_every_cohost_once_and_never_the_host() {
+    let delegate = |slot: u16| [&slot.to_be_bytes()[..], &[7; 64]].concat();
+    let line = |slots: &[u16]| {
+        let count = u16::try_from(slots.len()).expect("few");
+        let delegates: Vec<u8> = slots.iter().flat_map(|slot| delegate(*slot)).collect();
+        check::<Line>(&[&[1; 24][..], &count.to_be_bytes(), &delegates, &[0; 64]].concat())
+    };
+    assert!(line(&[]) && line(&[1]) && line(&[0xFFFE, 1]) && line(&[8, 7, 6, 5, 4, 3, 2, 1]));
+    assert!(!line(&[0]) && !line(&[0xFFFF]) && !line(&[1, 2, 1]) && !line(&[9, 8, 7, 6, 5, 4, 3, 2, 1]));
 }
 
 #[test]
@@ -195,10 +302,103 @@ fn lengths_beyond_the_bounds_are_refused_before_anything_is_reserved() {
         let bytes = [head, len.to_be_bytes().to_vec(), vec![0; usize::from(len)]].concat();
         assert!(ToRelay::decode(&bytes).is_err());
     }
-    let revoked = sample(2, &["revoked", "bytes"]);
-    let many = [&revoked[..24], &1_025u16.to_be_bytes(), &[0; 2_050], &[0; 64]].concat();
+    let revoked = sample(2, &["revoked", "0", "bytes"]);
+    let many = [&revoked[..26], &1_025u16.to_be_bytes(), &[0; 2_050], &[0; 64]].concat();
     assert!(Revoked::decode(&many).is_err());
-    assert!(Message::decode(&[&[4u8][..], &u16::MAX.to_be_bytes()].concat()).is_err());
+    // Roster, ledger, missed.
+    for kind in [4u8, 12, 17] {
+        assert!(Message::decode(&[&[kind][..], &u16::MAX.to_be_bytes()].concat()).is_err());
+    }
+    let ledger = |n: u16| [&[12][..], &n.to_be_bytes(), &[2; 33].repeat(n.into())].concat();
+    assert!(Message::decode(&ledger(256)).is_ok() && Message::decode(&ledger(257)).is_err());
+    let missed = |n: u16| {
+        let one = [&[0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 2, 1][..], &[0; 64]].concat();
+        [&[17][..], &n.to_be_bytes(), &one.repeat(n.into())].concat()
+    };
+    assert!(Message::decode(&missed(7)).is_ok() && Message::decode(&missed(8)).is_err());
+    let confirm = sample(8, &["messages", "0", "message"])[1..].to_vec();
+    let passed = |n: u16| [&[3][..], &n.to_be_bytes(), &[&[0, 1][..], &confirm].concat().repeat(n.into())].concat();
+    assert!(Broadcast::decode(&passed(128)).is_ok() && Broadcast::decode(&passed(129)).is_err());
+    let beat = |n: u16| [&[1][..], &[0; 84], &n.to_be_bytes(), &[0; 2].repeat(n.into()), &[0; 64]].concat();
+    assert!(Broadcast::decode(&beat(256)).is_ok() && Broadcast::decode(&beat(257)).is_err());
+}
+
+/// The longest of everything that goes by the relay fits its longest message, with all that is put around it.
+#[test]
+fn the_longest_messages_fit_the_relays() {
+    const PAYLOAD: usize = 16_368;
+    // Kind, epoch, counter, tag. Behind it 128 confirmations, or the longest heartbeat.
+    let broadcast = 1 + 4 + 4 + 16;
+    assert!(broadcast + 1 + 2 + 128 * 111 <= PAYLOAD);
+    assert!(broadcast + 1 + 84 + 2 + 256 * 2 + 64 <= PAYLOAD);
+    // Kind, session, sequence, acknowledged, tag. Behind it seven of the longest texts, or the ledger.
+    let record = 1 + 8 + 4 + 4 + 16;
+    assert!(record + 1 + 2 + 7 * (2 + 4 + 4 + 1 + 2 + 2_000 + 64) <= PAYLOAD);
+    assert!(record + 1 + 2 + 256 * 33 <= PAYLOAD);
+}
+
+// ---- packets between members ----
+
+#[test]
+fn broadcasts_near_a_good_one_do_not_open_and_change_nothing() {
+    let good = sample(8, &["messages", "0", "packet"]);
+    let channel = || {
+        let ctl: [u8; 32] = sample(8, &["ctl", "2"]).try_into().expect("32 bytes");
+        Channel::new(Epoch::new(2).expect("small"), MemberIndex(0), Secret::new(ctl))
+    };
+    let mut receiver = channel();
+    for len in 0..good.len() {
+        assert!(receiver.open(MemberIndex(1), &good[..len]).is_none(), "{len} of {} bytes", good.len());
+    }
+    assert!(receiver.open(MemberIndex(1), &[&good[..], &[0]].concat()).is_none());
+    for bit in 0..good.len() * 8 {
+        assert!(receiver.open(MemberIndex(1), &flipped(&good, bit)).is_none(), "bit {bit}");
+    }
+    assert!((0..10).filter(|i| *i != 1).all(|i| receiver.open(MemberIndex(i), &good).is_none()));
+    assert!(receiver.open(MemberIndex(1), &good).is_some());
+}
+
+#[test]
+fn witnesses_near_a_good_one_do_not_open() {
+    let good = sample(8, &["witness", "shown", "0", "packet"]);
+    let meeting = MeetingId(sample(8, &["meeting_id"]).try_into().expect("20 bytes"));
+    let secret = LinkSecret::generate(&mut Fixed(sample(8, &["witness", "secret"])));
+    let chain: [u8; 16] = sample(8, &["witness", "chain"]).try_into().expect("16 bytes");
+    let key = WitnessKey::new(&secret.psk0(meeting), &chain);
+    assert!(key.open(&good).is_some());
+    for len in 0..good.len() {
+        assert!(key.open(&good[..len]).is_none(), "{len} of {} bytes", good.len());
+    }
+    assert!(key.open(&[&good[..], &[0]].concat()).is_none());
+    for bit in 0..good.len() * 8 {
+        assert!(key.open(&flipped(&good, bit)).is_none(), "bit {bit}");
+    }
+    assert!(WitnessKey::new(&secret.psk0(meeting), &[0; 16]).open(&good).is_none(), "another chain");
+}
+
+#[test]
+fn handshakes_between_members_near_a_good_one_are_refused() {
+    let array = |path: &[&str]| <[u8; 32]>::try_from(sample(7, path)).expect("32 bytes");
+    let (own, other) =
+        (Zeroizing::new(array(&["cases", "1", "responder", "ms_secret"])), array(&["cases", "1", "initiator", "ms"]));
+    let mesh = Secret::new(array(&["cases", "1", "mesh"]));
+    let meeting = MeetingId(sample(7, &["meeting_id"]).try_into().expect("20 bytes"));
+    let pair =
+        Pair { meeting, initiator: MemberIndex(1), responder: MemberIndex(3), mesh: &mesh, own: &own, other: &other };
+    let good = sample(7, &["cases", "1", "message1"]);
+    assert_eq!(good.len(), MESSAGE_LEN);
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    assert!(pair.answer(&good, &mut rng).is_ok());
+    for len in 0..good.len() {
+        assert!(pair.answer(&good[..len], &mut rng).is_err());
+    }
+    assert!(pair.answer(&[&good[..], &[0]].concat(), &mut rng).is_err());
+    for bit in 0..good.len() * 8 {
+        // X25519 does not look at the highest bit of a key, Noise's hash does.
+        assert!(pair.answer(&flipped(&good, bit), &mut rng).is_err(), "bit {bit}");
+    }
+    let swapped = Pair { initiator: MemberIndex(3), responder: MemberIndex(1), ..pair };
+    assert!(swapped.answer(&good, &mut rng).is_err());
 }
 
 // ---- texts ----
@@ -354,7 +554,7 @@ fn relay_message() -> impl Strategy<Value = Vec<u8>> {
             bytes
         });
     let body = proptest::collection::vec(any::<u8>(), 0..40);
-    let mail = (0u8..7, body.clone()).prop_map(|(kind, body)| [&[kind], &body[..]].concat());
+    let mail = (0u8..12, body.clone()).prop_map(|(kind, body)| [&[kind], &body[..]].concat());
     prop_oneof![
         changed,
         body,

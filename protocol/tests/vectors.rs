@@ -11,30 +11,34 @@ use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use conclave_protocol::capability::{Capability, KnockGate, KnockToken, Revoked, Rights, SignedCapability};
-use conclave_protocol::conference::{Conference, Event, JoinConfig, Start, Transmit};
+use conclave_protocol::conference::{ActError, Conference, Event, JoinConfig, Start, Transmit};
 use conclave_protocol::descriptor::{Descriptor, Policy};
+use conclave_protocol::epoch::broadcast::{Beat, Broadcast, Channel, Confirm, Heartbeat, Place, Said};
 use conclave_protocol::epoch::merkle;
 use conclave_protocol::epoch::roster::{Member, Roster, commitment_leaf};
 use conclave_protocol::epoch::schedule::{self, EpochSecret, FreshSecret};
-use conclave_protocol::epoch::statement::{ChainHash, Op, Statement, ops_hash};
-use conclave_protocol::id::{Epoch, MeetingId, MemberIndex};
+use conclave_protocol::epoch::statement::{Act, ChainHash, Op, Rate, Settings, Statement, ops_hash};
+use conclave_protocol::epoch::witness::{WitnessKey, Witnessed};
+use conclave_protocol::id::{Epoch, MeetingId, MemberIndex, Term};
 use conclave_protocol::identity::{DisplayName, IdCert, Identity, JoinKeys, Role, SafetyNumber};
 use conclave_protocol::label;
 use conclave_protocol::link::Link;
 use conclave_protocol::noise::handshake::{
-    Answering, Context, HandshakeError, HostKeys, Introducing, Introduction, Knocking, Passcode,
+    Answering, Context, HandshakeError, HostKeys, Introducing, Introduction, Knocking, Passcode, Responder,
 };
+use conclave_protocol::noise::mesh::Pair;
 use conclave_protocol::noise::session::Session;
 use conclave_protocol::secret::{self, Secret};
 use conclave_protocol::sframe::frame::{DATAGRAM_LEN, Frame, Microphone, PLAINTEXT_LEN};
 use conclave_protocol::sframe::receiver::{Ciphertext, Opener};
 use conclave_protocol::sframe::sender::Sealer;
 use conclave_protocol::sign::{KeyPair, PublicKey, Signature};
+use conclave_protocol::succession::{Delegate, Line, Rank, authority_of, rank};
 use conclave_protocol::time::UnixMillis;
-use conclave_protocol::wire::codec::Wire;
-use conclave_protocol::wire::control::{Message, RemovalNotice};
+use conclave_protocol::wire::codec::{Reader, Wire};
+use conclave_protocol::wire::control::{Denial, Message, Past, RemovalNotice, Verb, Whom};
 use conclave_protocol::wire::datagram;
-use conclave_protocol::wire::relay::{FromRelay, MailboxId, Refusal, ToRelay};
+use conclave_protocol::wire::relay::{EVERYBODY, FromRelay, MailboxId, Refusal, ToRelay};
 use data_encoding::HEXLOWER;
 use rand_core::{TryCryptoRng, TryRng};
 use serde_json::Value;
@@ -50,6 +54,9 @@ struct Vectors {
     statement: Value,
     schedule: Value,
     frame: Value,
+    mesh: Value,
+    broadcast: Value,
+    code: Value,
 }
 
 fn vectors() -> Vectors {
@@ -62,6 +69,9 @@ fn vectors() -> Vectors {
         statement: parse(include_str!("../../tests/vectors/statement.json")),
         schedule: parse(include_str!("../../tests/vectors/key-schedule.json")),
         frame: parse(include_str!("../../tests/vectors/frame.json")),
+        mesh: parse(include_str!("../../tests/vectors/mesh.json")),
+        broadcast: parse(include_str!("../../tests/vectors/broadcast.json")),
+        code: parse(include_str!("../../tests/vectors/security-code.json")),
     }
 }
 
@@ -103,6 +113,16 @@ fn index(v: &Value) -> MemberIndex {
 
 fn key(seed: &Value) -> KeyPair {
     KeyPair::from_seed(&array(seed))
+}
+
+/// With which a leader of the vectors signs.
+fn authority(v: &Value, leader: &Value) -> KeyPair {
+    key(&v["authority_seeds"][number(leader).to_string()])
+}
+
+/// A line of succession, or none for no bytes.
+fn line(v: &Value) -> Option<Line> {
+    (!text(v).is_empty()).then(|| round_trip(v))
 }
 
 /// What was decoded must encode to the very same bytes.
@@ -244,12 +264,19 @@ struct Parties<'a> {
     descriptor: Descriptor,
     link: Link,
     passcode: Option<Passcode>,
+    responder: Responder,
+    /// Of the responder's certificate.
+    role: Role,
 }
 
 impl<'a> Parties<'a> {
     fn of(case: &'a Value) -> Self {
+        let slot = index(&case["responder"]["slot"]);
+        let line = line(&case["responder"]["line"]);
         Self {
             case,
+            responder: Responder::of(slot, line.as_ref()).expect("the host or a co-host of the line"),
+            role: if slot == MemberIndex::HOST { Role::Host } else { Role::Member },
             meeting: meeting(case),
             now: UnixMillis(number(&case["now"])),
             descriptor: round_trip(&case["descriptor"]),
@@ -260,7 +287,7 @@ impl<'a> Parties<'a> {
 
     fn context(&self) -> Context {
         let (meeting, descriptor) = (self.meeting, self.descriptor.clone());
-        Context { meeting, descriptor, psk0: self.link.secret.psk0(meeting) }
+        Context { meeting, descriptor, psk0: self.link.secret.psk0(meeting), responder: self.responder }
     }
 
     fn start(&self) -> (Knocking, Vec<u8>) {
@@ -274,7 +301,7 @@ impl<'a> Parties<'a> {
     fn answer(&self, message1: &[u8]) -> Result<(Answering, Vec<u8>), HandshakeError> {
         let host = &self.case["host"];
         let session_secret = Zeroizing::new(array(&host["ms_secret"]));
-        let (cert, name) = (cert(host, self.meeting, Role::Host), name(host));
+        let (cert, name) = (cert(host, self.meeting, self.role), name(host));
         let passcode = self.passcode.as_ref();
         let keys = HostKeys { session_secret: &session_secret, cert: &cert, name: &name, passcode };
         let mut draws = draws(self.case, "host");
@@ -363,10 +390,11 @@ fn handshake_messages_near_those_of_the_vectors_are_refused() {
 }
 
 #[test]
-fn handshakes_with_and_without_passcode_are_those_of_the_vectors() {
+fn handshakes_with_and_without_passcode_and_with_a_cohost_are_those_of_the_vectors() {
     let v = vectors().handshake;
     let cases = list(&v["cases"]);
-    assert_eq!(cases.iter().map(|c| c["passcode"].is_string()).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(cases.iter().map(|c| c["passcode"].is_string()).collect::<Vec<_>>(), [false, true, false]);
+    assert_eq!(cases.iter().map(|c| number(&c["responder"]["slot"])).collect::<Vec<_>>(), [0, 0, 1]);
     for case in cases {
         let (guest, host) = shake_hands(case);
         for session in [&guest, &host] {
@@ -399,22 +427,27 @@ fn session_records_are_those_of_the_vectors_and_what_is_near_them_changes_nothin
                 "guest" => (&mut host, &mut guest),
                 _ => (&mut guest, &mut host),
             };
-            let packet = if text(&record["message"]).is_empty() {
-                let mut packets = Vec::new();
-                from.handle_timeout(now + Duration::from_millis(200), &mut packets).expect("an acknowledgement");
-                assert_eq!(packets.len(), 1);
-                packets.remove(0)
-            } else {
-                from.send(now, &round_trip(&record["message"])).expect("a record")
-            };
-            same(&packet, &record["packet"]);
-            for other in near(&packet) {
-                assert!(to.receive(now, &other).is_err());
-            }
-            let received = to.receive(now, &packet).expect("the record opens");
-            same(received.map(|m| m.encode()).unwrap_or_default(), &record["message"]);
+            check_record(now, from, to, record);
         }
     }
+}
+
+/// One end makes a record of the vectors, the other refuses all that is near it and takes it.
+fn check_record(now: Instant, from: &mut Session, to: &mut Session, record: &Value) {
+    let packet = if text(&record["message"]).is_empty() {
+        let mut packets = Vec::new();
+        from.handle_timeout(now + Duration::from_millis(200), &mut packets).expect("an acknowledgement");
+        assert_eq!(packets.len(), 1);
+        packets.remove(0)
+    } else {
+        from.send(now, &round_trip(&record["message"])).expect("a record")
+    };
+    same(&packet, &record["packet"]);
+    for other in near(&packet) {
+        assert!(to.receive(now, &other).is_err());
+    }
+    let received = to.receive(now, &packet).expect("the record opens");
+    same(received.map(|m| m.encode()).unwrap_or_default(), &record["message"]);
 }
 
 /// Carries what is due from one end to the other, or loses it. Whether anything was.
@@ -448,12 +481,110 @@ fn a_session_recovers_from_a_lost_acknowledgement_and_falls_silent() {
     assert!(matches!(host.receive(now, &packet), Ok(Some(Message::Leave))));
 }
 
+#[test]
+fn a_handshake_with_a_cohost_is_bound_to_its_slot_and_line() {
+    let v = vectors().handshake;
+    let parties = Parties::of(&v["cases"][2]);
+    let Responder::Delegate { slot, hs, line } = parties.responder else { panic!("a co-host answers") };
+    let message1 = bytes(&v["cases"][2]["message1"]);
+    let responders = [
+        Responder::Host,
+        Responder::Delegate { slot: MemberIndex(2), hs, line },
+        Responder::Delegate { slot, hs, line: [0; 32] },
+    ];
+    for responder in responders {
+        assert!(Parties { responder, ..Parties::of(&v["cases"][2]) }.answer(&message1).is_err());
+    }
+    assert!(parties.answer(&message1).is_ok());
+    // Who answers for a co-host must not call itself the host.
+    let (_, message2) = Parties { role: Role::Host, ..Parties::of(&v["cases"][2]) }.answer(&message1).expect("a reply");
+    assert!(parties.start().0.read_reply(&message2, parties.now).is_err());
+}
+
+// ---- §4.7 ----
+
+#[test]
+fn handshakes_and_sessions_between_members_are_those_of_the_vectors() {
+    let now = Instant::now();
+    let v = vectors().mesh;
+    for case in list(&v["cases"]) {
+        let mesh = Secret::new(array(&case["mesh"]));
+        let secret = |side: &str| Zeroizing::new(array::<32>(&case[side]["ms_secret"]));
+        let secrets = [secret("initiator"), secret("responder")];
+        let [one, other] = ["initiator", "responder"].map(|side| array::<32>(&case[side]["ms"]));
+        let pair = |own, other| Pair {
+            meeting: meeting(&v),
+            initiator: index(&case["initiator"]["index"]),
+            responder: index(&case["responder"]["index"]),
+            mesh: &mesh,
+            own,
+            other,
+        };
+        let drawn = |side: &str| Draws::of([&case["draws"][side]]);
+        let (reaching, first) = pair(&secrets[0], &other).reach(&mut drawn("initiator")).expect("good keys");
+        same(&first, &case["message1"]);
+        same([&[8], &epoch(&case["epoch"]).encode()[..], &first].concat(), &case["packet1"]);
+        let answerer = pair(&secrets[1], &one);
+        for changed in near(&first) {
+            assert!(answerer.answer(&changed, &mut drawn("responder")).is_err());
+        }
+        let (responder, second) = answerer.answer(&first, &mut drawn("responder")).expect("of the same epoch");
+        same(&second, &case["message2"]);
+        same([&[9][..], &second].concat(), &case["packet2"]);
+        for changed in near(&second) {
+            let (reaching, _) = pair(&secrets[0], &other).reach(&mut drawn("initiator")).expect("good keys");
+            assert!(reaching.finish(&changed).is_err());
+        }
+        let initiator = reaching.finish(&second).expect("of the same epoch");
+        for session in [&initiator, &responder] {
+            same(session.handshake_hash(), &case["h"]);
+            same(session.id().0, &case["session"]);
+        }
+        let mut ends = (initiator, responder);
+        for record in list(&case["records"]) {
+            let (from, to) = match text(&record["to"]) {
+                "initiator" => (&mut ends.1, &mut ends.0),
+                _ => (&mut ends.0, &mut ends.1),
+            };
+            check_record(now, from, to, record);
+        }
+    }
+}
+
 // ---- §5 ----
+
+#[test]
+fn lines_of_succession_are_those_of_the_vectors() {
+    let v = vectors().capability;
+    let (meeting, host) = (meeting(&v), authority(&v, &Value::from(0)));
+    for case in list(&v["lines"]) {
+        let delegate = |d: &Value| Delegate {
+            slot: index(&d["slot"]),
+            hs: array(&d["hs"]),
+            authority: PublicKey(array(&d["ak"])),
+        };
+        let delegates: Vec<Delegate> = list(&case["delegates"]).iter().map(delegate).collect();
+        let made = Line::sign(meeting, small(&case["seq"]), delegates.clone(), &host);
+        same(made.encode(), &case["line"]);
+        same(made.digest(), &case["hash"]);
+        assert_eq!(made.encode().len(), 90 + 66 * delegates.len());
+        let read: Line = round_trip(&case["line"]);
+        assert_eq!(read.verify(&host.public(), meeting), Ok(()));
+        assert!(read.verify(&host.public(), MeetingId([0; 20])).is_err());
+        for (place, delegate) in (1..).zip(&delegates) {
+            assert_eq!(rank(Some(&read), delegate.slot), Rank::Delegate(place));
+            assert_eq!(authority_of(Some(&read), &host.public(), delegate.slot), Some(delegate.authority));
+        }
+        assert_eq!(rank(Some(&read), MemberIndex(9)), Rank::Member);
+    }
+}
 
 #[test]
 fn capabilities_revocations_and_gates_are_those_of_the_vectors() {
     let v = vectors().capability;
-    let (meeting, authority) = (meeting(&v), key(&v["authority_seed"]));
+    let (meeting, host) = (meeting(&v), authority(&v, &Value::from(0)).public());
+    let line = line(&v["lines"][0]["line"]);
+    let line = line.as_ref();
     let exporter = array(&v["exporter"]);
     for case in list(&v["capabilities"]) {
         let rk = key(&case["rk_seed"]);
@@ -461,25 +592,41 @@ fn capabilities_revocations_and_gates_are_those_of_the_vectors() {
         let not_before = UnixMillis(number(&case["not_before"]));
         let not_after = UnixMillis(number(&case["not_after"]));
         let (slot, serial) = (index(&case["slot"]), small(&case["serial"]));
-        let capability = Capability { meeting, slot, rk: rk.public(), rights, not_before, not_after, serial };
-        let signed = capability.sign(&authority);
+        let (rk_public, signer) = (rk.public(), index(&case["signer"]));
+        let capability = Capability { meeting, slot, rk: rk_public, rights, not_before, not_after, serial, signer };
+        let signed = capability.sign(&authority(&v, &case["signer"]));
         same(signed.encode(), &case["capability"]);
-        assert_eq!(signed.encode().len(), 140);
+        assert_eq!(signed.encode().len(), 142);
         same(signed.prove(&rk, &exporter).0, &case["possession"]);
         same(label::hash(label::CAPABILITY_DIGEST, &[&signed.encode()]), &case["digest"]);
         let read: SignedCapability = round_trip(&case["capability"]);
-        assert_eq!(read.verify(&authority.public(), meeting, not_before), Ok(capability));
+        assert_eq!(read.verify(&host, line, meeting, not_before), Ok(capability));
+        assert_eq!(read.verify(&host, None, meeting, not_before).is_ok(), signer == MemberIndex::HOST);
     }
-    let case = &v["revoked"];
-    let slots = list(&case["slots"]).iter().map(index).collect();
-    same(Revoked::sign(meeting, small(&case["seq"]), slots, &authority).encode(), &case["bytes"]);
-    assert_eq!(round_trip::<Revoked>(&case["bytes"]).verify(&authority.public(), meeting), Ok(()));
-    let case = &v["knock_gate"];
-    let token = KnockToken(array(&case["token"]));
-    same(label::hash(label::KNOCK_HASH, &[&token.0]), &case["token_hash"]);
-    let gate = KnockGate::sign(meeting, small(&case["seq"]), &token, &authority);
-    same(gate.encode(), &case["bytes"]);
-    assert!(gate.opens_for(&token) && round_trip::<KnockGate>(&case["bytes"]) == gate);
+    let revocations: Vec<Revoked> = list(&v["revoked"])
+        .iter()
+        .map(|case| {
+            let (seq, signer) = (small(&case["seq"]), index(&case["signer"]));
+            let slots = list(&case["slots"]).iter().map(index).collect();
+            let made = Revoked::sign(meeting, seq, signer, slots, &authority(&v, &case["signer"]));
+            same(made.encode(), &case["bytes"]);
+            assert_eq!(made.verify(&host, line, meeting), Ok(()));
+            assert_eq!(made.verify(&host, None, meeting).is_ok(), signer == MemberIndex::HOST);
+            round_trip(&case["bytes"])
+        })
+        .collect();
+    let [second, third, cohosts] = &revocations[..] else { panic!("three revocations") };
+    assert!(third.replaces(second, line) && cohosts.replaces(second, line) && third.replaces(cohosts, line));
+    assert!(!cohosts.replaces(third, line) && !third.replaces(third, line));
+    for case in list(&v["knock_gates"]) {
+        let token = KnockToken(array(&case["token"]));
+        same(label::hash(label::KNOCK_HASH, &[&token.0]), &case["token_hash"]);
+        let signer = index(&case["signer"]);
+        let gate = KnockGate::sign(meeting, small(&case["seq"]), signer, &token, &authority(&v, &case["signer"]));
+        same(gate.encode(), &case["bytes"]);
+        assert!(gate.opens_for(&token) && round_trip::<KnockGate>(&case["bytes"]) == gate);
+        assert_eq!(gate.verify(&host, line, meeting), Ok(()));
+    }
 }
 
 // ---- §6 ----
@@ -489,10 +636,18 @@ fn messages_to_the_relay_are_those_of_the_vectors() {
     let v = vectors();
     let (meeting, to) = (meeting(&v.control), &v.control["to_relay"]);
     let all = to.as_object().expect("messages");
-    assert_eq!(all.len(), 10);
+    assert_eq!(all.len(), 11);
     all.values().for_each(|message| drop(round_trip::<ToRelay>(message)));
-    let guest = ToRelay::Hello { meeting, descriptor: None, revoked: None };
+    let guest = ToRelay::Hello { meeting, descriptor: None, revoked: None, line: None };
     assert_eq!(round_trip::<ToRelay>(&to["hello_of_guest"]), guest);
+    let newest = line(&v.capability["lines"][0]["line"]).expect("a line");
+    let ToRelay::Hello { descriptor: Some(_), revoked: Some(_), line: Some(brought), .. } =
+        round_trip(&to["hello_of_member"])
+    else {
+        panic!("another message")
+    };
+    assert_eq!(brought, newest);
+    assert_eq!(round_trip::<ToRelay>(&to["line"]), ToRelay::Line { line: newest });
     let mailbox = MailboxId(0x0102_0304);
     let mail = ToRelay::MailTo { mailbox, bytes: b"opaque".to_vec() };
     assert_eq!(round_trip::<ToRelay>(&to["mail_to"]), mail);
@@ -500,14 +655,14 @@ fn messages_to_the_relay_are_those_of_the_vectors() {
     let send = ToRelay::Send { to: MemberIndex(0xFFFF), bytes: b"opaque".to_vec() };
     assert_eq!(round_trip::<ToRelay>(&to["send"]), send);
     let ToRelay::OpenMailbox { token } = round_trip(&to["open_mailbox"]) else { panic!("another message") };
-    same(token.token().0, &v.capability["knock_gate"]["token"]);
+    same(token.token().0, &v.capability["knock_gates"][0]["token"]);
 }
 
 #[test]
 fn messages_from_the_relay_are_those_of_the_vectors() {
     let v = vectors().control;
     let from = &v["from_relay"];
-    assert_eq!(from.as_object().expect("messages").len(), 14);
+    assert_eq!(from.as_object().expect("messages").len(), 15);
     for (name, message) in from.as_object().expect("messages") {
         match message {
             Value::Array(each) => {
@@ -531,6 +686,10 @@ fn messages_from_the_relay_are_those_of_the_vectors() {
     for (reason, message) in reasons.into_iter().zip(list(&from["refused"])) {
         assert_eq!(round_trip::<FromRelay>(message), FromRelay::Refused { reason });
     }
+    for (name, slot, has_line) in [("meeting", 0, false), ("meeting_of_cohost", 1, true)] {
+        let FromRelay::Meeting { leader, line, .. } = round_trip(&from[name]) else { panic!("another message") };
+        assert_eq!((leader, line.is_some()), (MemberIndex(slot), has_line));
+    }
     let gone = FromRelay::Presence { slot: MemberIndex(1), here: false };
     assert_eq!(round_trip::<FromRelay>(&from["presence_gone"]), gone);
 }
@@ -539,7 +698,7 @@ fn messages_from_the_relay_are_those_of_the_vectors() {
 fn messages_in_sessions_are_those_of_the_vectors() {
     let v = vectors().control;
     let session = v["session"].as_object().expect("messages");
-    assert_eq!(session.len(), 9);
+    assert_eq!(session.len(), 18);
     for (name, message) in session {
         match message {
             Value::Array(each) => each.iter().for_each(|message| drop(round_trip::<Message>(message))),
@@ -549,24 +708,93 @@ fn messages_in_sessions_are_those_of_the_vectors() {
             }
         }
     }
+    let denials = [Denial::Denied, Denial::Blocked, Denial::Expired, Denial::Full, Denial::Locked];
+    for (denial, message) in denials.into_iter().zip(list(&session["denied"])) {
+        assert!(matches!(round_trip(message), Message::Denied(read) if read == denial));
+    }
+    let Message::Ledger(entries) = round_trip(&session["ledger"]) else { panic!("another message") };
+    assert_eq!(entries.iter().map(|entry| entry.past).collect::<Vec<_>>(), [Past::Left, Past::Lost, Past::Blocked]);
+}
+
+#[test]
+fn requests_and_their_refusals_are_those_of_the_vectors() {
+    let v = vectors().control;
+    let (knock, member, nobody) = (Whom::Knock(0x0102_0304), Whom::Member(MemberIndex(2)), Whom::Nobody);
+    let wanted = [
+        (Verb::Admit, knock),
+        (Verb::Deny, knock),
+        (Verb::Block, knock),
+        (Verb::Block, member),
+        (Verb::Remove, member),
+        (Verb::Lock, nobody),
+        (Verb::Unlock, nobody),
+        (Verb::MuteNewcomers, nobody),
+        (Verb::UnmuteNewcomers, nobody),
+        (Verb::WaitingRoomOn, nobody),
+        (Verb::WaitingRoomOff, nobody),
+        (Verb::AskMute, member),
+        (Verb::End, nobody),
+    ];
+    let requests = list(&v["session"]["request"]);
+    assert_eq!(requests.len(), wanted.len());
+    for (message, (verb, whom)) in requests.iter().zip(wanted) {
+        let Message::Request(request) = round_trip(message) else { panic!("another message") };
+        assert_eq!((request.verb, request.whom), (verb, whom));
+    }
+    let reasons = [
+        ActError::NotHost,
+        ActError::NoSuchKnock,
+        ActError::NoSuchMember,
+        ActError::Yourself,
+        ActError::NotInMeeting,
+        ActError::Full,
+        ActError::Locked,
+        ActError::Rank,
+        ActError::NotLeading,
+        ActError::NotInLine,
+        ActError::LineFull,
+        ActError::LeaderAway,
+        ActError::BadText,
+        ActError::Disconnected,
+    ];
+    let refusals = list(&v["session"]["refused"]);
+    assert_eq!(refusals.len(), reasons.len());
+    for (message, reason) in refusals.iter().zip(reasons) {
+        let Message::Refused { number, why } = round_trip(message) else { panic!("another message") };
+        assert_eq!((number, why, ActError::from_number(why)), (7, reason.number(), reason));
+    }
 }
 
 // ---- §7 ----
 
 fn op(v: &Value) -> Op {
     let index = index(&v["index"]);
-    match text(&v["op"]) {
-        "admit" => Op::Admit(index),
-        "remove" => Op::Remove(index),
-        "leave" => Op::Leave(index),
-        "lost" => Op::Lost(index),
-        "rekey" => Op::Rekey,
-        "open_rate" => Op::OpenRate,
+    let act = match text(&v["op"]) {
+        "admit" => Act::Admit(index),
+        "remove" => Act::Remove(index),
+        "leave" => Act::Leave(index),
+        "lost" => Act::Lost(index),
+        "rekey" => Act::Rekey,
+        "open_rate" => Act::OpenRate,
+        "end" => Act::End,
+        "lock" => Act::Lock,
+        "unlock" => Act::Unlock,
+        "mute_newcomers" => Act::MuteNewcomers,
+        "unmute_newcomers" => Act::UnmuteNewcomers,
+        "waiting_room_on" => Act::WaitingRoomOn,
+        "waiting_room_off" => Act::WaitingRoomOff,
+        "ask_mute" => Act::AskMute(index),
+        "promote" => Act::Promote(index),
+        "demote" => Act::Demote(index),
+        "hand_over" => Act::HandOver(index),
+        "take_over" => Act::TakeOver(index),
+        "deny" => Act::Deny,
         other => {
-            assert_eq!(other, "end");
-            Op::End
+            assert_eq!(other, "block");
+            Act::Block
         }
-    }
+    };
+    Op { act, by: MemberIndex(small(&v["by"])) }
 }
 
 fn ops(v: &Value) -> Vec<Op> {
@@ -602,6 +830,7 @@ fn rosters_and_commitments_are_those_of_the_vectors() {
             assert!(merkle::verify(&root, &leaves[position], position, roster.len(), &key.opening));
             same(key.fresh.as_bytes(), &case["fresh"]);
             assert_eq!(key.ops, ops(&case["ops"]));
+            assert_eq!(key.line, line(&case["line"]));
         }
     }
 }
@@ -609,14 +838,23 @@ fn rosters_and_commitments_are_those_of_the_vectors() {
 #[test]
 fn statements_and_their_chain_are_those_of_the_vectors() {
     let v = vectors().statement;
-    let (meeting, authority) = (meeting(&v), key(&v["authority_seed"]));
+    let meeting = meeting(&v);
     let mut chain = ChainHash::start(meeting, &array(&v["chain"]));
     same(chain.0, &v["T_0"]);
+    let mut settings = Settings { locked: false, newcomers_muted: false, waiting_room: true };
     for case in list(&v["epochs"]) {
         let statement: Statement = round_trip(&case["statement"]);
+        assert_eq!(bytes(&case["statement"]).len(), Statement::WIRE_LEN);
         assert_eq!(statement.meeting, meeting);
         assert_eq!((statement.epoch, statement.time.0), (epoch(&case["epoch"]), number(&case["time"])));
+        assert_eq!((statement.term, statement.leader), (Term(small(&case["term"])), index(&case["leader"])));
         assert_eq!(u64::from(statement.policy), number(&v["policy"]));
+        assert_eq!(statement.rate == Rate::Open, number(&case["rate"]) == 1);
+        settings = ops(&case["ops"]).iter().fold(settings, |settings, op| op.act.apply(settings));
+        assert_eq!(statement.settings, settings);
+        assert_eq!(settings.encode(), [small::<u8>(&case["settings"])]);
+        same(statement.line, &case["line_hash"]);
+        same(line(&case["line"]).map_or([0; 32], |line| line.digest()), &case["line_hash"]);
         same(ops_hash(&ops(&case["ops"])), &case["ops_hash"]);
         same(statement.ops_hash, &case["ops_hash"]);
         same(statement.roster_root, &case["roster_root"]);
@@ -626,7 +864,7 @@ fn statements_and_their_chain_are_those_of_the_vectors() {
         same(chain.0, &case["previous"]);
         chain = chain.step(&statement);
         same(chain.0, &case["T"]);
-        same(statement.sign(&chain, &authority).0, &case["signature"]);
+        same(statement.sign(&chain, &authority(&v, &case["leader"])).0, &case["signature"]);
         let roster = roster_of(case);
         for member in roster.members() {
             let ack = &case["acks"][member.index.to_string()];
@@ -637,22 +875,63 @@ fn statements_and_their_chain_are_those_of_the_vectors() {
     }
 }
 
+/// Where each field of a statement begins (the table of §7.1).
+#[test]
+fn the_fields_of_a_statement_are_where_the_specification_says() {
+    let v = vectors().statement;
+    for case in list(&v["epochs"]) {
+        let stmt = bytes(&case["statement"]);
+        let be = |value: &Value, len: usize| number(value).to_be_bytes()[8 - len..].to_vec();
+        let fields = [
+            (0, vec![1]),
+            (1, vec![0xF0, 0x01]),
+            (3, bytes(&v["meeting_id"])),
+            (23, bytes(&v["chain"])),
+            (39, be(&case["term"], 4)),
+            (43, be(&case["epoch"], 4)),
+            (47, be(&case["leader"], 2)),
+            (49, bytes(&case["ops_hash"])),
+            (81, bytes(&case["roster_root"])),
+            (113, bytes(&case["kc"])),
+            (145, bytes(&case["commitments_root"])),
+            (177, bytes(&case["line_hash"])),
+            (209, be(&case["time"], 8)),
+            (217, be(&v["policy"], 2)),
+            (219, be(&case["rate"], 1)),
+            (220, be(&v["frame_ms"], 1)),
+            (221, be(&case["settings"], 1)),
+        ];
+        let whole: Vec<u8> = fields.iter().flat_map(|(_, field)| field.clone()).collect();
+        assert_eq!(whole, stmt);
+        let mut at = 0;
+        for (begins, field) in fields {
+            assert_eq!(begins, at);
+            at += field.len();
+        }
+        assert_eq!(at, 222);
+    }
+}
+
 #[test]
 fn ops_merkle_trees_and_removal_notices_are_those_of_the_vectors() {
     let v = vectors().statement;
-    same(ops_hash(&ops(&v["all_ops"]["ops"])), &v["all_ops"]["hash"]);
-    let encoded: Vec<u8> = ops(&v["all_ops"]["ops"]).iter().flat_map(Wire::encode).collect();
-    same([&[0, 7], &encoded[..]].concat(), &v["all_ops"]["bytes"]);
+    let all = ops(&v["all_ops"]["ops"]);
+    assert_eq!(all.len(), 20);
+    same(ops_hash(&all), &v["all_ops"]["hash"]);
+    let encoded: Vec<u8> = all.iter().flat_map(Wire::encode).collect();
+    assert_eq!(encoded.len(), 5 * all.len());
+    same([&[0, 20], &encoded[..]].concat(), &v["all_ops"]["bytes"]);
     for case in list(&v["merkle"]) {
         let leaves: Vec<[u8; 32]> = list(&case["leaves"]).iter().map(array).collect();
         same(merkle::root(&leaves), &case["root"]);
     }
-    let case = &v["removal_notice"];
-    let (meeting, authority) = (meeting(&v), key(&v["authority_seed"]));
-    let removed = list(&case["removed"]).iter().map(index).collect();
-    same(RemovalNotice::sign(meeting, epoch(&case["epoch"]), removed, &authority).encode(), &case["bytes"]);
-    let read: RemovalNotice = round_trip(&case["bytes"]);
-    assert_eq!(read.verify(meeting, &authority.public()), Ok(()));
+    for case in list(&v["removal_notices"]) {
+        let (meeting, authority) = (meeting(&v), authority(&v, &case["leader"]));
+        let removed = list(&case["removed"]).iter().map(index).collect();
+        same(RemovalNotice::sign(meeting, epoch(&case["epoch"]), removed, &authority).encode(), &case["bytes"]);
+        let read: RemovalNotice = round_trip(&case["bytes"]);
+        assert_eq!(read.verify(meeting, &authority.public()), Ok(()));
+    }
 }
 
 #[test]
@@ -668,8 +947,8 @@ fn key_schedules_are_those_of_the_vectors() {
         assert!(schedule::commits_to(&array(&case["kc"]), meeting, epoch, &fresh));
         let extracted: Secret<()> = secret::extract(&chain.0, fresh.as_bytes());
         same(extracted.as_bytes(), &case["ES"]);
-        same(extracted.expand::<()>(label::MESH, &[]).as_bytes(), &case["mesh"]);
         let secret = EpochSecret::new(meeting, epoch, &chain, &fresh);
+        same(secret.mesh().as_bytes(), &case["mesh"]);
         same(secret.control().as_bytes(), &case["ctl"]);
         for (i, sender) in case["senders"].as_object().expect("senders") {
             let index = MemberIndex(i.parse().unwrap());
@@ -681,6 +960,158 @@ fn key_schedules_are_those_of_the_vectors() {
             same(schedule::segment_key(&ck1).as_bytes(), &sender["SK_1"]);
         }
     }
+}
+
+// ---- §7.7 ----
+
+/// What a message to all of the vectors is made of.
+fn broadcast(v: &Value, case: &Value) -> Broadcast {
+    let (sender, counter) = (index(&case["sender"]), small(&case["counter"]));
+    let (epoch_number, person) = (epoch(&case["epoch"]), &v["people"][sender.to_string()]);
+    let chain = ChainHash(array(&v["T"][number(&case["epoch"]).to_string()]));
+    let place = Place { meeting: meeting(v), epoch: epoch_number, index: sender, counter };
+    match text(&case["what"]) {
+        "heartbeat" => Broadcast::Heartbeat(Heartbeat::sign(
+            Beat {
+                term: Term(small(&case["term"])),
+                epoch: epoch_number,
+                n: small(&case["n"]),
+                chain,
+                previous: array(&case["previous"]),
+                time: UnixMillis(number(&case["time"])),
+                unconfirmed: list(&case["unconfirmed"]).iter().map(index).collect(),
+            },
+            &authority(v, &case["sender"]),
+        )),
+        "confirm" => {
+            let identity = Identity::kept(&array(&person["ik_seed"]));
+            let heard = (Term(small(&case["term"])), epoch_number, small(&case["n"]));
+            let value = case["value"].is_string().then(|| array(&case["value"]));
+            Broadcast::Confirm(Confirm::sign(&identity, sender, &chain, heard, value))
+        }
+        "chat" => Broadcast::Said(Said::chat(&place, text(&case["text"]).to_owned(), &key(&person["vk_seed"]))),
+        "hand" => Broadcast::Said(Said::hand(&place, case["on"] == Value::Bool(true), &key(&person["vk_seed"]))),
+        other => {
+            assert_eq!(other, "passed");
+            round_trip(&case["message"])
+        }
+    }
+}
+
+#[test]
+fn messages_to_all_are_those_of_the_vectors() {
+    let v = vectors().broadcast;
+    let channel = |case: &Value, index| {
+        Channel::new(epoch(&case["epoch"]), index, Secret::new(array(&v["ctl"][number(&case["epoch"]).to_string()])))
+    };
+    let mut senders = std::collections::BTreeMap::new();
+    for case in list(&v["messages"]) {
+        let sender = index(&case["sender"]);
+        let message = broadcast(&v, case);
+        same(message.encode(), &case["message"]);
+        assert_eq!(round_trip::<Broadcast>(&case["message"]), message);
+        let own = senders.entry((number(&case["epoch"]), sender)).or_insert_with(|| channel(case, sender));
+        assert_eq!(own.next_counter(), small::<u32>(&case["counter"]));
+        let packet = own.seal(&message).expect("counters are left");
+        same(&packet, &case["packet"]);
+        let mut receiver = channel(case, MemberIndex(9));
+        for other in near(&packet) {
+            assert_eq!(receiver.open(sender, &other), None);
+        }
+        assert_eq!(receiver.open(MemberIndex(8), &packet), None);
+        assert_eq!(receiver.open(sender, &packet), Some((small(&case["counter"]), message)));
+        assert_eq!(receiver.open(sender, &packet), None);
+    }
+}
+
+#[test]
+fn signatures_of_messages_to_all_verify_and_heartbeats_are_chained() {
+    let v = vectors().broadcast;
+    let mut last = None;
+    let mut seen = Vec::new();
+    for case in list(&v["messages"]) {
+        let sender = index(&case["sender"]);
+        let person = |index: MemberIndex| &v["people"][index.to_string()];
+        let chain = ChainHash(array(&v["T"][number(&case["epoch"]).to_string()]));
+        let identity = |index| key(&person(index)["ik_seed"]).public();
+        match round_trip(&case["message"]) {
+            Broadcast::Heartbeat(heartbeat) => {
+                assert_eq!(heartbeat.verify(&authority(&v, &case["sender"]).public()), Ok(()));
+                same(heartbeat.digest(), &case["hash"]);
+                let expected = if heartbeat.n == 1 { Some([0; 32]) } else { last };
+                assert_eq!(Some(heartbeat.previous), expected);
+                last = Some(heartbeat.digest());
+            }
+            Broadcast::Confirm(confirm) => assert_eq!(confirm.verify(&identity(sender), sender, &chain), Ok(())),
+            Broadcast::Passed(passed) => {
+                assert_eq!(passed.iter().map(|p| p.index.0).collect::<Vec<_>>(), [0, 1, 2, 3]);
+                for passed in passed {
+                    assert_eq!(passed.confirm.verify(&identity(passed.index), passed.index, &chain), Ok(()));
+                }
+            }
+            Broadcast::Said(said) => {
+                let counter = small(&case["counter"]);
+                let place = Place { meeting: meeting(&v), epoch: epoch(&case["epoch"]), index: sender, counter };
+                let sealing = key(&person(sender)["vk_seed"]).public();
+                assert_eq!(said.verify(&place, &sealing), Ok(()));
+                assert!(said.verify(&Place { counter: counter + 1, ..place }, &sealing).is_err());
+            }
+        }
+        seen.push(text(&case["what"]).to_owned());
+    }
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen, ["chat", "confirm", "hand", "heartbeat", "passed"]);
+}
+
+// ---- §7.9 ----
+
+#[test]
+fn witnesses_are_those_of_the_vectors() {
+    let v = vectors();
+    let witness = &v.broadcast["witness"];
+    let (meeting, link) = (meeting(&v.broadcast), Link::parse(text(&v.handshake["cases"][0]["link"])).expect("a link"));
+    let key = WitnessKey::new(&link.secret.psk0(meeting), &array(&witness["chain"]));
+    for case in list(&witness["shown"]) {
+        let shown: Witnessed = round_trip(&case["message"]);
+        assert_eq!(shown.verify(&authority(&v.broadcast, &case["leader"]).public()), Ok(()));
+        let packet = key.seal(&shown, &mut Draws::of([&case["nonce"]])).expect("room");
+        same(&packet, &case["packet"]);
+        assert_eq!(packet.len(), 347);
+        for other in near(&packet) {
+            assert_eq!(key.open(&other), None);
+        }
+        assert_eq!(key.open(&packet), Some(shown));
+    }
+    let turns = &witness["turns"];
+    let shows = (0..small::<u16>(&turns["members"])).filter(|i| {
+        let n = small::<u32>(&turns["n"]);
+        let drawn = label::hash(label::WITNESS, &[&bytes(&turns["T"]), &n.to_be_bytes(), &i.to_be_bytes()]);
+        let drawn = u64::from_be_bytes(*drawn.first_chunk().expect("32 bytes"));
+        (u128::from(drawn) * u128::from(number(&turns["members"]))) >> 64 < 16
+    });
+    let wanted: Vec<u16> = list(&turns["shows"]).iter().map(small).collect();
+    assert_eq!(shows.collect::<Vec<_>>(), wanted);
+}
+
+#[test]
+fn the_proof_of_the_vectors_convicts_the_leader() {
+    let v = vectors().broadcast;
+    let proof = bytes(&v["witness"]["proof"]);
+    let mut r = Reader::new(&proof);
+    let descriptor = Descriptor::decode_for(meeting(&v), r.bytes(Descriptor::MAX_LEN).expect("a descriptor"));
+    let descriptor = descriptor.expect("that of the meeting");
+    let line = Line::decode(r.bytes(Line::MAX_LEN).expect("a line")).expect("a line");
+    let [one, other] = [(); 2].map(|()| Witnessed::read(&mut r).expect("a statement"));
+    assert_eq!(r.end(), Ok(()));
+    assert_eq!(line.verify(&descriptor.authority, meeting(&v)), Ok(()));
+    assert!(one.contradicts(&other) && other.contradicts(&one) && !one.contradicts(&one));
+    for shown in [&one, &other] {
+        let key = authority_of(Some(&line), &descriptor.authority, shown.statement.leader).expect("a leader");
+        assert_eq!(shown.verify(&key), Ok(()));
+    }
+    let next: Witnessed = round_trip(&v["witness"]["shown"][2]["message"]);
+    assert!(!one.contradicts(&next), "another epoch");
 }
 
 // ---- §8 ----
@@ -738,17 +1169,27 @@ fn mail_from_host(conference: &mut Conference, now: Instant, kind: &[u8], body: 
     conference.handle_control(now, &mail.encode());
 }
 
+fn deliver(conference: &mut Conference, now: Instant, from: MemberIndex, packet: &Value) {
+    conference.handle_control(now, &FromRelay::Deliver { from, bytes: bytes(packet) }.encode());
+}
+
 fn assert_mailed(sent: &[Vec<u8>], kind: &[u8], body: &Value) {
     let mail = ToRelay::Mail { bytes: [kind, &bytes(body)].concat() };
     assert!(sent.contains(&mail.encode()), "the mail is not among what was sent");
+}
+
+fn assert_sent(sent: &[Vec<u8>], to: MemberIndex, packet: &Value) {
+    let message = ToRelay::Send { to, bytes: bytes(packet) };
+    assert!(sent.contains(&message.encode()), "the packet is not among what was sent");
 }
 
 /// A guest of this crate whose keys are those of the vectors, on its way to the meeting of the vectors.
 fn joining(v: &Vectors, now: Instant) -> Conference {
     let case = &v.handshake["cases"][0];
     let (guest, drawn) = (&case["guest"], &case["draws"]["guest"]);
+    let own_value = |epoch: usize| &v.statement["epochs"][epoch - 1]["values"]["1"];
     // In the order in which a guest draws: its first fresh value, its keys of this join, the handshake.
-    let order = [
+    let before = [
         &guest["fresh"],
         &guest["ms_secret"],
         &guest["vk_seed"],
@@ -757,6 +1198,21 @@ fn joining(v: &Vectors, now: Instant) -> Conference {
         &drawn["mlkem"],
         &drawn["nonce"],
     ];
+    // What takes the place of the keys that went into the seat, and is never used.
+    let spare = [0; 4 * 32];
+    // As a member: its next fresh value, the nonce of a witness, its authority key, a fresh value; as the leader
+    // fresh_e and a fresh value.
+    let after = [
+        own_value(3),
+        &v.broadcast["witness"]["shown"][0]["nonce"],
+        &v.broadcast["authority_seeds"]["1"],
+        own_value(4),
+        &v.statement["epochs"][3]["fresh"],
+        own_value(5),
+    ];
+    let mut draws = Draws::of(before);
+    draws.0.extend(spare);
+    draws.0.extend(Draws::of(after).0);
     let config = JoinConfig {
         link: Link::parse(text(&case["link"])).expect("a link"),
         identity: identity(guest),
@@ -764,11 +1220,11 @@ fn joining(v: &Vectors, now: Instant) -> Conference {
         passcode: None,
     };
     let start = Start { now, wall: UnixMillis(number(&case["now"])) };
-    Conference::join(config, start, Box::new(Draws::of(order)))
+    Conference::join(config, start, Box::new(draws))
 }
 
 #[test]
-fn a_guest_follows_the_meeting_of_the_vectors_from_knock_to_removal_of_another() {
+fn a_guest_follows_the_meeting_of_the_vectors_from_knock_to_leadership() {
     let now = Instant::now();
     let v = vectors();
     let case = &v.handshake["cases"][0];
@@ -786,15 +1242,37 @@ fn a_guest_follows_the_meeting_of_the_vectors_from_knock_to_removal_of_another()
 
     let mut sent = Vec::new();
     let mut epochs = Vec::new();
+    let mut is_attached = false;
     for record in list(&case["records"]) {
         match (text(&record["to"]), text(&record["message"])) {
+            ("guest", _) if is_attached => deliver(&mut guest, now, MemberIndex::HOST, &record["packet"]),
             ("guest", _) => mail_from_host(&mut guest, now, &[], &record["packet"]),
-            (_, "") => {
-                guest.handle_timeout(now + Duration::from_millis(200));
-                sent.extend(transmitted(&mut guest));
+            (_, "") => guest.handle_timeout(now + Duration::from_millis(200)),
+            (_, "12") => {
+                guest.handle_control(now, &bytes(&v.control["from_relay"]["attached"]));
+                is_attached = true;
+                check_broadcasts_of_second_epoch(&mut guest, now, &v, &mut sent);
+            }
+            // The host falls silent.
+            (_, message) if Some(message) == v.statement["epochs"][3]["epoch_keys"]["0"].as_str() => {
+                check_broadcasts_of_third_epoch(&mut guest, now + Duration::from_secs(1), &v, &mut sent);
+                // Awake all the time: who sleeps does not take over.
+                for seconds in [4, 7] {
+                    guest.handle_timeout(now + Duration::from_secs(seconds));
+                }
+                guest.handle_timeout(now + Duration::from_millis(8_999));
+                assert_eq!(guest.leader(), Some(MemberIndex::HOST));
+                guest.handle_timeout(now + Duration::from_secs(9));
+            }
+            _ => {}
+        }
+        sent.extend(transmitted(&mut guest));
+        if text(&record["to"]) == "host" {
+            if is_attached {
+                assert_sent(&sent, MemberIndex::HOST, &record["packet"]);
+            } else {
                 assert_mailed(&sent, &[], &record["packet"]);
             }
-            _ => sent.extend(transmitted(&mut guest)),
         }
         if guest.chain_hash().is_some() && epochs.last() != Some(&guest.epoch()) {
             epochs.push(guest.epoch());
@@ -806,12 +1284,52 @@ fn a_guest_follows_the_meeting_of_the_vectors_from_knock_to_removal_of_another()
             }
         }
     }
-    assert_eq!(epochs, [2, 3].map(|e| Epoch::new(e).expect("small")));
+    assert_eq!(epochs, [2, 3, 4].map(|e| Epoch::new(e).expect("small")));
     assert!(sent.contains(&bytes(&v.control["to_relay"]["attach"])), "the capability is shown to the relay");
     let events: Vec<Event> = std::iter::from_fn(|| guest.poll_event()).collect();
-    assert!(events.contains(&Event::WaitingRoom));
-    assert!(events.contains(&Event::Admitted { index: MemberIndex(1) }));
+    let me = MemberIndex(1);
+    let chat = list(&v.broadcast["messages"]).iter().find(|m| m["what"] == "chat").expect("a chat");
+    for event in [
+        Event::WaitingRoom,
+        Event::Admitted { index: me },
+        Event::Chat { from: MemberIndex(2), text: text(&chat["text"]).to_owned() },
+        Event::Hand { index: MemberIndex(2), on: true },
+        Event::AskedToMute { by: MemberIndex::HOST },
+        Event::Locked { on: true },
+        Event::Leader { index: me },
+    ] {
+        assert!(events.contains(&event), "{event:?} is not in {events:?}");
+    }
+    let code = &v.code["codes"][1];
+    let is_code = |e: &Event| matches!(e, Event::SecurityCode { code: shown, .. } if shown.words() == code["words"]);
+    assert_eq!(events.iter().filter(|e| is_code(e)).count(), 1, "the code of the second epoch");
     assert!(!events.iter().any(|e| matches!(e, Event::Alarm { .. } | Event::Failed(_))), "{events:?}");
+}
+
+/// Everybody confirms, the host gives a sign of life, and others speak.
+fn check_broadcasts_of_second_epoch(guest: &mut Conference, now: Instant, v: &Vectors, sent: &mut Vec<Vec<u8>>) {
+    guest.handle_timeout(now + Duration::from_millis(300));
+    for case in list(&v.broadcast["messages"]).iter().filter(|case| number(&case["epoch"]) == 2) {
+        sent.extend(transmitted(guest));
+        match index(&case["sender"]) {
+            MemberIndex(1) => assert_sent(sent, EVERYBODY, &case["packet"]),
+            other => deliver(guest, now + Duration::from_millis(300), other, &case["packet"]),
+        }
+    }
+    sent.extend(transmitted(guest));
+    assert_sent(sent, EVERYBODY, &v.broadcast["witness"]["shown"][0]["packet"]);
+}
+
+fn check_broadcasts_of_third_epoch(guest: &mut Conference, now: Instant, v: &Vectors, sent: &mut Vec<Vec<u8>>) {
+    for case in list(&v.broadcast["messages"]).iter().filter(|case| number(&case["epoch"]) == 3) {
+        if index(&case["sender"]) == MemberIndex(1) {
+            guest.handle_timeout(now);
+            sent.extend(transmitted(guest));
+            assert_sent(sent, EVERYBODY, &case["packet"]);
+        } else {
+            deliver(guest, now, index(&case["sender"]), &case["packet"]);
+        }
+    }
 }
 
 /// In the second epoch: the guest's first frame is that of the vectors, and it hears the host's.

@@ -21,13 +21,13 @@ use crate::server::Deadlines;
 use crate::stats::Stats;
 use crate::transport;
 
-/// Control messages read from one client in the long run and at once: a host that admits a full meeting sends one
-/// session record per member. A client that sends more isn't punished, it is read more slowly, and QUIC's flow
-/// control holds it back.
-const CONTROL_RATE: Allowance = Allowance { per_second: 200, burst: 512 };
+/// Control messages read from one client in the long run and at once: what the core allows a leader, who sends two
+/// session records to each member of a large meeting with every epoch. What others may send the core knows. A client that
+/// sends more isn't punished, it is read more slowly, and QUIC's flow control holds it back.
+const CONTROL_RATE: Allowance = Allowance { per_second: 4_000, burst: 8_000 };
 
-/// Pause before a client that sends too much is read again: one message's worth of [`CONTROL_RATE`].
-const CONTROL_PAUSE: Duration = Duration::from_millis(5);
+/// Pause before a client that sends too much is read again: the shortest that a timer keeps.
+const CONTROL_PAUSE: Duration = Duration::from_millis(1);
 
 /// What all connections of a server share.
 pub(crate) struct Context<C> {

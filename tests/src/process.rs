@@ -148,6 +148,11 @@ impl JsonlClient {
         lock(&self.running.log.state).lines.clone()
     }
 
+    /// All events after `mark` so far.
+    pub fn events_after(&self, mark: Mark) -> Vec<Value> {
+        lock(&self.running.log.state).lines.split_at(mark.0).1.to_vec()
+    }
+
     /// Events of one name so far.
     pub fn events_named(&self, name: &str) -> Vec<Value> {
         self.events().into_iter().filter(|event| event["event"] == name).collect()
@@ -182,6 +187,22 @@ impl JsonlClient {
     /// When the signal cannot be sent.
     pub fn terminate(&self) -> anyhow::Result<()> {
         signal(self.pid(), "TERM")
+    }
+
+    /// Stops it with SIGSTOP, as a suspended machine would, until [`resume`](Self::resume).
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        signal(self.pid(), "STOP")
+    }
+
+    /// Lets it go on after [`pause`](Self::pause).
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        signal(self.pid(), "CONT")
     }
 
     /// Kills it at once, as a crash would.

@@ -14,6 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng as _, SeedableRng as _};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -139,6 +140,7 @@ pub struct Lateness {
 pub struct Proxy {
     addr: SocketAddr,
     shared: Arc<Shared>,
+    queue: mpsc::Sender<InFlight>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -158,11 +160,11 @@ impl Proxy {
             thread::Builder::new().name("proxy-send".into()).spawn(move || send_loop(&shared, &departures))
         };
         let reader = {
-            let shared = Arc::clone(&shared);
+            let (shared, queue) = (Arc::clone(&shared), queue.clone());
             thread::Builder::new().name("proxy-up".into()).spawn(move || read_clients(&shared, &queue))
         };
         let threads = vec![sender.context("proxy: thread")?, reader.context("proxy: thread")?];
-        Ok(Self { addr, shared, threads })
+        Ok(Self { addr, shared, queue, threads })
     }
 
     /// Where clients send to.
@@ -207,10 +209,24 @@ impl Proxy {
         let found = lock(&self.shared.flows).values().find(|known| known.id == flow).cloned();
         let flow = found.with_context(|| format!("proxy: no flow {}", flow.0))?;
         match direction {
-            Direction::Up => flow.socket.send(bytes),
+            Direction::Up => flow.socket().send(bytes),
             Direction::Down => self.shared.listener.send_to(bytes, flow.client),
         }
         .context("proxy: inject")?;
+        Ok(())
+    }
+
+    /// Takes another address towards the upstream for every flow, as a router does that forgets its mappings or a
+    /// machine that changes its network. What still comes to the old addresses is lost.
+    ///
+    /// # Errors
+    /// When a socket cannot be bound or a thread not be started.
+    pub fn change_addresses(&self) -> anyhow::Result<()> {
+        for flow in lock(&self.shared.flows).values() {
+            let socket = upstream_socket(self.shared.upstream).context("proxy: another socket")?;
+            *lock(&flow.socket) = Arc::clone(&socket);
+            spawn_reader(&self.shared, flow, socket, &self.queue).context("proxy: thread")?;
+        }
         Ok(())
     }
 
@@ -271,7 +287,13 @@ impl Shared {
 struct Flow {
     id: FlowId,
     client: SocketAddr,
-    socket: UdpSocket,
+    socket: Mutex<Arc<UdpSocket>>,
+}
+
+impl Flow {
+    fn socket(&self) -> Arc<UdpSocket> {
+        Arc::clone(&lock(&self.socket))
+    }
 }
 
 /// The random choices of one flow and direction, and what keeps its order under jitter.
@@ -350,15 +372,17 @@ fn read_clients(shared: &Arc<Shared>, queue: &mpsc::Sender<InFlight>) {
     }
 }
 
-/// Reads what the upstream sends to one flow.
-fn read_upstream(shared: &Shared, flow: &Arc<Flow>, queue: &mpsc::Sender<InFlight>) {
+/// Reads what the upstream sends to one flow, until that has another socket.
+fn read_upstream(shared: &Shared, flow: &Arc<Flow>, socket: &Arc<UdpSocket>, queue: &mpsc::Sender<InFlight>) {
     let mut buffer = vec![0; MAX_DATAGRAM];
     let mut fate = Fate::new(shared.seed, flow.id, Direction::Down);
     while !shared.stopping() {
         // An error is a timeout, or a port that is closed for now: a relay may come back.
-        let Ok(len) = flow.socket.recv(&mut buffer) else {
-            continue;
-        };
+        let received = socket.recv(&mut buffer);
+        if !Arc::ptr_eq(socket, &flow.socket()) {
+            return;
+        }
+        let Ok(len) = received else { continue };
         on_datagram(shared, flow, Direction::Down, &mut fate, Instant::now(), &buffer[..len], queue);
     }
 }
@@ -372,18 +396,31 @@ fn flow_of(shared: &Arc<Shared>, client: SocketAddr, queue: &mpsc::Sender<InFlig
     if flows.len() >= MAX_FLOWS {
         return None;
     }
-    let socket = UdpSocket::bind(loopback_like(shared.upstream)).ok()?;
-    socket.connect(shared.upstream).ok()?;
-    socket.set_read_timeout(Some(STOP_CHECK)).ok()?;
+    let socket = upstream_socket(shared.upstream).ok()?;
     let id = FlowId(u32::try_from(flows.len()).ok()?);
-    let flow = Arc::new(Flow { id, client, socket });
-    let (shared, queue, reading) = (Arc::clone(shared), queue.clone(), Arc::clone(&flow));
-    thread::Builder::new()
-        .name(format!("proxy-down-{}", id.0))
-        .spawn(move || read_upstream(&shared, &reading, &queue))
-        .ok()?;
+    let flow = Arc::new(Flow { id, client, socket: Mutex::new(Arc::clone(&socket)) });
+    spawn_reader(shared, &flow, socket, queue).ok()?;
     flows.insert(client, Arc::clone(&flow));
     Some(flow)
+}
+
+fn upstream_socket(upstream: SocketAddr) -> io::Result<Arc<UdpSocket>> {
+    let socket = UdpSocket::bind(loopback_like(upstream))?;
+    socket.connect(upstream)?;
+    socket.set_read_timeout(Some(STOP_CHECK))?;
+    Ok(Arc::new(socket))
+}
+
+fn spawn_reader(
+    shared: &Arc<Shared>,
+    flow: &Arc<Flow>,
+    socket: Arc<UdpSocket>,
+    queue: &mpsc::Sender<InFlight>,
+) -> io::Result<()> {
+    let (shared, flow, queue) = (Arc::clone(shared), Arc::clone(flow), queue.clone());
+    let name = format!("proxy-down-{}", flow.id.0);
+    thread::Builder::new().name(name).spawn(move || read_upstream(&shared, &flow, &socket, &queue))?;
+    Ok(())
 }
 
 /// Counts, records and decides on one datagram.
@@ -445,7 +482,7 @@ fn send_loop(shared: &Shared, departures: &mpsc::Receiver<InFlight>) {
 fn send(shared: &Shared, datagram: &InFlight) {
     shared.in_flight.fetch_sub(1, Ordering::Relaxed);
     let sent = match datagram.direction {
-        Direction::Up => datagram.flow.socket.send(&datagram.bytes),
+        Direction::Up => datagram.flow.socket().send(&datagram.bytes),
         Direction::Down => shared.listener.send_to(&datagram.bytes, datagram.flow.client),
     };
     let counters = &shared.counters[datagram.direction as usize];
@@ -740,6 +777,19 @@ mod tests {
         let mut buffer = [0; 4];
         socket.recv(&mut buffer).unwrap();
         u32::from_be_bytes(buffer)
+    }
+
+    #[test]
+    fn after_a_change_of_addresses_the_upstream_sees_another_peer_and_the_client_none() {
+        let echo = Echo::start();
+        let proxy = Proxy::start(echo.addr, Config::default()).unwrap();
+        let socket = client(&proxy);
+        send_numbered(&socket, 5);
+        assert_eq!(receive_numbered(&socket).len(), 5);
+        proxy.change_addresses().unwrap();
+        send_numbered(&socket, 5);
+        assert_eq!(receive_numbered(&socket).len(), 5);
+        assert_eq!((proxy.flows(), lock(&echo.peers).len()), (1, 2));
     }
 
     #[test]

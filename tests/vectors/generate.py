@@ -331,15 +331,19 @@ def safety_number(a, b):
 # ---- §4 join handshake ----
 
 class Noise:
-    """Both ends' SymmetricState of Noise_XKpsk0+psk3 (Noise revision 34, §5.2), which are always equal."""
+    """Both ends' SymmetricState (Noise revision 34, §5.2), which are always equal."""
 
-    NAME = b"Noise_XKpsk0+psk3_25519_ChaChaPoly_SHA256"
+    JOIN = b"Noise_XKpsk0+psk3_25519_ChaChaPoly_SHA256"
+    MESH = b"Noise_KKpsk0_25519_ChaChaPoly_SHA256"
 
-    def __init__(self, prologue, responder_static):
-        self.h = self.ck = sha256(self.NAME)
+    def __init__(self, name, prologue, *statics):
+        # A name of at most 32 bytes would be padded instead.
+        assert len(name) > 32
+        self.h = self.ck = sha256(name)
         self.k, self.n = None, 0
         self.mix_hash(prologue)
-        self.mix_hash(responder_static)
+        for known in statics:
+            self.mix_hash(known)
 
     def mix_hash(self, data):
         self.h = sha256(self.h, data)
@@ -391,8 +395,9 @@ class Direction:
         self.key = noise_seal(self.key, 2**64 - 1, bytes(32))[:32]
 
 
-def handshake(world, guest, host, passcode):
-    meeting, tag = world.meeting, "passcode" if passcode else "link"
+def handshake(world, guest, host, passcode, slot=0, line=b""):
+    """A join. The responder is the host, or the co-host of that slot in the line."""
+    meeting, tag = world.meeting, "passcode" if passcode else "cohost" if slot else "link"
     draws = {side: {k: made_up(f"handshake {tag} {side} {k}", n) for k, n in fields} for side, fields in {
         "guest": [("ephemeral", 32), ("mlkem", 64), ("nonce", 16), ("cpace", 32)],
         "host": [("ephemeral", 32), ("mlkem", 32), ("nonce", 16), ("cpace", 32)]}.items()}
@@ -401,7 +406,9 @@ def handshake(world, guest, host, passcode):
             del side["cpace"]
     g, h = draws["guest"], draws["host"]
     prologue = b"conclave/1 noise join" + u8(VERSION) + u8(VERSION) + meeting + u16(world.d["policy"])
-    hs = world.d["hs"]
+    prologue += u16(slot) + line_hash(line) if slot else b""
+    hs = x_public(host.ms)
+    assert slot or hs == world.d["hs"]
     psk_0 = psk0(meeting, world.secret)
     share_a = share_b = u8(0)
     isk = b""
@@ -414,7 +421,7 @@ def handshake(world, guest, host, passcode):
         isk = cpace_isk(sid, k, ya, g["nonce"], yb, h["nonce"])
         share_a, share_b = u8(1) + ya, u8(1) + yb
 
-    noise = Noise(prologue, hs)
+    noise = Noise(Noise.JOIN, prologue, hs)
     # -> psk, e, es
     ek, dk = ML_KEM_768._keygen_internal(g["mlkem"][:32], g["mlkem"][32:])
     noise.mix_key_and_hash(psk_0)
@@ -442,7 +449,8 @@ def handshake(world, guest, host, passcode):
     to_host, to_guest = noise.split()
     session = H(b"session", noise.h)[:8]
     case = {
-        "passcode": passcode, "draws": draws, "prologue": prologue, "psk0": psk_0,
+        "passcode": passcode, "responder": {"slot": slot, "line": line}, "draws": draws, "prologue": prologue,
+        "psk0": psk_0,
         "mlkem_ek": ek, "mlkem_ct": ct, "mlkem_shared": shared,
         "message1": message1, "message2": message2, "h2": h2, "cpace_isk": isk, "psk3": psk_3,
         "join_signature": signature, "message3": message3, "h3": noise.h,
@@ -453,50 +461,106 @@ def handshake(world, guest, host, passcode):
 
 
 def records(world, to_host, to_guest):
-    """What a knock, an admission, two epochs and a good-bye look like; both directions rekey twice."""
-    second, third = world.epochs[1], world.epochs[2]
+    """A knock, an admission, a promotion, a removal, and how the guest takes over from the host. Both directions rekey
+    with the keys and acknowledgements of three epochs, the last of which go the other way."""
+    second, third, fourth = world.epochs[1:4]
     out = []
 
     def record(direction, name, acknowledged, message=b""):
         out.append({"to": name, "acknowledged": acknowledged, "message": message,
                     "packet": direction.record(acknowledged, message)})
+        if message[:1] in (u8(5), u8(8)):
+            direction.rekey()
 
     record(to_guest, "guest", 0, u8(1))
     record(to_host, "host", 1)
     record(to_guest, "guest", 1, world.admitted(1))
     record(to_guest, "guest", 1, u8(4) + items([world.host.entry(world.meeting, 0, 1)]))
     record(to_guest, "guest", 1, second["epoch_keys"]["1"])
-    to_guest.rekey()
     record(to_host, "host", 4, second["acks"]["1"])
-    to_host.rekey()
     record(to_guest, "guest", 2, u8(6) + u32(2))
-    record(to_guest, "guest", 2, third["epoch_keys"]["1"])
-    to_guest.rekey()
-    record(to_host, "host", 6, third["acks"]["1"])
-    to_host.rekey()
-    record(to_host, "host", 6, u8(9))
+    record(to_host, "host", 5, u8(18))
+    record(to_guest, "guest", 3, u8(10))
+    record(to_host, "host", 6, u8(11) + ed_public(world.cohost))
+    record(to_guest, "guest", 4, third["epoch_keys"]["1"])
+    record(to_host, "host", 7, third["acks"]["1"])
+    record(to_host, "host", 7, fourth["epoch_keys"]["0"])
+    record(to_guest, "guest", 6, fourth["acks"]["0"])
+    record(to_host, "host", 8, u8(6) + u32(4))
+    record(to_guest, "guest", 7, u8(9))
     return out
+
+
+# ---- §4.7 sessions between members ----
+
+def mesh_handshake(meeting, epoch, number, initiator, responder, messages):
+    """Members (index, person) of an epoch, and what the responder and then the initiator say."""
+    (i, one), (r, other) = initiator, responder
+    draws = {side: made_up(f"mesh {number} {side} ephemeral") for side in ("initiator", "responder")}
+    prologue = b"conclave/1 noise kk" + u8(VERSION) + meeting + u16(i) + u16(r)
+    psk = expand(epoch["mesh"], b"conclave/1 kk psk" + u16(i) + u16(r))
+    noise = Noise(Noise.MESH, prologue, x_public(one.ms), x_public(other.ms))
+    # -> psk, e, es, ss
+    noise.mix_key_and_hash(psk)
+    message1 = noise.ephemeral(x_public(draws["initiator"]))
+    noise.mix_key(dh(draws["initiator"], x_public(other.ms)))
+    noise.mix_key(dh(one.ms, x_public(other.ms)))
+    message1 += noise.seal(b"")
+    # <- e, ee, se
+    message2 = noise.ephemeral(x_public(draws["responder"]))
+    noise.mix_key(dh(draws["responder"], x_public(draws["initiator"])))
+    noise.mix_key(dh(draws["responder"], x_public(one.ms)))
+    message2 += noise.seal(b"")
+    assert len(message1) == len(message2) == 48
+    to_responder, to_initiator = noise.split()
+    session = H(b"session", noise.h)[:8]
+    out = []
+    directions = {"responder": Direction(to_responder, session), "initiator": Direction(to_initiator, session)}
+    for to, acknowledged, message in messages:
+        out.append({"to": to, "acknowledged": acknowledged, "message": message,
+                    "packet": directions[to].record(acknowledged, message)})
+        if message[:1] in (u8(5), u8(8)):
+            directions[to].rekey()
+    return {"epoch": epoch["epoch"], "mesh": epoch["mesh"], "draws": draws,
+            "initiator": {"index": i, "ms_secret": one.ms, "ms": x_public(one.ms)},
+            "responder": {"index": r, "ms_secret": other.ms, "ms": x_public(other.ms)},
+            "prologue": prologue, "psk0": psk, "message1": message1, "message2": message2,
+            "packet1": u8(8) + u32(epoch["epoch"]) + message1, "packet2": u8(9) + message2, "h": noise.h,
+            "key_to_responder": to_responder, "key_to_initiator": to_initiator, "session": session, "records": out}
 
 
 # ---- §5 what the relay checks ----
 
-def capability(meeting, slot, rk, rights, not_before, not_after, serial, authority):
+def capability(meeting, slot, rk, rights, not_before, not_after, serial, signer, authority):
     body = u8(VERSION) + meeting + u16(slot) + rk + u8(rights) + u64(not_before) + u64(not_after) + u32(serial)
-    return body + sign(authority, b"capability", body)
+    body += u16(signer)
+    signed = body + sign(authority, b"capability", body)
+    assert len(signed) == 142
+    return signed
 
 
 def possession(rk_seed, exporter, signed):
     return sign(rk_seed, b"possession", exporter, H(b"cap digest", signed))
 
 
-def revoked(meeting, seq, slots, authority):
-    body = meeting + u32(seq) + items([u16(s) for s in slots])
+def revoked(meeting, seq, signer, slots, authority):
+    body = meeting + u32(seq) + u16(signer) + items([u16(s) for s in slots])
     return body + sign(authority, b"revoked", body)
 
 
-def knock_gate(meeting, seq, token, authority):
-    body = meeting + u32(seq) + H(b"gate token", token)
+def knock_gate(meeting, seq, signer, token, authority):
+    body = meeting + u32(seq) + u16(signer) + H(b"gate token", token)
     return body + sign(authority, b"knock gate", body)
+
+
+def succession(meeting, seq, delegates, authority):
+    """The line of succession. Delegates are (slot, hs, ak)."""
+    body = meeting + u32(seq) + items([u16(slot) + hs + ak for slot, hs, ak in delegates])
+    return body + sign(authority, b"line sig", body)
+
+
+def line_hash(line):
+    return H(b"line hash", line) if line else bytes(32)
 
 
 # ---- §7 epochs ----
@@ -526,59 +590,84 @@ def merkle_open(leaves, position):
     return merkle_open(leaves[at:], position - at) + [merkle_root(leaves[:at])]
 
 
-OPS = {"admit": 1, "remove": 2, "leave": 3, "lost": 4, "rekey": 5, "open_rate": 6, "end": 7}
+OPS = {"admit": 1, "remove": 2, "leave": 3, "lost": 4, "rekey": 5, "open_rate": 6, "end": 7, "lock": 8, "unlock": 9,
+       "mute_newcomers": 10, "unmute_newcomers": 11, "waiting_room_on": 12, "waiting_room_off": 13, "ask_mute": 14,
+       "promote": 15, "demote": 16, "hand_over": 17, "take_over": 18, "deny": 19, "block": 20}
+OF_MEMBERS = {"admit", "remove", "leave", "lost", "ask_mute", "promote", "demote", "hand_over", "take_over"}
+LOCKED, NEWCOMERS_MUTED, WAITING_ROOM = 1, 2, 4
 
 
 def ops_bytes(ops):
-    return items([u8(OPS[name]) + u16(index) for name, index in ops])
+    """Ops are (name, index, by)."""
+    assert all(name in OF_MEMBERS or not index for name, index, _ in ops)
+    return items([u8(OPS[name]) + u16(index) + u16(by) for name, index, by in ops])
+
+
+def witnessed(previous, statement, signature):
+    """A statement as members show it to each other (§7.9)."""
+    assert len(statement) == 222
+    return previous + statement + signature
 
 
 class World:
-    """One meeting from its descriptor to its third epoch."""
+    """One meeting from its descriptor to its fifth epoch. Member 1 is made co-host in the third, takes over with the
+    fourth, and changes the rate and the settings with the fifth."""
 
     def __init__(self):
         start = 1_767_225_600_000  # 2026-01-01T00:00:00Z
         self.not_after = start + 3_600_000
         self.authority, self.chain, self.secret = made_up("AK"), made_up("chain", 16), made_up("SECRET", 16)
+        self.cohost = made_up("AK of 1")
         self.host = Person("host", "Ada Lovelace", 1, 0, self.not_after)
         self.guests = [Person("guest 1", "Grace", 0, 1, self.not_after),
                        Person("guest 2", "Émilie du Châtelet", 1, 1, self.not_after),
                        Person("guest 3", "Hypatia", 0, 1, self.not_after)]
+        self.late = Person("guest 4", "Mary", 0, 1, self.not_after)
         self.d = {"hs": x_public(self.host.ms), "authority": ed_public(self.authority), "not_before": start - 600_000,
                   "not_after": self.not_after, "policy": 1, "frame_ms": 20, "max_members": 50,
                   "nonce": made_up("nonce", 16), "moderator": bytes(32), "regions": []}
         self.meeting = meeting_id(self.d)
         self.start = start
-        self.epochs = []
         people = {0: self.host, 1: self.guests[0], 2: self.guests[1], 3: self.guests[2]}
-        t0 = H(b"T0", self.meeting, self.chain)
-        self.t0 = t0
-        first = self.epoch(1, t0, [("admit", 0)], {0: (people[0], 1)}, [0], set(), 0)
-        roster = {0: (people[0], 1), **{i: (people[i], 2) for i in (1, 2, 3)}}
-        second = self.epoch(2, first["T"], [("admit", 1), ("admit", 2), ("admit", 3)], roster, [1, 2, 3], set(), 0)
-        roster = {i: roster[i] for i in (0, 1)}
+        self.line = succession(self.meeting, 1, [(1, x_public(people[1].ms), ed_public(self.cohost))], self.authority)
+        self.t0 = H(b"T0", self.meeting, self.chain)
+        alone = {0: (people[0], 1)}
+        all_four = {0: (people[0], 1), **{i: (people[i], 2) for i in (1, 2, 3)}}
+        both = {i: all_four[i] for i in (0, 1)}
+        first = self.epoch(1, self.t0, [("admit", 0, 0)], alone, [0])
+        second = self.epoch(2, first["T"], [("admit", i, 0) for i in (1, 2, 3)], all_four, [1, 2, 3])
         # Member 1's commitment did not come in time.
-        third = self.epoch(3, second["T"], [("remove", 2), ("leave", 3)], roster, [], {1}, 0)
-        self.epochs = [first, second, third]
+        ops = [("ask_mute", 1, 0), ("promote", 1, 0), ("lock", 0, 0), ("remove", 2, 0), ("leave", 3, 3)]
+        third = self.epoch(3, second["T"], ops, both, missing={1}, line=self.line, settings=WAITING_ROOM | LOCKED)
+        # A leader who has just begun to lead has nobody's commitment but its own. Nine seconds after the beginning.
+        after = {"line": self.line, "term": 1, "leader": 1}
+        fourth = self.epoch(4, third["T"], [("take_over", 1, 1)], both, missing={0}, time=start + 9_000,
+                            settings=WAITING_ROOM | LOCKED, **after)
+        ops = [("unlock", 0, 0), ("mute_newcomers", 0, 1), ("open_rate", 0, 1)]
+        fifth = self.epoch(5, fourth["T"], ops, both, rate=1, settings=WAITING_ROOM | NEWCOMERS_MUTED, **after)
+        self.epochs = [first, second, third, fourth, fifth]
 
-    def epoch(self, e, previous, ops, roster, admitted, missing, rate):
+    def epoch(self, e, previous, ops, roster, admitted=(), missing=(), rate=0, term=0, leader=0, line=b"",
+              settings=WAITING_ROOM, time=None):
         meeting, fresh = self.meeting, made_up(f"fresh {e}")
+        authority = self.cohost if leader else self.authority
         leaves = [person.leaf(i, joined) for i, (person, joined) in roster.items()]
         commitments = {i: bytes(32) if i in missing else H(b"fresh commit", meeting, self.fresh_value(i, e))
                        for i in roster}
         commit_leaves = [H(b"commit leaf", u16(i), c) for i, c in commitments.items()]
         kc = H(b"kc", meeting, u32(e), fresh)
-        time = self.start + e * 1000
-        statement = (u8(VERSION) + u16(SUITE) + meeting + self.chain + u32(0) + u32(e) + u16(0)
-                     + H(b"ops", ops_bytes(ops)) + merkle_root(leaves) + kc + merkle_root(commit_leaves) + u64(time)
-                     + u16(self.d["policy"]) + u8(rate) + u8(self.d["frame_ms"]))
+        time = time or self.start + e * 1000
+        statement = (u8(VERSION) + u16(SUITE) + meeting + self.chain + u32(term) + u32(e) + u16(leader)
+                     + H(b"ops", ops_bytes(ops)) + merkle_root(leaves) + kc + merkle_root(commit_leaves)
+                     + line_hash(line) + u64(time) + u16(self.d["policy"]) + u8(rate) + u8(self.d["frame_ms"])
+                     + u8(settings))
         statement_hash = H(b"stmt hash", statement)
         T = H(b"T+", previous, statement_hash)
-        signature = sign(self.authority, b"stmt sig", T)
+        signature = sign(authority, b"stmt sig", T)
         entries = [roster[i][0].entry(meeting, i, e) for i in admitted]
         openings = {str(i): merkle_open(commit_leaves, at) for at, i in enumerate(roster)}
         keys = {str(i): u8(5) + previous + statement + signature + ops_bytes(ops) + items(entries) + fresh
-                + items(openings[str(i)]) for i in roster}
+                + items(openings[str(i)]) + string(line) for i in roster}
         ES = extract(T, fresh)
         senders = {}
         for i, (person, _) in roster.items():
@@ -592,12 +681,14 @@ class World:
             body = u32(e) + commitment
             acks[str(i)] = u8(8) + body + sign(person.ik, b"ack", T, body)
         return {
-            "epoch": e, "previous": previous, "time": time, "rate": rate,
-            "ops": [{"op": name, "index": index} for name, index in ops], "ops_bytes": ops_bytes(ops),
+            "epoch": e, "previous": previous, "time": time, "rate": rate, "term": term, "leader": leader,
+            "settings": settings, "line": line, "line_hash": line_hash(line),
+            "ops": [{"op": name, "index": index, "by": by} for name, index, by in ops], "ops_bytes": ops_bytes(ops),
             "ops_hash": H(b"ops", ops_bytes(ops)),
             "roster": [{"index": i, "leaf": person.leaf(i, joined), "joined": joined,
                         "entry": person.entry(meeting, i, joined)} for i, (person, joined) in roster.items()],
             "roster_root": merkle_root(leaves), "fresh": fresh, "kc": kc,
+            "values": {str(i): self.fresh_value(i, e) for i in roster},
             "commitments": {str(i): c for i, c in commitments.items()},
             "commitments_root": merkle_root(commit_leaves), "openings": openings,
             "statement": statement, "statement_hash": statement_hash, "T": T, "signature": signature,
@@ -614,8 +705,112 @@ class World:
 
     def admitted(self, index):
         cap = capability(self.meeting, index, ed_public(self.guests[index - 1].rk), 1, self.start, self.start + 110_000,
-                         1, self.authority)
+                         1, 0, self.authority)
         return u8(3) + u16(index) + cap
+
+
+# ---- §7.7 messages to all ----
+
+class Broadcaster:
+    """Seals one member's messages to all in one epoch, in order."""
+
+    def __init__(self, world, epoch, index):
+        self.meeting, self.epoch, self.index, self.counter = world.meeting, epoch, index, 0
+        self.key = expand(epoch["ctl"], b"conclave/1 broadcast" + u16(index))
+
+    def place(self):
+        return self.meeting + u32(self.epoch["epoch"]) + u16(self.index) + u32(self.counter)
+
+    def seal(self, what, message, **inputs):
+        head = u8(6) + u32(self.epoch["epoch"]) + u32(self.counter)
+        nonce, aad = bytes(8) + u32(self.counter), head + u16(self.index)
+        packet = head + ChaCha20Poly1305(self.key).encrypt(nonce, message, aad)
+        sealed = {"what": what, "epoch": self.epoch["epoch"], "sender": self.index, "counter": self.counter, **inputs,
+                  "key": self.key, "nonce": nonce, "aad": aad, "message": message, "packet": packet}
+        self.counter += 1
+        return sealed
+
+
+def heartbeat(epoch, n, previous, time, unconfirmed, authority):
+    """The heartbeat and its hash."""
+    body = u32(epoch["term"]) + u32(epoch["epoch"]) + u32(n) + epoch["T"] + previous + u64(time)
+    body += items([u16(i) for i in unconfirmed])
+    return body + sign(authority, b"heartbeat sig", body), H(b"heartbeat hash", body)
+
+
+def confirm(epoch, index, n, value, ik):
+    body = u32(epoch["term"]) + u32(epoch["epoch"]) + u32(n) + u8(value is not None) + (value or bytes(32))
+    signed = body + sign(ik, b"confirm", epoch["T"], u16(index), body)
+    assert len(signed) == 109
+    return signed
+
+
+def chat(place, text, vk):
+    return u8(1) + string(text.encode()) + sign(vk, b"chat", place, text.encode())
+
+
+def hand(place, on, vk):
+    return u8(2) + u8(on) + sign(vk, b"hand", place, u8(on))
+
+
+def broadcasts(world):
+    second, third, fourth = world.epochs[1:4]
+    people = dict(enumerate([world.host, *world.guests]))
+    out, beats = [], []
+
+    def beat(by, epoch, n, previous, time, unconfirmed, authority):
+        signed, digest = heartbeat(epoch, n, previous, time, unconfirmed, authority)
+        beats.append(digest)
+        out.append(by.seal("heartbeat", u8(1) + signed, term=epoch["term"], n=n, previous=previous, time=time,
+                           unconfirmed=unconfirmed, hash=digest))
+
+    def confirmed(by, epoch, n, is_shown=True):
+        value = world.fresh_value(by.index, epoch["epoch"]) if is_shown else None
+        signed = confirm(epoch, by.index, n, value, people[by.index].ik)
+        out.append(by.seal("confirm", u8(2) + signed, term=epoch["term"], n=n, value=value))
+        return u16(by.index) + signed
+
+    zero, one, two, three = (Broadcaster(world, second, i) for i in range(4))
+    passed = [confirmed(one, second, 0)]
+    beat(zero, second, 1, bytes(32), world.start + 2_100, [0, 2, 3], world.authority)
+    passed += [confirmed(two, second, 1), confirmed(three, second, 1)]
+    passed.insert(0, confirmed(zero, second, 1))
+    out.append(zero.seal("passed", u8(3) + items(passed)))
+    text = "Grüße: is everybody here?"
+    out.append(two.seal("chat", u8(4) + chat(two.place(), text, people[2].vk), text=text, place=two.place()))
+    out.append(two.seal("hand", u8(4) + hand(two.place(), 1, people[2].vk), on=True, place=two.place()))
+    out.append(zero.seal("hand", u8(4) + hand(zero.place(), 0, people[0].vk), on=False, place=zero.place()))
+    zero, one = (Broadcaster(world, third, i) for i in range(2))
+    beat(zero, third, 2, beats[0], world.start + 4_100, [], world.authority)
+    confirmed(one, third, 2, is_shown=False)
+    one = Broadcaster(world, fourth, 1)
+    confirmed(one, fourth, 0)
+    beat(one, fourth, 1, bytes(32), world.start + 9_000, [0], world.cohost)
+    return out
+
+
+# ---- §7.9 witnesses ----
+
+def witness_vectors(world):
+    key = expand(psk0(world.meeting, world.secret), b"conclave/1 witness" + world.chain)
+    shown = []
+    for epoch in world.epochs[1:4]:
+        nonce = made_up(f"witness nonce {epoch['epoch']}", 12)
+        message = witnessed(epoch["previous"], epoch["statement"], epoch["signature"])
+        packet = u8(7) + nonce + ChaCha20Poly1305(key).encrypt(nonce, message, u8(7))
+        shown.append({"epoch": epoch["epoch"], "leader": epoch["leader"], "nonce": nonce, "message": message,
+                      "packet": packet})
+    # What the host would have told another member instead of the third epoch.
+    second, third = world.epochs[1:3]
+    people = {0: (world.host, 1), **{i: (world.guests[i - 1], 2) for i in (1, 2, 3)}}
+    other = world.epoch(3, second["T"], [("rekey", 0, 0)], people)
+    one, two = (witnessed(e["previous"], e["statement"], e["signature"]) for e in (third, other))
+    proof = string(descriptor(world.d)) + string(world.line) + one + two
+    # Which of 40 members show their statement at heartbeat 7 of the third epoch.
+    turns = [i for i in range(40)
+             if int.from_bytes(H(b"witness", third["T"], u32(7), u16(i))[:8], "big") * 40 >> 64 < 16]
+    return {"key": key, "shown": shown, "proof": proof,
+            "turns": {"T": third["T"], "n": 7, "members": 40, "shows": turns}}
 
 
 # ---- §8 media ----
@@ -697,37 +892,101 @@ def link_vectors(world):
 def capability_vectors(world):
     exporter, host, guest = made_up("exporter"), world.host, world.guests[0]
     cases = []
-    for slot, rk, rights, serial in ((0, host.rk, 3, 1), (1, guest.rk, 1, 7)):
+    by_host, by_cohost = (0, world.authority), (1, world.cohost)
+    signed_by = [(0, host.rk, 3, 1, by_host), (1, guest.rk, 1, 7, by_host), (1, guest.rk, 3, 8, by_cohost),
+                 (3, world.guests[2].rk, 1, 7, by_cohost)]
+    for slot, rk, rights, serial, (signer, authority) in signed_by:
         signed = capability(world.meeting, slot, ed_public(rk), rights, world.start, world.start + 110_000, serial,
-                            world.authority)
+                            signer, authority)
         cases.append({"slot": slot, "rk_seed": rk, "rights": rights, "not_before": world.start,
-                      "not_after": world.start + 110_000, "serial": serial, "capability": signed,
+                      "not_after": world.start + 110_000, "serial": serial, "signer": signer, "capability": signed,
                       "digest": H(b"cap digest", signed), "possession": possession(rk, exporter, signed)})
     token = knock_token(world.meeting, world.secret)
-    return {"meeting_id": world.meeting, "authority_seed": world.authority, "exporter": exporter, "capabilities": cases,
-            "revoked": {"seq": 2, "slots": [2, 3], "bytes": revoked(world.meeting, 2, [2, 3], world.authority)},
-            "knock_gate": {"seq": 1, "token": token, "token_hash": H(b"gate token", token),
-                           "bytes": knock_gate(world.meeting, 1, token, world.authority)}}
+    people = {1: (x_public(guest.ms), ed_public(world.cohost)),
+              3: (x_public(world.guests[2].ms), ed_public(made_up("AK of 3")))}
+    lines = []
+    for seq, slots in ((1, [1]), (2, [3, 1]), (3, [])):
+        line = succession(world.meeting, seq, [(slot, *people[slot]) for slot in slots], world.authority)
+        delegates = [{"slot": slot, "hs": people[slot][0], "ak": people[slot][1]} for slot in slots]
+        lines.append({"seq": seq, "delegates": delegates, "line": line, "hash": line_hash(line)})
+    assert lines[0]["line"] == world.line
+    revocations, gates = [], []
+    for seq, slots, (signer, authority) in ((2, [2, 3], by_host), (3, [], by_host), (3, [2, 4], by_cohost)):
+        revocations.append({"seq": seq, "signer": signer, "slots": slots,
+                            "bytes": revoked(world.meeting, seq, signer, slots, authority)})
+    for seq, (signer, authority) in ((1, by_host), (1, by_cohost)):
+        gates.append({"seq": seq, "signer": signer, "token": token, "token_hash": H(b"gate token", token),
+                      "bytes": knock_gate(world.meeting, seq, signer, token, authority)})
+    return {"meeting_id": world.meeting, "authority_seeds": {"0": world.authority, "1": world.cohost},
+            "exporter": exporter, "lines": lines, "capabilities": cases, "revoked": revocations, "knock_gates": gates}
 
 
 def statement_vectors(world):
     keys = {"ES", "ctl", "mesh", "senders"}
     epochs = [{k: v for k, v in e.items() if k not in keys} for e in world.epochs]
-    return {"meeting_id": world.meeting, "authority_seed": world.authority, "chain": world.chain,
-            "policy": world.d["policy"], "frame_ms": world.d["frame_ms"], "T_0": world.t0, "epochs": epochs,
-            "all_ops": {"ops": [{"op": name, "index": 7 if tag <= 4 else 0} for name, tag in OPS.items()],
-                        "bytes": ops_bytes([(name, 7 if tag <= 4 else 0) for name, tag in OPS.items()]),
-                        "hash": H(b"ops", ops_bytes([(n, 7 if t <= 4 else 0) for n, t in OPS.items()]))},
+    all_ops = [(name, 7 if name in OF_MEMBERS else 0, 7 if name == "leave" else 1) for name in OPS]
+    return {"meeting_id": world.meeting, "authority_seeds": {"0": world.authority, "1": world.cohost},
+            "chain": world.chain, "policy": world.d["policy"], "frame_ms": world.d["frame_ms"], "T_0": world.t0,
+            "epochs": epochs,
+            "all_ops": {"ops": [{"op": name, "index": index, "by": by} for name, index, by in all_ops],
+                        "bytes": ops_bytes(all_ops), "hash": H(b"ops", ops_bytes(all_ops))},
             "merkle": [{"leaves": leaves, "root": merkle_root(leaves)}
                        for leaves in ([made_up(f"leaf {i}") for i in range(n)] for n in (0, 1, 2, 3, 6, 7))],
-            "removal_notice": {"epoch": 3, "removed": [2],
-                               "bytes": removal_notice(world.meeting, 3, [2], world.authority)}}
+            "removal_notices": [{"epoch": 3, "removed": removed, "leader": leader,
+                                 "bytes": removal_notice(world.meeting, 3, removed, authority)}
+                                for leader, removed, authority in ((0, [2], world.authority),
+                                                                   (1, [2, 3], world.cohost))]}
+
+
+def mesh_vectors(world):
+    host, guests = world.host, world.guests
+    third, fourth = world.epochs[2:4]
+    # The host reaches a co-host, who takes over from it.
+    taken_over = [("initiator", 0, fourth["epoch_keys"]["0"]), ("responder", 1, fourth["acks"]["0"]),
+                  ("initiator", 1, u8(6) + u32(4)), ("responder", 2, b"")]
+    cases = [mesh_handshake(world.meeting, third, 0, (0, host), (1, guests[0]), taken_over),
+             mesh_handshake(world.meeting, world.epochs[1], 1, (1, guests[0]), (3, guests[2]),
+                            [("responder", 0, u8(6) + u32(2)), ("initiator", 1, b"")])]
+    return {"meeting_id": world.meeting, "cases": cases}
+
+
+def broadcast_vectors(world):
+    ctl = {str(e["epoch"]): e["ctl"] for e in world.epochs[1:4]}
+    chains = {str(e["epoch"]): e["T"] for e in world.epochs[1:4]}
+    people = {str(i): {"ik_seed": p.ik, "vk_seed": p.vk} for i, p in enumerate([world.host, *world.guests])}
+    return {"meeting_id": world.meeting, "authority_seeds": {"0": world.authority, "1": world.cohost},
+            "people": people, "ctl": ctl, "T": chains, "messages": broadcasts(world),
+            "witness": {"secret": world.secret, "chain": world.chain, **witness_vectors(world)}}
 
 
 def schedule_vectors(world):
     wanted = ("epoch", "previous", "statement_hash", "T", "fresh", "kc", "ES", "ctl", "mesh", "senders")
     return {"meeting_id": world.meeting, "chain": world.chain, "T_0": world.t0,
             "epochs": [{k: e[k] for k in wanted} for e in world.epochs]}
+
+
+def security_code(t, values):
+    """Words and digits (§3.7) of T_e and {index: r}."""
+    prk = extract(t, b"".join(u16(i) + r for i, r in sorted(values.items())))
+    out = expand(prk, b"conclave/1 security code", 36)
+    words = (HERE / "../../protocol/src/words.txt").read_text(encoding="ascii").split("\n")
+    number = int.from_bytes(out[:6], "big") >> 4
+    groups = (int.from_bytes(out[at:at + 5], "big") % 100_000 for at in range(6, 36, 5))
+    return (" ".join(words[number >> shift & 0x7FF] for shift in (33, 22, 11, 0)),
+            " ".join(f"{group:05}" for group in groups))
+
+
+def code_vectors(world):
+    cases = []
+    second = world.epochs[1]
+    made = [{i: made_up(f"r of {i} in epoch {e}") for i in indices} for e, indices in ((1, (0,)), (3, (0, 300, 0xFFFE)))]
+    # The one in the middle is that of the meeting of the vectors in its second epoch.
+    shown = {int(i): r for i, r in second["values"].items()}
+    for e, values in ((world.epochs[0], made[0]), (second, shown), (world.epochs[2], made[1])):
+        words, digits = security_code(e["T"], values)
+        cases.append({"T": e["T"], "values": [{"index": i, "r": r} for i, r in values.items()], "words": words,
+                      "digits": digits})
+    return {"codes": cases}
 
 
 def handshake_vectors(world):
@@ -738,26 +997,35 @@ def handshake_vectors(world):
     asking.meeting = meeting_id(asking.d)
     # The records' content is that of the meeting above: a session does not look into it.
     with_passcode = handshake(asking, asking.guests[0], asking.host, "correct horse 7")
+    # Another guest joins where a co-host leads.
+    with_cohost = handshake(world, world.late, guest, None, 1, world.line)
     out = []
-    for w, c in ((world, case), (asking, with_passcode)):
+    for w, c, h, g in ((world, case, host, guest), (asking, with_passcode, asking.host, asking.guests[0]),
+                       (world, with_cohost, guest, world.late)):
         out.append({"descriptor": descriptor(w.d), "meeting_id": w.meeting, "secret": w.secret,
                     "link": link_text(["relay.example:4433"], [b""], w.meeting, w.secret), "now": w.start,
-                    "host": w.host.inputs(), "guest": w.guests[0].inputs(), **c})
+                    "host": h.inputs(), "guest": g.inputs(), **c})
     return {"cases": out}
+
+
+KNOCK, MEMBER, NOBODY = u8(1) + u32(0x01020304), u8(2) + u32(2), u8(0) + u32(0)
+# What each verb may concern (§6.4).
+REQUESTS = {1: [KNOCK], 2: [KNOCK], 3: [KNOCK, MEMBER], 4: [MEMBER], **{verb: [NOBODY] for verb in range(5, 11)},
+            11: [MEMBER], 12: [NOBODY]}
 
 
 def control_vectors(world):
     meeting = world.meeting
-    cap = capability(meeting, 1, ed_public(world.guests[0].rk), 1, world.start, world.start + 110_000, 1,
+    cap = capability(meeting, 1, ed_public(world.guests[0].rk), 1, world.start, world.start + 110_000, 1, 0,
                      world.authority)
     proof = possession(world.guests[0].rk, made_up("exporter"), cap)
-    revocation = revoked(meeting, 2, [2, 3], world.authority)
+    revocation = revoked(meeting, 2, 0, [2, 3], world.authority)
     token = knock_token(meeting, world.secret)
-    gate = knock_gate(meeting, 1, token, world.authority)
+    gate = knock_gate(meeting, 1, 0, token, world.authority)
     d, body = descriptor(world.d), b"opaque"
     to_relay = {
-        "hello_of_guest": u8(1) + u8(VERSION) + meeting + string(b"") + string(b""),
-        "hello_of_member": u8(1) + u8(VERSION) + meeting + string(d) + string(revocation),
+        "hello_of_guest": u8(1) + u8(VERSION) + meeting + 3 * string(b""),
+        "hello_of_member": u8(1) + u8(VERSION) + meeting + string(d) + string(revocation) + string(world.line),
         "open_mailbox": u8(2) + token,
         "mail": u8(3) + string(body),
         "mail_to": u8(4) + u32(0x01020304) + string(body),
@@ -766,10 +1034,12 @@ def control_vectors(world):
         "send": u8(7) + u16(0xFFFF) + string(body),
         "revoke": u8(8) + revocation,
         "gate": u8(9) + gate,
+        "line": u8(10) + world.line,
     }
     from_relay = {
         "welcome": u8(1) + u8(VERSION) + u64(world.start) + string(b"eu"),
-        "meeting": u8(2) + string(d),
+        "meeting": u8(2) + string(d) + string(b"") + u16(0),
+        "meeting_of_cohost": u8(2) + string(d) + string(world.line) + u16(1),
         "mailbox_open": u8(3),
         "mail": u8(4) + string(body),
         "mail_from": u8(5) + u32(0x01020304) + string(body),
@@ -786,7 +1056,7 @@ def control_vectors(world):
     entries = [world.host.entry(meeting, 0, 1), world.guests[1].entry(meeting, 2, 2)]
     session = {
         "waiting": u8(1),
-        "denied": [u8(2) + u8(reason) for reason in range(1, 5)],
+        "denied": [u8(2) + u8(reason) for reason in range(1, 6)],
         "admitted": u8(3) + u16(1) + cap,
         "roster": u8(4) + items(entries),
         "epoch_key": world.epochs[1]["epoch_keys"]["2"],
@@ -794,6 +1064,17 @@ def control_vectors(world):
         "renew": u8(7) + cap,
         "epoch_ack": world.epochs[1]["acks"]["2"],
         "leave": u8(9),
+        "offer": u8(10),
+        "accept": u8(11) + ed_public(world.cohost),
+        "ledger": u8(12) + items([ed_public(made_up(f"IK {past}")) + u8(past) for past in (1, 2, 3)]),
+        "knock": u8(13) + u32(5) + ed_public(world.late.ik) + u8(0) + padded_name(world.late.name),
+        "knock_gone": u8(14) + u32(5),
+        # Of knocks, members and nobody, as the verb may concern.
+        "request": [u8(15) + u32(verb) + u8(verb) + whom for verb in range(1, 13) for whom in REQUESTS[verb]],
+        "refused": [u8(16) + u32(7) + u8(why) for why in range(14)],
+        "missed": u8(17) + items([u16(m["sender"]) + u32(m["epoch"]) + u32(m["counter"]) + m["message"][1:]
+                                  for m in broadcasts(world) if m["what"] in ("chat", "hand")]),
+        "back": u8(18),
     }
     return {"meeting_id": meeting, "to_relay": to_relay, "from_relay": from_relay, "session": session}
 
@@ -806,6 +1087,9 @@ def main():
     write("capability.json", "§5", capability_vectors(world))
     write("control.json", "§6", control_vectors(world))
     write("statement.json", "§7.1, §7.2", statement_vectors(world))
+    write("mesh.json", "§4.7", mesh_vectors(world))
+    write("broadcast.json", "§7.7, §7.9", broadcast_vectors(world))
+    write("security-code.json", "§3.7", code_vectors(world))
     write("key-schedule.json", "§7.3", schedule_vectors(world))
     write("frame.json", "§8", {"meeting_id": world.meeting, "senders": [
         frames(world, world.epochs[1], 1, 20, (0, 1, 24, 25, 50)), frames(world, world.epochs[1], 0, 20, (0, 99)),

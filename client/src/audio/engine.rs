@@ -120,10 +120,11 @@ impl MediaEngine {
         }
     }
 
-    /// Lets 20 ms of one's own sound pass that nobody will get: the source goes on in time, and nothing is encoded,
-    /// which is most of the work of a listener. Instead of [`MediaEngine::capture`], where nothing is sent.
-    pub fn skip(&mut self) {
-        self.source.next_frame(&mut self.pcm);
+    /// Lets frames of one's own sound pass that nobody will get: the source goes on in time, and nothing is encoded,
+    /// which is most of the work of a listener. Instead of [`MediaEngine::capture`], where nothing is sent. Takes no
+    /// longer for many frames than for one.
+    pub fn skip(&mut self, frames: u32) {
+        self.source.skip(frames);
     }
 
     /// A frame of member `index` arrived at `now` and is authentic. `seq` is the tick of the talker's frame clock,

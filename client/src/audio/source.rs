@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use hound::{SampleFormat, WavReader};
 
-use super::format::{Frame, SAMPLE_RATE};
+use super::format::{FRAME_SAMPLES, Frame, SAMPLE_RATE};
 use super::mixer::sample_to_i16;
 use super::resample::{Converter, Failed};
 
@@ -129,6 +129,16 @@ impl Source {
         }
     }
 
+    /// Lets so many frames pass unheard. Allocates nothing, and takes no longer for many than for one.
+    pub fn skip(&mut self, frames: u32) {
+        let samples = u64::from(frames) * FRAME_SAMPLES as u64;
+        match self {
+            Self::Wav(recording) => recording.skip(samples),
+            Self::Tone(tone) => tone.skip(samples),
+            Self::Silence => {}
+        }
+    }
+
     /// Whether nothing but silence will come any more because a recording has ended.
     pub fn finished(&self) -> bool {
         matches!(self, Self::Wav(recording) if recording.is_over())
@@ -142,6 +152,13 @@ impl Tone {
             *sample = (TONE_AMPLITUDE * self.phase.sin()) as f32;
             self.phase = (self.phase + step) % std::f64::consts::TAU;
         }
+    }
+
+    fn skip(&mut self, samples: u64) {
+        // Whole seconds are whole periods, because the pitch is a whole number.
+        let samples = samples % u64::from(SAMPLE_RATE);
+        let periods = samples as f64 * TONE_HZ / f64::from(SAMPLE_RATE);
+        self.phase = (self.phase + periods.fract() * std::f64::consts::TAU) % std::f64::consts::TAU;
     }
 }
 
@@ -174,6 +191,17 @@ impl Recording {
             self.position += usize::from(value.is_some());
             *sample = f32::from(value.unwrap_or(0)) / 32_768.0;
         }
+    }
+
+    fn skip(&mut self, samples: u64) {
+        // A recording is held in memory, so its length fits, and with it what is left after the remainder.
+        let length = self.samples.len() as u64;
+        let position = (self.position as u64).saturating_add(samples);
+        let position = match self.repeat {
+            Repeat::Loop => position.checked_rem(length).unwrap_or(0),
+            Repeat::Once => position.min(length),
+        };
+        self.position = usize::try_from(position).unwrap_or(self.samples.len());
     }
 
     /// Reads a WAV file of any common rate, width and number of channels.
@@ -281,7 +309,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::audio::format::{FRAME_SAMPLES, SILENCE};
+    use crate::audio::format::SILENCE;
 
     fn spec(channels: u16, sample_rate: u32, bits_per_sample: u16, sample_format: SampleFormat) -> WavSpec {
         WavSpec { channels, sample_rate, bits_per_sample, sample_format }
@@ -299,6 +327,28 @@ mod tests {
         match Source::open(name, Repeat::Once).unwrap() {
             Source::Wav(recording) => recording.into_samples(),
             _ => panic!("not a recording"),
+        }
+    }
+
+    #[test]
+    fn a_skipped_source_is_where_a_played_one_is() {
+        let samples: Vec<i16> = (0..4_321).map(|i| (i * 7) as i16).collect();
+        let wav = |repeat| Source::Wav(Recording::new(samples.clone(), repeat));
+        let sources: [&dyn Fn() -> Source; 4] =
+            [&|| wav(Repeat::Once), &|| wav(Repeat::Loop), &|| Source::Tone(Tone::default()), &|| Source::Silence];
+        for make in sources {
+            for frames in [0, 1, 4, 5, 123] {
+                let (mut played, mut skipped) = (make(), make());
+                let (mut a, mut b) = (SILENCE, SILENCE);
+                for _ in 0..frames {
+                    played.next_frame(&mut a);
+                }
+                skipped.skip(frames);
+                assert_eq!(played.finished(), skipped.finished(), "after {frames} frames");
+                played.next_frame(&mut a);
+                skipped.next_frame(&mut b);
+                assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-4), "after {frames} frames");
+            }
         }
     }
 

@@ -3,9 +3,13 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::console::Style;
+
+/// Longest time that can be given, in seconds: a year. Longer ones could not be added to a clock.
+const MAX_SECONDS: u64 = 365 * 24 * 3_600;
 
 /// End-to-end encrypted audio meetings.
 ///
@@ -31,13 +35,14 @@ pub(super) enum Verb {
 }
 
 const HOST_HELP: &str =
-    "While it runs, type: admit NAME, admit all, deny NAME, remove NAME, mute, unmute, stats, end. \
+    "While it runs, type: admit NAME, admit all, deny NAME, remove NAME, compare NAME DIGITS, lock, \
+promote NAME (to lead when you are gone), say TEXT, mute, unmute, stats, end; help for the rest. \
 Give the printed link to your guests over a channel you trust: it holds the meeting's secret.
 
   conclave host --name Ada --input talk.wav --output heard.wav
   conclave host --name Ada --relay relay.example.org --passcode 'three small words'";
 
-const JOIN_HELP: &str = "While it runs, type: mute, unmute, stats, leave.
+const JOIN_HELP: &str = "While it runs, type: compare NAME DIGITS, mute, unmute, stats, leave; help for the rest.
 
   conclave join 'conclave://…#…' --name Bob --input talk.wav --output heard.wav
 
@@ -81,7 +86,7 @@ pub(super) struct Join {
     #[arg(value_name = "LINK")]
     pub(super) link: String,
     /// After being removed, stay connected for so long and count what still arrives and can be opened (for auditors)
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=MAX_SECONDS))]
     pub(super) linger: Option<u64>,
     #[command(flatten)]
     pub(super) common: Common,
@@ -96,22 +101,27 @@ pub(super) struct Common {
     #[arg(long, env = "CONCLAVE_PASSCODE", hide_env_values = true, allow_hyphen_values = true)]
     pub(super) passcode: Option<String>,
     /// What to say: a WAV file, `tone` or `silence`. Without it you are muted
-    #[arg(long, value_name = "WAV|tone|silence")]
+    #[arg(long, value_name = "WAV|tone|silence", value_parser = NonEmptyStringValueParser::new())]
     pub(super) input: Option<String>,
     /// Say the input again and again
     #[arg(long = "loop", requires = "input")]
     pub(super) looped: bool,
     /// Where to write what you hear: a WAV file (48 kHz, mono), or `null`
-    #[arg(long, value_name = "WAV|null", default_value = "null")]
+    #[arg(long, value_name = "WAV|null", default_value = "null", value_parser = NonEmptyStringValueParser::new())]
     pub(super) output: String,
     /// Start muted
     #[arg(long)]
     pub(super) muted: bool,
     /// Leave after so many seconds in the meeting; a host ends it
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=MAX_SECONDS))]
     pub(super) seconds: Option<u64>,
-    /// Keep your identity in this directory, so that others can recognise you; without it you are a new guest each
-    /// time. CONCLAVE_PASSPHRASE or a prompt protects it
+    /// When the connection to the relay is lost, look for a relay of the meeting for so long before giving up; 0 gives
+    /// up at once
+    // A day is as long as a meeting may last.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(..=86_400))]
+    pub(super) reconnect: u64,
+    /// Keep your identity in this directory, and whom you have met, so that others can recognise you and you them;
+    /// without it you are a new guest each time. CONCLAVE_PASSPHRASE or a prompt protects both
     #[arg(long, value_name = "DIR")]
     pub(super) home: Option<PathBuf>,
     /// One JSON object per line: events on standard output, commands on standard input (docs/automation.md)
@@ -142,4 +152,26 @@ pub(super) struct Demo {
     /// Write the results as JSON, too
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parses(line: &str) -> bool {
+        Arguments::try_parse_from(line.split(' ')).is_ok()
+    }
+
+    #[test]
+    fn no_time_is_longer_than_a_clock_can_count() {
+        for verb in ["host --name A --seconds", "join x --name A --seconds", "join x --name A --linger"] {
+            for good in ["0", "31536000"] {
+                assert!(parses(&format!("conclave {verb} {good}")), "{verb} {good}");
+            }
+            for bad in ["31536001", "18446744073709551615", "18446744073709551616", "-1"] {
+                assert!(!parses(&format!("conclave {verb} {bad}")), "{verb} {bad}");
+            }
+        }
+        assert!(!parses("conclave demo --seconds 18446744073709551615"));
+    }
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::command::{Command, MAX_LINE};
-use crate::report::{Report, Standing, WaitingFor};
+use super::words::{self, Words};
+use crate::command::{BadCommand, Command, MAX_LINE};
+use crate::report::Report;
 use crate::session::sink::{ReportSink, ReportSource, Stamped};
 
 /// How the console speaks.
@@ -39,12 +40,13 @@ impl Printer {
 pub(super) fn print(source: ReportSource, style: Style) -> Printer {
     let (sender, done) = channel();
     thread::spawn(move || {
+        let mut words = Words::default();
         for stamped in source {
             let last = is_last(&stamped.report);
             // Without a reader there is nothing to do but to go on with the meeting.
             let _ = match style {
                 Style::Jsonl => print_json(&stamped),
-                Style::Words => print_words(&stamped.report),
+                Style::Words => print_words(&mut words, &stamped.report),
             };
             if last {
                 break;
@@ -73,109 +75,65 @@ fn print_json(stamped: &Stamped) -> io::Result<()> {
         return Ok(());
     }
     let line = Line { report: &stamped.report, t_ms: stamped.t_ms };
-    let mut text = serde_json::to_vec(&line)?;
-    text.push(b'\n');
-    let mut out = io::stdout().lock();
-    out.write_all(&text)?;
-    out.flush()
+    let mut text = words::json_without_escapes(&serde_json::to_string(&line)?);
+    text.push('\n');
+    write_out(&text)
 }
 
-fn print_words(report: &Report) -> io::Result<()> {
-    let Some(text) = words(report) else { return Ok(()) };
-    let mut out = io::stdout().lock();
-    writeln!(out, "{text}")?;
-    out.flush()
+fn print_words(words: &mut Words, report: &Report) -> io::Result<()> {
+    let Some(mut text) = words.say(report) else { return Ok(()) };
+    text.push('\n');
+    write_out(&text)
 }
 
-fn words(report: &Report) -> Option<String> {
-    Some(match report {
-        Report::Link { link } => format!(
-            "The meeting is open. Guests join with:\n\n  conclave join '{link}' --name NAME\n\nWhoever has this link can knock. Type help for what you can do."
-        ),
-        Report::Waiting { r#for: WaitingFor::Host } => "No host is there yet; waiting.".to_owned(),
-        Report::Waiting { r#for: WaitingFor::Admission } => {
-            "You are in the waiting room; the host will let you in.".to_owned()
-        }
-        Report::Knock { id, name, safety_number, standing } => {
-            let standing = match standing {
-                Standing::New => "a new identity",
-                Standing::Guest => "a guest of this meeting only",
-                Standing::Oneself => "yourself",
-            };
-            format!(
-                "{name} knocks ({standing}; number {id}).\n  safety number {safety_number}\n  type: admit {id}   or: deny {id}"
-            )
-        }
-        Report::Admitted { .. } => "You are in the meeting.".to_owned(),
-        Report::Denied { reason } => match *reason {
-            "blocked" => "The host does not let you in, and will not.".to_owned(),
-            "expired" => "Nobody answered your knock.".to_owned(),
-            "full" => "The meeting is full.".to_owned(),
-            _ => "The host does not let you in.".to_owned(),
-        },
-        Report::Roster { members, .. } => {
-            let names: Vec<String> = members
-                .iter()
-                .map(|m| {
-                    format!(
-                        "{}{}{}",
-                        m.name,
-                        if m.role == "host" { " (host)" } else { "" },
-                        if m.muted { " (muted)" } else { "" }
-                    )
-                })
-                .collect();
-            format!("Here: {}.", names.join(", "))
-        }
-        Report::Joined { name, .. } => format!("{name} joined."),
-        Report::Left { name, why, .. } => match *why {
-            "removed" => format!("{name} was removed."),
-            "lost" => format!("{name} lost the connection."),
-            _ => format!("{name} left."),
-        },
-        Report::Removed => "The host removed you from the meeting.".to_owned(),
-        Report::Muted { .. } => return None,
-        Report::Alarm { kind, detail, .. } => format!("ALARM ({kind}): {detail}"),
-        Report::Stats { .. } => return None,
-        Report::Linger { datagrams, opened, .. } => {
-            format!("After the removal {datagrams} media datagrams arrived; {opened} of them could be opened.")
-        }
-        Report::Ended { by } if by == "host" => "The host ended the meeting.".to_owned(),
-        Report::Ended { .. } => "You left the meeting.".to_owned(),
-        Report::Error { message } => format!("Error: {message}"),
-        Report::Notice { message } => format!("({message})"),
-        Report::Goodbye => return None,
-    })
+fn write_out(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
 }
 
 /// Reads commands from standard input for as long as it lasts.
 pub(super) fn read(style: Style, commands: mpsc::Sender<Command>, reports: ReportSink) {
     thread::spawn(move || {
-        let mut input = BufReader::new(io::stdin().lock());
-        while let Ok(Some(line)) = read_line(&mut input) {
-            let parsed = match (style, line.trim()) {
-                (_, "") => continue,
-                (Style::Words, "help" | "?") => {
-                    reports.send(Report::Notice { message: crate::command::WORDS.to_owned() });
-                    continue;
-                }
-                (Style::Jsonl, line) => Command::from_json(line),
-                (Style::Words, line) => Command::from_words(line),
-            };
-            match parsed {
-                Ok(command) => {
-                    if commands.blocking_send(command).is_err() {
-                        return;
-                    }
-                }
-                Err(error) => reports.send(Report::Error { message: error.to_string() }),
-            }
-        }
+        // Input that can no longer be read is at its end.
+        let _ = read_commands(io::stdin().lock(), style, &commands, &reports);
     });
 }
 
-/// One line, cut after a little more than the longest command; `None` at the end.
-fn read_line(input: &mut impl BufRead) -> io::Result<Option<String>> {
+/// Reads no further while too many reports wait for a reader: every line may be answered by one.
+fn read_commands(
+    input: impl Read,
+    style: Style,
+    commands: &mpsc::Sender<Command>,
+    reports: &ReportSink,
+) -> io::Result<()> {
+    let mut input = BufReader::new(input);
+    loop {
+        reports.wait_for_room();
+        let Some(line) = read_line(&mut input)? else { return Ok(()) };
+        let parsed = line.and_then(|line| match (style, line.trim()) {
+            (_, "") => Ok(None),
+            (Style::Words, "help" | "?") => {
+                reports.send(Report::Notice { message: crate::command::WORDS.to_owned() });
+                Ok(None)
+            }
+            (Style::Jsonl, line) => Command::from_json(line).map(Some),
+            (Style::Words, line) => Command::from_words(line).map(Some),
+        });
+        match parsed {
+            Ok(None) => {}
+            Ok(Some(command)) => {
+                if commands.blocking_send(command).is_err() {
+                    return Ok(());
+                }
+            }
+            Err(error) => reports.send(Report::Error { message: error.to_string() }),
+        }
+    }
+}
+
+/// One line without its end; `None` at the end of the input. Of a line that is longer than any command nothing is kept.
+fn read_line(input: &mut impl BufRead) -> io::Result<Option<Result<String, BadCommand>>> {
     let mut line = Vec::new();
     let limit = MAX_LINE as u64 + 2;
     if input.by_ref().take(limit).read_until(b'\n', &mut line)? == 0 {
@@ -184,7 +142,12 @@ fn read_line(input: &mut impl BufRead) -> io::Result<Option<String>> {
     if !line.ends_with(b"\n") && line.len() as u64 == limit {
         skip_line(input)?;
     }
-    Ok(Some(String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned()))
+    let text = line.strip_suffix(b"\n").unwrap_or(&line);
+    let text = text.strip_suffix(b"\r").unwrap_or(text);
+    if text.len() > MAX_LINE {
+        return Ok(Some(Err(BadCommand::TooLong)));
+    }
+    Ok(Some(Ok(String::from_utf8_lossy(text).into_owned())))
 }
 
 /// Reads on to the end of a line that is too long, without keeping it.
@@ -201,5 +164,60 @@ fn skip_line(input: &mut impl BufRead) -> io::Result<()> {
         };
         input.consume(end + 1);
         return Ok(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::sink::{BACKLOG, queue};
+    use std::time::Instant;
+
+    fn lines(mut input: &[u8]) -> Vec<Result<String, BadCommand>> {
+        std::iter::from_fn(|| read_line(&mut input).expect("memory can be read")).collect()
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_refused_whole_and_the_next_one_is_read() {
+        let mute = r#"{"do":"mute"}"#;
+        let next = || Ok("next".to_owned());
+        for blanks in [MAX_LINE - mute.len() + 1, MAX_LINE - mute.len() + 2, 5_000, 50_000] {
+            for rest in ["", "junk"] {
+                for end in ["\n", "\r\n"] {
+                    let text = format!("{mute}{}{rest}{end}next", " ".repeat(blanks));
+                    assert_eq!(lines(text.as_bytes()), [Err(BadCommand::TooLong), next()], "{blanks} {rest} {end:?}");
+                }
+            }
+        }
+        let longest = format!("{mute}{}", " ".repeat(MAX_LINE - mute.len()));
+        for end in ["\n", "\r\n"] {
+            assert_eq!(lines(format!("{longest}{end}next").as_bytes()), [Ok(longest.clone()), next()]);
+        }
+        assert_eq!(lines(longest.as_bytes()), [Ok(longest)]);
+    }
+
+    #[test]
+    fn nothing_more_is_read_while_nobody_reads_the_answers() {
+        const LINES: usize = 20_000;
+        let (reports, source) = queue(Instant::now());
+        let (commands, _receiver) = mpsc::channel(1);
+        let input = "garbage\n".repeat(LINES);
+        let own = reports.clone();
+        let reader = thread::spawn(move || read_commands(input.as_bytes(), Style::Jsonl, &commands, &own));
+        thread::sleep(Duration::from_millis(300));
+        assert!(reports.waiting() <= BACKLOG + 1, "{} answers wait", reports.waiting());
+        drop(reports);
+        assert_eq!(source.count(), LINES, "none is lost");
+        assert!(reader.join().expect("no panic").is_ok());
+    }
+
+    #[test]
+    fn a_reader_of_answers_that_is_gone_stops_no_command() {
+        let (reports, source) = queue(Instant::now());
+        let (commands, mut receiver) = mpsc::channel(1);
+        drop(source);
+        let input = "garbage\n".repeat(2 * BACKLOG) + "{\"do\":\"leave\"}\n";
+        assert!(read_commands(input.as_bytes(), Style::Jsonl, &commands, &reports).is_ok());
+        assert_eq!(receiver.try_recv(), Ok(Command::Leave {}));
     }
 }

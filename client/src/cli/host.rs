@@ -10,7 +10,7 @@ use conclave_relay::embedded::{EmbeddedRelay, spawn_thread};
 use conclave_relay::tls::Pin;
 
 use super::args::{Admit, Host};
-use super::{Refusal, converse, engine, microphone, person, refuse, usage};
+use super::{Person, Refusal, converse, engine, microphone, person, refuse, usage};
 use crate::report::Report;
 use crate::session::{Session, start_now, system_rng};
 
@@ -19,16 +19,13 @@ const DURATION: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) fn run(host: Host, start: Instant) -> ExitCode {
     match open(&host) {
-        Ok((session, _relay)) => {
-            let link = Report::Link { link: session.conference.link().reveal().to_string() };
-            converse(session, &host.common, start, Some(link))
-        }
+        Ok((session, _relay)) => converse(session, &host.common, start),
         Err(refusal) => refuse(refusal, &host.common, start),
     }
 }
 
 fn open(host: &Host) -> Result<(Session, Option<EmbeddedRelay>), Refusal> {
-    let (name, identity, passcode) = person(&host.common)?;
+    let Person { name, identity, pins, passcode } = person(&host.common)?;
     let engine = engine(&host.common)?;
     let (relays, relay) = relays(host)?;
     let waiting_room = match host.admit {
@@ -46,13 +43,17 @@ fn open(host: &Host) -> Result<(Session, Option<EmbeddedRelay>), Refusal> {
         regions: Vec::new(),
     };
     let conference = Conference::host(config, start_now(), Box::new(system_rng()));
+    let first = Some(Report::Link { link: conference.link().reveal().to_string() });
     let session = Session {
         conference,
+        pins,
         relays,
         engine,
         microphone: microphone(&host.common),
         leave_after: host.common.seconds.map(Duration::from_secs),
         linger: None,
+        first,
+        reconnect_for: Duration::from_secs(host.common.reconnect),
     };
     Ok((session, relay))
 }

@@ -7,29 +7,32 @@ use conclave_protocol::conference::{Conference, JoinConfig};
 use conclave_protocol::link::Link;
 
 use super::args::Join;
-use super::{Refusal, converse, engine, microphone, person, refuse, usage};
+use super::{Person, Refusal, converse, engine, microphone, person, refuse, usage};
 use crate::session::{Session, start_now, system_rng};
 
 pub(super) fn run(join: &Join, start: Instant) -> ExitCode {
     match prepare(join) {
-        Ok(session) => converse(session, &join.common, start, None),
+        Ok(session) => converse(session, &join.common, start),
         Err(refusal) => refuse(refusal, &join.common, start),
     }
 }
 
 fn prepare(join: &Join) -> Result<Session, Refusal> {
     let link = Link::parse(&join.link).map_err(|error| usage(error.to_string()))?;
-    let (name, identity, passcode) = person(&join.common)?;
+    let Person { name, identity, pins, passcode } = person(&join.common)?;
     let engine = engine(&join.common)?;
     let relays = link.relays.clone();
     let config = JoinConfig { link, identity, name, passcode };
     let conference = Conference::join(config, start_now(), Box::new(system_rng()));
     Ok(Session {
         conference,
+        pins,
         relays,
         engine,
         microphone: microphone(&join.common),
         leave_after: join.common.seconds.map(Duration::from_secs),
+        first: None,
         linger: join.linger.map(Duration::from_secs),
+        reconnect_for: Duration::from_secs(join.common.reconnect),
     })
 }

@@ -5,6 +5,7 @@ mod console;
 mod demo;
 mod host;
 mod join;
+mod words;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -25,7 +26,8 @@ use crate::audio::engine::MediaEngine;
 use crate::audio::sink::Sink;
 use crate::audio::source::{Repeat, Source};
 use crate::exit::Outcome;
-use crate::keystore;
+use crate::keystore::{self, Kept, PASSPHRASE_VARIABLE};
+use crate::pins::Pins;
 use crate::report::Report;
 use crate::session::sink::{ReportSink, queue};
 use crate::session::{Finished, Session, system_rng};
@@ -67,20 +69,38 @@ fn usage(text: impl Into<String>) -> Refusal {
     Refusal { outcome: Outcome::BadLink(text.into()) }
 }
 
-/// Name, identity and passcode out of the arguments.
-fn person(common: &Common) -> Result<(DisplayName, Identity, Option<Passcode>), Refusal> {
+/// A file cannot be used.
+fn unusable(text: String) -> Refusal {
+    Refusal { outcome: Outcome::Local(text) }
+}
+
+/// Who this client is, and what it knows.
+struct Person {
+    name: DisplayName,
+    identity: Identity,
+    pins: Pins,
+    passcode: Option<Passcode>,
+}
+
+/// The person whom the arguments describe.
+fn person(common: &Common) -> Result<Person, Refusal> {
     let name = DisplayName::parse(&common.name).map_err(|error| usage(format!("--name: {error}")))?;
-    let identity = match &common.home {
+    let Kept { identity, pins, newly_sealed } = match &common.home {
         Some(home) => keystore::open_or_create(home, &mut system_rng())?,
-        None => Identity::guest(&mut system_rng()),
+        None => Kept { identity: Identity::guest(&mut system_rng()), pins: Pins::none(), newly_sealed: false },
     };
+    if newly_sealed {
+        let what = "the identity and what it remembers of others had no passphrase";
+        // Without standard error nobody could be told.
+        let _ = writeln!(std::io::stderr(), "conclave: {what}: both are sealed now by that of {PASSPHRASE_VARIABLE}");
+    }
     let passcode = match &common.passcode {
         None => None,
         Some(text) => Some(
             Passcode::parse(text).ok_or_else(|| usage("--passcode: give 1 to 256 bytes that are not only blanks"))?,
         ),
     };
-    Ok((name, identity, passcode))
+    Ok(Person { name, identity, pins, passcode })
 }
 
 fn microphone(common: &Common) -> Microphone {
@@ -90,24 +110,23 @@ fn microphone(common: &Common) -> Microphone {
 fn engine(common: &Common) -> Result<MediaEngine, Refusal> {
     let input = common.input.as_deref().unwrap_or("silence");
     let source = Source::open(input, if common.looped { Repeat::Loop } else { Repeat::Once })
-        .map_err(|error| usage(format!("--input: {error}")))?;
-    let sink = Sink::open(&common.output).map_err(|error| usage(format!("--output: {error}")))?;
+        .map_err(|error| unusable(format!("--input: {error}")))?;
+    let sink = Sink::open(&common.output).map_err(|error| unusable(format!("--output: {error}")))?;
     Ok(MediaEngine::new(source, sink).context("cannot set up Opus")?)
 }
 
 /// Runs a session with its console and gives the exit status.
-fn converse(session: Session, common: &Common, start: Instant, first: Option<Report>) -> ExitCode {
+fn converse(session: Session, common: &Common, start: Instant) -> ExitCode {
     let (reports, source) = queue(start);
     let reports_for_input = reports.clone();
-    if let Some(first) = first {
-        reports.send(first);
-    }
     let printer = console::print(source, common.style());
     let (commands, receiver) = mpsc::channel(64);
     console::read(common.style(), commands, reports_for_input);
     let outcome = match current_thread() {
         Ok(runtime) => {
             let finished = runtime.block_on(async { session.run(receiver, reports.clone(), signalled()).await });
+            // A name server that does not answer would keep a thread, and whoever leaves, for half a minute.
+            runtime.shutdown_background();
             conclude(finished, &reports)
         }
         Err(error) => Outcome::Local(format!("cannot start: {error}")),
@@ -176,4 +195,26 @@ fn embedded_relay(listen: std::net::SocketAddr) -> (ServerConfig, Hub) {
         deadlines: Default::default(),
     };
     (config, Hub::new(system_clock(), hub::Config::default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_no_bad_argument() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let nowhere = dir.path().join("no/such.wav");
+        std::fs::write(dir.path().join("text.wav"), "this is no sound").expect("written");
+        let text = dir.path().join("text.wav");
+        for (option, file) in [("--input", &nowhere), ("--input", &text), ("--output", &nowhere)] {
+            let line = ["conclave", "host", "--name", "Ada", option, file.to_str().expect("a path in UTF-8")];
+            let Verb::Host(host) = Arguments::try_parse_from(line).expect("understood").verb else {
+                panic!("not what was asked for");
+            };
+            let refusal = engine(&host.common).err().expect("it cannot be used");
+            assert_eq!(refusal.outcome.status(), 1, "{option} {}", file.display());
+            assert!(refusal.outcome.message().is_some_and(|message| message.starts_with(option)));
+        }
+    }
 }

@@ -27,6 +27,7 @@ use crate::audio::engine::MediaEngine;
 use crate::audio::sink::Sink;
 use crate::audio::source::{Recording, Repeat, Source};
 use crate::command::{Command, Who};
+use crate::pins::Pins;
 use crate::report::Report;
 use crate::session::sink::queue;
 use crate::session::{Finished, Session, start_now, system_rng};
@@ -166,8 +167,18 @@ impl<'a> Stage<'a> {
         let thread = thread::Builder::new().name(person.name.clone()).spawn(move || {
             let sink = Sink::open(&heard.to_string_lossy())?;
             let engine = MediaEngine::new(Source::Wav(Recording::new(speech, Repeat::Once)), sink)?;
-            let session =
-                Session { conference, relays, engine, microphone: Microphone::On, leave_after: None, linger: None };
+            let session = Session {
+                conference,
+                pins: Pins::none(),
+                relays,
+                engine,
+                microphone: Microphone::On,
+                leave_after: None,
+                linger: None,
+                // The relay is on this machine and watched: if it fails, so does the demo.
+                reconnect_for: Duration::ZERO,
+                first: None,
+            };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             Ok(runtime.block_on(session.run(receiver, reports, std::future::pending())))
         })?;

@@ -10,8 +10,9 @@ use conclave_protocol::sframe::frame::PLAINTEXT_LEN;
 use serde::Serialize;
 
 use super::Times;
-use super::cast::{Part, Person};
+use super::cast::{Part, Person, same_from};
 use super::tap::Seen;
+use crate::audio::format::SAMPLE_RATE;
 use crate::report::TalkerStats;
 use crate::session::{Finished, TalkerSummary};
 
@@ -119,6 +120,7 @@ pub(super) fn judge(
             .filter(|o| o.opened > 0)
             .map(|o| format!("{} opened {} of {} ciphertexts that were not for it", o.name, o.opened, o.tried)),
     );
+    faults.extend(same_speech(cast));
     if relay.media_sizes.len() != 1 {
         faults.push("media datagrams had more than one size".to_owned());
     }
@@ -179,6 +181,15 @@ fn pair_fault(pair: &Pair) -> Option<String> {
     (pair.sent == 0 || (pair.stats.received as f64) < enough).then(|| {
         format!("{} heard only {} of {} frames of {}", pair.listener, pair.stats.received, pair.sent, pair.talker)
     })
+}
+
+/// Who says the same at the same time as somebody else: what is heard would not show of whom.
+fn same_speech(cast: &[Person]) -> Vec<String> {
+    let pairs = cast.iter().enumerate().flat_map(|(i, one)| cast.iter().skip(i + 1).map(move |other| (one, other)));
+    pairs
+        .filter_map(|(one, other)| same_from(one, other).map(|at| (one, other, at as f64 / f64::from(SAMPLE_RATE))))
+        .map(|(one, other, at)| format!("{} and {} say the same {at:.1} s into their speech", one.name, other.name))
+        .collect()
 }
 
 fn test_outsider(

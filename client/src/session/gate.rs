@@ -13,6 +13,8 @@ const STOP_AFTER: (f64, f64) = (5.0, 65.0);
 pub struct SendGate {
     microphone: Microphone,
     rate: Rate,
+    /// The user would rather save data than hide from the relay who is muted.
+    saves: bool,
     /// When to stop; `None` while there is no reason to.
     stop_at: Option<Instant>,
 }
@@ -20,13 +22,13 @@ pub struct SendGate {
 impl SendGate {
     /// A gate in the private rate.
     pub fn new(microphone: Microphone) -> Self {
-        Self { microphone, rate: Rate::Private, stop_at: None }
+        Self { microphone, rate: Rate::Private, saves: false, stop_at: None }
     }
 
     /// The client entered a meeting. One that joins muted where muted clients may be silent never starts.
     pub fn on_entered(&mut self, now: Instant, rate: Rate) {
         self.rate = rate;
-        self.stop_at = (rate == Rate::Open && self.microphone == Microphone::Muted).then_some(now);
+        self.stop_at = self.may_stop().then_some(now);
     }
 
     /// The microphone was switched. `chance` is uniform in 0..1.
@@ -43,6 +45,18 @@ impl SendGate {
         }
     }
 
+    /// The user wants data saved while muted, or not. `chance` is uniform in 0..1.
+    pub fn on_saves(&mut self, now: Instant, saves: bool, chance: f64) {
+        if self.saves != saves {
+            self.saves = saves;
+            self.arm(now, chance);
+        }
+    }
+
+    fn may_stop(&self) -> bool {
+        (self.saves || self.rate == Rate::Open) && self.microphone == Microphone::Muted
+    }
+
     /// Whether a frame goes out at this tick.
     pub fn is_open(&self, now: Instant) -> bool {
         self.stop_at.is_none_or(|stop| now < stop)
@@ -50,8 +64,8 @@ impl SendGate {
 
     fn arm(&mut self, now: Instant, chance: f64) {
         let (least, most) = STOP_AFTER;
-        self.stop_at = (self.rate == Rate::Open && self.microphone == Microphone::Muted)
-            .then(|| now + Duration::from_secs_f64(least + (most - least) * chance.clamp(0.0, 1.0)));
+        self.stop_at =
+            self.may_stop().then(|| now + Duration::from_secs_f64(least + (most - least) * chance.clamp(0.0, 1.0)));
     }
 }
 
@@ -81,6 +95,18 @@ mod tests {
             gate.on_microphone(now, Microphone::On, chance);
             assert!(gate.is_open(now + Duration::from_secs(seconds)));
         }
+    }
+
+    #[test]
+    fn who_saves_data_stops_while_muted_in_the_private_rate_too() {
+        let now = Instant::now();
+        let mut gate = SendGate::new(Microphone::Muted);
+        gate.on_entered(now, Rate::Private);
+        gate.on_saves(now, true, 0.0);
+        assert!(gate.is_open(now + Duration::from_secs(4)));
+        assert!(!gate.is_open(now + Duration::from_secs(5)));
+        gate.on_saves(now, false, 0.0);
+        assert!(gate.is_open(now + Duration::from_secs(5)));
     }
 
     #[test]

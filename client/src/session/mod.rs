@@ -1,21 +1,24 @@
 //! One client's session: drives a [`Conference`] over a relay connection, with media on a fixed frame clock.
 //!
 //! One loop owns everything and never waits for anybody but the next thing to happen: a datagram, a control message,
-//! the frame clock, a deadline of the conference, a command. Reading and writing the control stream are tasks of
-//! their own, so a slow stream holds up no frame.
+//! the frame clock, a deadline of the conference, a command. Which connection that is, and what becomes of it, is the
+//! business of `link`; the frame clock goes on without one.
 
-mod connect;
+mod commands;
 mod gate;
+mod link;
+mod people;
 pub mod sink;
 mod talkers;
+mod ticks;
+mod told;
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::{Bytes, BytesMut};
 use conclave_protocol::admission::lobby::KnockId;
-use conclave_protocol::conference::{Conference, Event, LeftWhy, Start, Transmit};
+use conclave_protocol::conference::{Conference, Event, LeftWhy, Person, Start, Transmit};
 use conclave_protocol::id::MemberIndex;
 use conclave_protocol::link::RelayAddress;
 use conclave_protocol::sframe::frame::{DATAGRAM_LEN, Frame, Microphone, PLAINTEXT_LEN};
@@ -23,17 +26,17 @@ use conclave_protocol::sframe::receiver::Dropped;
 use conclave_protocol::time::UnixMillis;
 use conclave_protocol::wire::control::Denial;
 use conclave_protocol::wire::datagram::{Datagram, Kind};
-use conclave_relay::framing::{MessageReader, MessageWriter};
 use rand_core::Rng;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
 
 use crate::audio::engine::MediaEngine;
-use crate::command::{Command, Who};
+use crate::command::Command;
 use crate::exit::Outcome;
-use crate::report::{Report, Standing, WaitingFor};
-use connect::Connected;
+use crate::pins::Pins;
+use crate::report::{Report, WaitingFor};
 use gate::SendGate;
+use link::{Happened, Link};
 use sink::ReportSink;
 pub use talkers::TalkerSummary;
 use talkers::Talkers;
@@ -42,12 +45,6 @@ use talkers::Talkers;
 const FRAME: Duration = Duration::from_millis(20);
 /// How often statistics are reported.
 const STATS: Duration = Duration::from_secs(1);
-/// How long the last messages may take to reach the relay when the session ends.
-const FLUSH: Duration = Duration::from_secs(1);
-/// Control bytes that may wait for the relay: far above an epoch of 1,000 members, far below what hurts.
-const MAX_UNSENT: usize = 32 * 1024 * 1024;
-/// Messages in the hands of the reading and writing tasks.
-const IN_HAND: usize = 64;
 /// Datagrams taken in before one tick: those of a second from twenty talkers. A flood must not stop the clock.
 const DATAGRAMS_PER_TICK: usize = 1_000;
 /// Frames that did not authenticate before the first alarm, and between two: one may be an accident of memory.
@@ -57,6 +54,8 @@ const UNAUTHENTIC_PER_ALARM: u64 = 50;
 pub struct Session {
     /// The meeting, hosted or to be joined.
     pub conference: Conference,
+    /// What is remembered of other people.
+    pub pins: Pins,
     /// The relays to try.
     pub relays: Vec<RelayAddress>,
     /// Input, output and everything between.
@@ -68,6 +67,10 @@ pub struct Session {
     pub leave_after: Option<Duration>,
     /// After a removal, stay connected for so long and count what still arrives and opens.
     pub linger: Option<Duration>,
+    /// When the connection to the relay is lost, look for a relay for so long; with zero, end at once.
+    pub reconnect_for: Duration,
+    /// What is told as soon as a relay is reached: the link of a meeting that can be joined from then on.
+    pub first: Option<Report>,
 }
 
 /// How a session ended, and what there is to tell of it.
@@ -98,18 +101,23 @@ pub fn system_rng() -> rand_core::UnwrapErr<getrandom::SysRng> {
 impl Session {
     /// Runs until the meeting is over for this client, or until `stop`: then it leaves.
     pub async fn run(
-        self,
-        commands: mpsc::Receiver<Command>,
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
         reports: ReportSink,
         stop: impl Future<Output = ()>,
     ) -> Finished {
         let mut stop = pin!(stop);
-        let connected = tokio::select! {
-            connected = connect::connect(&self.relays) => connected,
+        let relays = std::mem::take(&mut self.relays);
+        let opened = tokio::select! {
+            opened = Link::open(relays, self.reconnect_for, reports.clone()) => opened,
             () = &mut stop => Err(Outcome::Ended { by: "signal".to_owned() }),
+            () = leave_before(&mut commands, &reports) => Err(Outcome::Ended { by: "leave".to_owned() }),
         };
-        match connected {
-            Ok(connected) => Running::new(self, connected, reports).run(commands, stop).await,
+        if let (Ok(_), Some(first)) = (&opened, self.first.take()) {
+            reports.send(first);
+        }
+        match opened {
+            Ok((link, exporter)) => Running::new(self, link, exporter, reports).run(commands, stop).await,
             Err(outcome) => {
                 let Self { conference, engine, .. } = self;
                 Finished { outcome, sent: 0, talkers: Vec::new(), conference, output: engine.finish() }
@@ -118,12 +126,24 @@ impl Session {
     }
 }
 
+/// Waits until the user wants to leave before there is a connection; nothing else can be done until then.
+async fn leave_before(commands: &mut mpsc::Receiver<Command>, reports: &ReportSink) {
+    loop {
+        match commands.recv().await {
+            Some(Command::Leave {}) => return,
+            Some(_) => {
+                let message = "you are not in the meeting yet: only leave is possible".to_owned();
+                reports.send(Report::Error { message });
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// What the loop waits for.
 enum Woken {
-    Control(Option<Vec<u8>>),
-    Datagram(Result<Bytes, quinn::ConnectionError>),
+    Link(Happened),
     Command(Option<Command>),
-    WriterReady,
     /// When the tick was due.
     Tick(Instant),
     Stats,
@@ -133,27 +153,27 @@ enum Woken {
 
 struct Running {
     conference: Conference,
+    pins: Pins,
     engine: MediaEngine,
-    endpoint: quinn::Endpoint,
-    connection: quinn::Connection,
-    incoming: mpsc::Receiver<Vec<u8>>,
-    outgoing: Option<mpsc::Sender<Bytes>>,
-    writer: tokio::task::JoinHandle<()>,
-    unsent: VecDeque<Bytes>,
-    unsent_bytes: usize,
+    link: Link,
     reports: ReportSink,
     talkers: Talkers,
     microphone: Microphone,
     gate: SendGate,
     seq: u32,
     sent: u64,
-    buffer: BytesMut,
+    /// Frames that arrive until then are of a time that was slept through.
+    stale_until: Option<Instant>,
     entered: bool,
+    /// Was a member, and is not one again yet.
+    returns: bool,
     leave_after: Option<Duration>,
     leave_at: Option<Instant>,
     linger: Option<Duration>,
     lingering: Option<Lingering>,
     outcome: Option<Outcome>,
+    /// Everybody who waits, as far as this client may let them in.
+    knocking: BTreeMap<KnockId, Person>,
 }
 
 /// What still arrives at a removed member.
@@ -166,38 +186,30 @@ struct Lingering {
 }
 
 impl Running {
-    fn new(session: Session, connected: Connected, reports: ReportSink) -> Self {
-        let Session { mut conference, engine, microphone, leave_after, linger, relays: _ } = session;
-        let Connected { endpoint, dialed } = connected;
+    fn new(session: Session, link: Link, exporter: [u8; 32], reports: ReportSink) -> Self {
+        let Session { mut conference, pins, engine, microphone, leave_after, linger, .. } = session;
         let now = Instant::now();
-        conference.connected(now, dialed.exporter);
-        let (sender, incoming) = mpsc::channel(IN_HAND);
-        tokio::spawn(read_control(dialed.reader, sender));
-        let (outgoing, receiver) = mpsc::channel(IN_HAND);
-        let writer = tokio::spawn(write_control(dialed.writer, receiver));
+        conference.connected(now, exporter);
         Self {
             conference,
+            pins,
             engine,
-            endpoint,
-            connection: dialed.connection,
-            incoming,
-            outgoing: Some(outgoing),
-            writer,
-            unsent: VecDeque::new(),
-            unsent_bytes: 0,
+            link,
             reports,
             talkers: Talkers::default(),
             microphone,
             gate: SendGate::new(microphone),
             seq: 0,
             sent: 0,
-            buffer: BytesMut::new(),
+            stale_until: None,
             entered: false,
+            returns: false,
             leave_after,
             leave_at: leave_after.map(|after| now + after),
             linger,
             lingering: None,
             outcome: None,
+            knocking: BTreeMap::new(),
         }
     }
 
@@ -208,7 +220,7 @@ impl Running {
     ) -> Finished {
         let start = tokio::time::Instant::now() + FRAME;
         let mut clock = interval_at(start, FRAME);
-        // A tick that was missed is made up for, so that the frame clock never falls behind real time.
+        // Ticks that were missed are made up for, up to the limit of `ticks`.
         clock.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let mut stats = interval_at(start + STATS, STATS);
         stats.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -216,36 +228,36 @@ impl Running {
         self.drain();
         while self.outcome.is_none() {
             let timer = self.next_timer();
-            let outgoing = self.outgoing.clone().filter(|_| !self.unsent.is_empty());
             let woken = tokio::select! {
                 // Media first: a late frame is lost, a late message is not.
                 biased;
                 due = clock.tick() => Woken::Tick(due.into_std()),
-                datagram = self.connection.read_datagram() => Woken::Datagram(datagram),
-                message = self.incoming.recv() => Woken::Control(message),
+                happened = self.link.next() => Woken::Link(happened),
                 command = commands.recv(), if commands_open => Woken::Command(command),
-                () = ready_to_write(outgoing.as_ref()), if outgoing.is_some() => Woken::WriterReady,
                 _ = stats.tick() => Woken::Stats,
                 () = wait_until(timer), if timer.is_some() => Woken::Timer,
                 () = &mut stop => Woken::Stop,
             };
             match woken {
                 Woken::Tick(due) => {
+                    let skipped = ticks::to_skip(due, Instant::now());
+                    let due = due + FRAME * skipped;
+                    if skipped > 0 {
+                        self.skip_ticks(skipped);
+                        clock.reset_at((due + FRAME).into());
+                    }
                     self.take_datagrams().await;
                     self.on_tick(due);
                 }
-                Woken::Datagram(Ok(datagram)) => self.on_datagram(&datagram),
-                Woken::Datagram(Err(error)) => self.on_lost(&error),
-                Woken::Control(Some(message)) => self.conference.handle_control(Instant::now(), &message),
-                Woken::Control(None) => self.on_closed().await,
+                Woken::Link(happened) => self.on_link(happened),
                 Woken::Command(Some(command)) => self.on_command(command),
                 Woken::Command(None) => commands_open = false,
-                Woken::WriterReady => self.write(),
                 Woken::Stats => self.report_stats(),
                 Woken::Timer => self.on_timer(),
                 Woken::Stop => self.leave("signal"),
             }
             self.drain();
+            self.watch_outage();
         }
         self.finish().await
     }
@@ -268,30 +280,64 @@ impl Running {
         }
     }
 
+    // ---- the link ----
+
+    fn on_link(&mut self, happened: Happened) {
+        let now = Instant::now();
+        match happened {
+            Happened::Datagram(datagram) => self.on_datagram(&datagram),
+            Happened::Control(message) => self.conference.handle_control(now, &message),
+            Happened::Lost => self.conference.disconnected(now),
+            Happened::Switched(exporter) => self.conference.connected(now, exporter),
+            Happened::GaveUp(outcome) => self.on_gave_up(outcome),
+        }
+    }
+
+    /// Tells the link when an outage is over: a member can send again, or the relay knows somebody who waits.
+    fn watch_outage(&mut self) {
+        if self.link.is_in_outage() {
+            let waits = !self.returns && self.conference.index().is_none() && self.link.is_answered();
+            if waits || self.conference.can_send(Instant::now()) {
+                self.link.on_flowing(Instant::now());
+            }
+        }
+    }
+
+    fn on_gave_up(&mut self, outcome: Outcome) {
+        if self.lingering.is_some() {
+            self.report_linger();
+            self.outcome = Some(Outcome::Removed);
+        } else {
+            self.outcome.get_or_insert(outcome);
+        }
+    }
+
     // ---- media ----
 
     /// Takes in what has arrived before the tick that plays it: after a stall, the frames that came in time must not
     /// be counted as late.
     async fn take_datagrams(&mut self) {
         for _ in 0..DATAGRAMS_PER_TICK {
-            let datagram = tokio::select! {
-                biased;
-                datagram = self.connection.read_datagram() => datagram,
-                () = std::future::ready(()) => return,
-            };
-            // A lost connection is told again to the loop.
-            let Ok(datagram) = datagram else { return };
+            let Some(datagram) = self.link.ready_datagram().await else { return };
             self.on_datagram(&datagram);
         }
+    }
+
+    /// The place on the clock goes on, and so does one's own sound; nobody gets to hear it.
+    fn skip_ticks(&mut self, ticks: u32) {
+        self.stale_until = Some(Instant::now() + ticks::BACKLOG);
+        self.seq = self.seq.wrapping_add(ticks);
+        self.engine.skip(ticks);
     }
 
     /// `due` is the tick's own time: after a stall several come at once, and playing follows the clock, not the stall.
     fn on_tick(&mut self, due: Instant) {
         self.seq = self.seq.wrapping_add(1);
-        if self.gate.is_open(Instant::now()) {
+        let now = Instant::now();
+        if self.link.is_up() && self.gate.is_open(now) && ticks::is_fresh(due, now) {
             self.capture_and_send();
         } else {
-            self.engine.skip();
+            self.engine.skip(1);
         }
         self.engine.render(due);
     }
@@ -299,7 +345,7 @@ impl Running {
     fn capture_and_send(&mut self) {
         let muted = self.microphone == Microphone::Muted;
         let captured = self.engine.capture(muted);
-        if !self.conference.can_send() {
+        if !self.conference.can_send(Instant::now()) {
             return;
         }
         let frame = Frame {
@@ -310,26 +356,16 @@ impl Running {
             opus: if muted { &[] } else { captured.opus },
         };
         let mut out = [0; DATAGRAM_LEN];
-        if self.conference.seal(&frame, &mut out).is_ok() {
-            self.send_frame(&out);
-        }
-    }
-
-    fn send_frame(&mut self, datagram: &[u8; DATAGRAM_LEN]) {
-        // One allocation lasts for many frames: the buffer is taken back once quinn has let go of its pieces.
-        if self.buffer.capacity() < DATAGRAM_LEN {
-            self.buffer.reserve(64 * DATAGRAM_LEN);
-        }
-        self.buffer.extend_from_slice(datagram);
-        let bytes = self.buffer.split().freeze();
-        // Fails only when the connection is gone, which its own branch tells.
-        if self.connection.send_datagram(bytes).is_ok() {
+        if self.conference.seal(&frame, &mut out).is_ok() && self.link.send_frame(&out) {
             self.sent += 1;
         }
     }
 
     fn on_datagram(&mut self, datagram: &[u8]) {
         let now = Instant::now();
+        if self.stale_until.is_some_and(|until| now < until) && is_media(datagram) {
+            return;
+        }
         let mut plaintext = [0; PLAINTEXT_LEN];
         let opened = self.conference.open(now, datagram, &mut plaintext);
         if let Some(lingering) = &mut self.lingering {
@@ -370,31 +406,15 @@ impl Running {
     fn drain(&mut self) {
         while let Some(transmit) = self.conference.poll_transmit() {
             match transmit {
-                Transmit::Control(bytes) => {
-                    self.unsent_bytes += bytes.len();
-                    self.unsent.push_back(bytes.into());
-                }
+                Transmit::Control(bytes) => self.link.send_control(bytes.into()),
                 Transmit::Datagram(bytes) => {
-                    // As for frames: the connection's end is told elsewhere.
-                    let _ = self.connection.send_datagram(bytes.into());
+                    // Without a connection, what was to be told by it is told by what follows the next one.
+                    let _ = self.link.send_datagram(bytes.into());
                 }
             }
         }
-        self.write();
-        if self.unsent_bytes > MAX_UNSENT && self.outcome.is_none() {
-            self.outcome = Some(Outcome::Relay("the relay takes no messages any more".to_owned()));
-        }
         while let Some(event) = self.conference.poll_event() {
             self.on_event(event);
-        }
-    }
-
-    fn write(&mut self) {
-        let Some(outgoing) = &self.outgoing else { return };
-        while let Ok(permit) = outgoing.try_reserve() {
-            let Some(message) = self.unsent.pop_front() else { return };
-            self.unsent_bytes -= message.len();
-            permit.send(message);
         }
     }
 
@@ -411,13 +431,10 @@ impl Running {
                     "too many wrong passcodes were tried at this meeting: the host takes one at a time, please wait";
                 self.reports.send(Report::Notice { message: message.to_owned() });
             }
-            Event::Knock { id, person } => self.reports.send(Report::Knock {
-                id: id.0,
-                name: person.name.as_str().to_owned(),
-                safety_number: person.safety_number.as_str().to_owned(),
-                standing: Standing::of(person.kind),
-            }),
-            Event::KnockGone { .. } => {}
+            Event::Knock { id, person } => self.on_knock(id, person),
+            Event::KnockGone { id } => {
+                self.knocking.remove(&id);
+            }
             Event::Admitted { index } => self.reports.send(Report::Admitted { index: index.0 }),
             Event::Denied(denial) => self.on_denied(denial),
             Event::Roster { .. } => self.on_roster(),
@@ -439,21 +456,36 @@ impl Running {
                 self.gate.on_rate(Instant::now(), self.conference.rate(), chance);
             }
             Event::Alarm { kind, index, detail } => {
-                let kind = alarm_name(kind);
+                let kind = told::alarm_name(kind);
                 self.reports.send(Report::Alarm { kind, index: index.map(|i| i.0), detail: detail.to_owned() });
             }
             Event::Failed(failure) => self.outcome = Some(Outcome::of(failure)),
+            Event::Rejoining => self.on_rejoining(),
             Event::RelayClosing => {
                 let message = "the relay is shutting down".to_owned();
                 self.reports.send(Report::Notice { message });
+                self.link.on_relay_closing(Instant::now());
             }
+            told => self.on_told(told),
+        }
+    }
+
+    /// This client's place in the meeting is gone: it comes back over a connection of its own.
+    fn on_rejoining(&mut self) {
+        let now = Instant::now();
+        (self.entered, self.returns) = (false, true);
+        self.conference.disconnected(now);
+        if let Some(outcome) = self.link.redial(now, "this client's place in the meeting has to be taken anew") {
+            self.on_gave_up(outcome);
         }
     }
 
     fn on_roster(&mut self) {
+        self.returns = false;
         let now = Instant::now();
         if !std::mem::replace(&mut self.entered, true) {
             self.gate.on_entered(now, self.conference.rate());
+            self.follow_mute_policy();
             if self.conference.index() != Some(MemberIndex::HOST) {
                 self.leave_at = self.leave_after.map(|after| now + after);
             }
@@ -461,8 +493,8 @@ impl Running {
         if let Err(error) = self.talkers.follow(&self.conference, &mut self.engine) {
             self.outcome = Some(Outcome::Local(format!("cannot set up a decoder: {error}")));
         }
-        let members = self.talkers.roster(&self.conference, self.microphone);
-        self.reports.send(Report::Roster { epoch: self.conference.epoch().number(), members });
+        self.note_members();
+        self.report_roster();
     }
 
     fn on_denied(&mut self, denial: Denial) {
@@ -471,6 +503,7 @@ impl Running {
             Denial::Blocked => "blocked",
             Denial::Expired => "expired",
             Denial::Full => "full",
+            Denial::Locked => "locked",
         };
         self.reports.send(Report::Denied { reason });
         self.outcome = Some(Outcome::Denied);
@@ -478,6 +511,7 @@ impl Running {
 
     fn on_removed(&mut self) {
         self.reports.send(Report::Removed);
+        self.link.give_in();
         match self.linger {
             None => self.outcome = Some(Outcome::Removed),
             Some(time) => {
@@ -498,91 +532,14 @@ impl Running {
     }
 
     fn report_stats(&mut self) {
+        self.report_trouble();
         if self.entered && self.lingering.is_none() {
             let talkers = self.talkers.stats(&self.engine);
             self.reports.send(Report::Stats { talkers });
         }
     }
 
-    // ---- commands ----
-
-    fn on_command(&mut self, command: Command) {
-        if let Err(message) = self.obey(command) {
-            self.reports.send(Report::Error { message });
-        }
-    }
-
-    fn obey(&mut self, command: Command) -> Result<(), String> {
-        let now = Instant::now();
-        if self.lingering.is_some() {
-            return Err("you were removed from the meeting".to_owned());
-        }
-        if !self.entered && !matches!(command, Command::Leave {}) {
-            return Err("you are not in the meeting yet: only leave is possible".to_owned());
-        }
-        let refused = |error: conclave_protocol::conference::ActError| error.to_string();
-        match command {
-            Command::Admit { who } => {
-                let knock = self.find_knock(&who)?;
-                self.conference.admit(now, knock).map_err(refused)
-            }
-            Command::AdmitAll {} => self.conference.admit_all(now).map(|_| ()).map_err(refused),
-            Command::Deny { who } => {
-                let knock = self.find_knock(&who)?;
-                self.conference.deny(now, knock).map_err(refused)
-            }
-            Command::Remove { who } => {
-                let index = self.find_member(&who)?;
-                self.conference.remove(now, index).map_err(refused)
-            }
-            Command::Mute {} => self.switch(Microphone::Muted),
-            Command::Unmute {} => self.switch(Microphone::On),
-            Command::Stats {} => {
-                self.report_stats();
-                Ok(())
-            }
-            Command::Leave {} => {
-                self.leave("leave");
-                Ok(())
-            }
-            Command::End {} => {
-                self.conference.end(now).map_err(refused)?;
-                self.end_with("leave");
-                Ok(())
-            }
-        }
-    }
-
-    fn find_knock(&self, who: &Who) -> Result<KnockId, String> {
-        if self.conference.index() != Some(MemberIndex::HOST) {
-            return Err(conclave_protocol::conference::ActError::NotHost.to_string());
-        }
-        let knocks = self.conference.knocks();
-        let found = knocks.iter().filter(|(id, name)| match who {
-            Who::Number(number) => id.0 == *number,
-            Who::Name(text) => name.as_str() == text,
-        });
-        only(found.map(|(id, _)| *id), "knocks")
-    }
-
-    fn find_member(&self, who: &Who) -> Result<MemberIndex, String> {
-        let found = self.conference.members().filter(|member| match who {
-            Who::Number(number) => u32::from(member.index.0) == *number,
-            Who::Name(text) => member.name.as_str() == text,
-        });
-        only(found.map(|member| member.index), "is a member")
-    }
-
-    fn switch(&mut self, microphone: Microphone) -> Result<(), String> {
-        if self.microphone != microphone {
-            self.microphone = microphone;
-            self.gate.on_microphone(Instant::now(), microphone, chance());
-            if let Some(index) = self.conference.index() {
-                self.reports.send(Report::Muted { index: index.0, on: microphone == Microphone::Muted });
-            }
-        }
-        Ok(())
-    }
+    // ---- the end ----
 
     fn leave(&mut self, by: &str) {
         self.conference.leave(Instant::now());
@@ -597,55 +554,25 @@ impl Running {
 
     // ---- the end ----
 
-    async fn on_closed(&mut self) {
-        // The stream ends a moment before the connection tells why.
-        let reason = timeout(FLUSH, self.connection.closed()).await;
-        match reason {
-            Ok(error) => self.on_lost(&error),
-            Err(_) => self.outcome = Some(Outcome::Relay("the relay closed its control stream".to_owned())),
-        }
-    }
-
-    fn on_lost(&mut self, error: &quinn::ConnectionError) {
-        if self.lingering.is_some() {
-            self.report_linger();
-            self.outcome = Some(Outcome::Removed);
-        } else if self.outcome.is_none() {
-            self.outcome = Some(Outcome::Relay(format!("the connection to the relay is lost: {error}")));
-        }
-    }
-
     async fn finish(mut self) -> Finished {
         // The last transmits: good-bye, or the end of the meeting.
         while let Some(transmit) = self.conference.poll_transmit() {
             if let Transmit::Control(bytes) = transmit {
-                self.unsent.push_back(bytes.into());
+                self.link.send_control(bytes.into());
             }
         }
-        let flush = async {
-            if let Some(outgoing) = self.outgoing.take() {
-                for message in std::mem::take(&mut self.unsent) {
-                    if outgoing.send(message).await.is_err() {
-                        break;
-                    }
-                }
-            }
-            // Ends once everything is written and acknowledged, or the stream is gone.
-            let _ = (&mut self.writer).await;
-        };
-        let _ = timeout(FLUSH, flush).await;
-        self.connection.close(0u32.into(), b"");
-        let _ = timeout(FLUSH, self.endpoint.wait_idle()).await;
+        self.link.close().await;
         let outcome = self.outcome.unwrap_or(Outcome::Ended { by: "leave".to_owned() });
         let talkers = self.talkers.into_summaries(&self.engine);
         let output = self.engine.finish();
+        people::close(self.pins, &self.reports);
         Finished { outcome, sent: self.sent, talkers, conference: self.conference, output }
     }
 }
 
 impl Lingering {
     fn note(&mut self, now: Instant, datagram: &[u8], opened: bool) {
-        if Datagram::parse(datagram).is_some_and(|d| d.kind == Kind::Media) {
+        if is_media(datagram) {
             self.datagrams += 1;
             if opened {
                 self.opened += 1;
@@ -655,53 +582,13 @@ impl Lingering {
     }
 }
 
-async fn read_control(mut reader: MessageReader, messages: mpsc::Sender<Vec<u8>>) {
-    while let Ok(Some(message)) = reader.next().await {
-        if messages.send(message.to_vec()).await.is_err() {
-            return;
-        }
-    }
-}
-
-async fn write_control(mut writer: MessageWriter, mut messages: mpsc::Receiver<Bytes>) {
-    while let Some(message) = messages.recv().await {
-        if writer.send(message).await.is_err() {
-            return;
-        }
-    }
-    writer.finish().await;
-}
-
-async fn ready_to_write(outgoing: Option<&mpsc::Sender<Bytes>>) {
-    if let Some(outgoing) = outgoing {
-        // A closed channel is ready as well: its end is told by the connection.
-        let _ = outgoing.reserve().await;
-    }
+fn is_media(datagram: &[u8]) -> bool {
+    Datagram::parse(datagram).is_some_and(|d| d.kind == Kind::Media)
 }
 
 async fn wait_until(at: Option<Instant>) {
     if let Some(at) = at {
         sleep_until(at.into()).await;
-    }
-}
-
-fn only<T>(mut found: impl Iterator<Item = T>, what: &str) -> Result<T, String> {
-    let first = found.next().ok_or_else(|| format!("nobody of that name or number {what}"))?;
-    match found.next() {
-        None => Ok(first),
-        Some(_) => Err(format!("more than one of that name {what}: use the number instead")),
-    }
-}
-
-fn alarm_name(kind: conclave_protocol::conference::AlarmKind) -> &'static str {
-    use conclave_protocol::conference::AlarmKind;
-    match kind {
-        AlarmKind::BadStatement => "bad_statement",
-        AlarmKind::BadRoster => "bad_roster",
-        AlarmKind::BadKey => "bad_key",
-        AlarmKind::BadAcknowledgement => "bad_acknowledgement",
-        AlarmKind::ForgedNotice => "forged_notice",
-        AlarmKind::Unauthentic => "unauthentic",
     }
 }
 

@@ -1,22 +1,31 @@
 //! What a session knows of the other members: names, mute, and figures of what arrived.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use conclave_protocol::conference::Conference;
+use conclave_protocol::epoch::statement::Rate;
 use conclave_protocol::id::MemberIndex;
-use conclave_protocol::identity::Role;
 use conclave_protocol::sframe::frame::{Frame, Microphone};
+use conclave_protocol::succession::Rank;
 
 use crate::audio::engine::MediaEngine;
+use crate::names;
+use crate::pins::Pins;
 use crate::report::{NetworkMs, RosterMember, Standing, TalkerStats, digits};
 
 /// Most delays remembered between two statistics: two seconds of frames.
 const DELAYS: usize = 128;
 
+/// Silence after which a member counts as muted in the open rate, where muted members send nothing: far longer than
+/// the network loses frames in a row.
+const UNHEARD: Duration = Duration::from_secs(2);
+
 /// One other member.
 pub struct Talker {
     name: String,
+    since: Instant,
+    /// As last told, or as it has to be taken for.
     microphone: Option<Microphone>,
     opened: u64,
     duplicates: u64,
@@ -67,7 +76,7 @@ impl Talkers {
         }
         for (index, name) in roster {
             if let std::collections::btree_map::Entry::Vacant(entry) = self.present.entry(index) {
-                entry.insert(Talker::new(name));
+                entry.insert(Talker::new(name, conference.rate(), Instant::now()));
                 engine.add_talker(index.0)?;
             }
         }
@@ -88,6 +97,21 @@ impl Talkers {
         changed.then_some(frame.microphone)
     }
 
+    /// Who counts as muted from now on, because nothing has come of them for too long in the open rate.
+    pub fn fall_silent(&mut self, rate: Rate, now: Instant) -> Vec<MemberIndex> {
+        let is_silent = |talker: &Talker| {
+            let last = talker.last_opened.unwrap_or(talker.since);
+            talker.microphone != Some(Microphone::Muted) && now.saturating_duration_since(last) > UNHEARD
+        };
+        let silent = self.present.iter_mut().filter(|(_, talker)| rate == Rate::Open && is_silent(talker));
+        silent
+            .map(|(index, talker)| {
+                talker.microphone = Some(Microphone::Muted);
+                *index
+            })
+            .collect()
+    }
+
     /// A frame of this talker came twice.
     pub fn on_duplicate(&mut self, index: MemberIndex) {
         if let Some(talker) = self.present.get_mut(&index) {
@@ -103,8 +127,9 @@ impl Talkers {
     }
 
     /// The roster for a report. `own` is the state of this client's microphone.
-    pub fn roster(&self, conference: &Conference, own: Microphone) -> Vec<RosterMember> {
+    pub fn roster(&self, conference: &Conference, own: Microphone, pins: &Pins) -> Vec<RosterMember> {
         let me = conference.index();
+        let alike = names::look_alikes(conference.members().map(|m| (m.index.0, m.name.as_str())));
         let entry = |member: &conclave_protocol::epoch::roster::Member| {
             let oneself = Some(member.index) == me;
             let heard = self.present.get(&member.index).and_then(|talker| talker.microphone);
@@ -112,13 +137,19 @@ impl Talkers {
             RosterMember {
                 index: member.index.0,
                 name: member.name.as_str().to_owned(),
-                role: match member.cert.role {
-                    Role::Host => "host",
-                    Role::Member => "member",
+                role: match conference.rank(member.index) {
+                    Rank::Host => "host",
+                    Rank::Delegate(_) => "co-host",
+                    Rank::Member => "member",
                 },
                 muted: microphone == Some(Microphone::Muted),
                 safety_number: (!oneself).then(|| digits(&conference.safety_number(member))),
-                standing: if oneself { Standing::Oneself } else { Standing::of(member.cert.kind) },
+                standing: if oneself {
+                    Standing::Oneself
+                } else {
+                    pins.standing(&member.cert.identity, member.cert.kind, member.name.as_str())
+                },
+                looks_like: alike.get(&member.index.0).copied(),
             }
         };
         conference.members().map(entry).collect()
@@ -150,10 +181,12 @@ impl Talkers {
 }
 
 impl Talker {
-    fn new(name: &str) -> Self {
+    fn new(name: &str, rate: Rate, since: Instant) -> Self {
         Self {
             name: name.to_owned(),
-            microphone: None,
+            since,
+            // In the open rate who is not muted will be heard at once.
+            microphone: (rate == Rate::Open).then_some(Microphone::Muted),
             opened: 0,
             duplicates: 0,
             unauthentic: 0,
@@ -197,4 +230,53 @@ impl Talker {
 
 fn round(ms: f64) -> f64 {
     (ms * 100.0).round() / 100.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOB: MemberIndex = MemberIndex(1);
+
+    fn with_bob(rate: Rate, now: Instant) -> Talkers {
+        Talkers { present: BTreeMap::from([(BOB, Talker::new("Bob", rate, now))]), gone: Vec::new() }
+    }
+
+    fn hear(talkers: &mut Talkers, microphone: Microphone, now: Instant) -> Option<Microphone> {
+        let frame = Frame { seq: 1, stamp: 0, microphone, level: 127, opus: &[] };
+        talkers.on_opened(BOB, &frame, now, 0)
+    }
+
+    fn is_muted(talkers: &Talkers) -> bool {
+        talkers.present[&BOB].microphone == Some(Microphone::Muted)
+    }
+
+    #[test]
+    fn in_the_open_rate_who_is_unheard_for_two_seconds_is_muted_until_heard_again() {
+        let now = Instant::now();
+        let mut talkers = with_bob(Rate::Private, now);
+        assert_eq!(hear(&mut talkers, Microphone::On, now), Some(Microphone::On));
+        let later = now + UNHEARD + Duration::from_millis(1);
+        assert_eq!(talkers.fall_silent(Rate::Private, later), []);
+        assert_eq!(talkers.fall_silent(Rate::Open, now + UNHEARD), []);
+        assert!(!is_muted(&talkers));
+        assert_eq!(talkers.fall_silent(Rate::Open, later), [BOB]);
+        assert!(is_muted(&talkers));
+        assert_eq!(talkers.fall_silent(Rate::Open, later), [], "told once");
+        assert_eq!(hear(&mut talkers, Microphone::On, later), Some(Microphone::On));
+        assert_eq!(talkers.fall_silent(Rate::Open, later + UNHEARD), []);
+    }
+
+    #[test]
+    fn who_was_never_heard_is_muted_in_the_open_rate() {
+        let now = Instant::now();
+        let mut talkers = with_bob(Rate::Open, now);
+        assert!(is_muted(&talkers));
+        assert_eq!(hear(&mut talkers, Microphone::Muted, now), None, "nothing new");
+        assert_eq!(hear(&mut talkers, Microphone::On, now), Some(Microphone::On));
+        // Came in the private rate, which then opened.
+        let mut talkers = with_bob(Rate::Private, now);
+        assert!(!is_muted(&talkers));
+        assert_eq!(talkers.fall_silent(Rate::Open, now + UNHEARD + Duration::from_millis(1)), [BOB]);
+    }
 }

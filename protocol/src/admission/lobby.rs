@@ -1,6 +1,6 @@
 //! The waiting room at the host: people who have shown who they are and hold no key of the meeting.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::identity::{DisplayName, IdCert};
@@ -19,7 +19,7 @@ pub const EXPIRY: Duration = Duration::from_secs(30 * 60);
 pub const MAX_WAITING: usize = 256;
 /// Denials after which an identity is blocked.
 const DENIALS_UNTIL_BLOCKED: u8 = 2;
-/// Most identities whose denials are remembered; beyond it the memory starts over, blocks stay.
+/// Most identities whose denials are remembered; beyond it the memory starts over.
 const MAX_REMEMBERED: usize = 4096;
 
 /// Somebody who waits.
@@ -55,13 +55,11 @@ pub enum Knocked {
     Waits {
         /// The knock.
         id: KnockId,
-        /// An older knock of the same identity, which it replaces.
-        replaced: Option<KnockId>,
+        /// An older knock of the same identity, which it replaces, and who waits there.
+        replaced: Option<(KnockId, Box<Waiting>)>,
     },
-    /// May not knock in this meeting any more.
-    Blocked(Waiting),
     /// Too many wait already.
-    Full(Waiting),
+    Full(Box<Waiting>),
 }
 
 /// The waiting room.
@@ -70,7 +68,6 @@ pub struct Lobby {
     waiting: BTreeMap<KnockId, Waiting>,
     last_id: u32,
     denials: BTreeMap<PublicKey, u8>,
-    blocked: BTreeSet<PublicKey>,
 }
 
 impl Lobby {
@@ -78,15 +75,10 @@ impl Lobby {
     pub fn knock(&mut self, now: Instant, mailbox: MailboxId, knocker: Knocker) -> Knocked {
         let Knocker { session, cert, name, commitment } = knocker;
         let guest = Waiting { mailbox, session, cert, name, commitment, since: now };
-        if self.blocked.contains(&cert.identity) {
-            return Knocked::Blocked(guest);
-        }
         let replaced = self.waiting.iter().find(|(_, other)| other.cert.identity == cert.identity).map(|(id, _)| *id);
-        if let Some(replaced) = replaced {
-            self.waiting.remove(&replaced);
-        }
+        let replaced = replaced.and_then(|id| self.waiting.remove(&id).map(|guest| (id, Box::new(guest))));
         if self.waiting.len() >= MAX_WAITING {
-            return Knocked::Full(guest);
+            return Knocked::Full(Box::new(guest));
         }
         self.last_id = self.last_id.wrapping_add(1);
         let id = KnockId(self.last_id);
@@ -104,6 +96,11 @@ impl Lobby {
         self.waiting.get(&id)
     }
 
+    /// The guest of a knock, to be told something.
+    pub fn guest_mut(&mut self, id: KnockId) -> Option<&mut Waiting> {
+        self.waiting.get_mut(&id)
+    }
+
     /// The guest who waits at a mailbox.
     pub fn by_mailbox(&mut self, mailbox: MailboxId) -> Option<&mut Waiting> {
         self.waiting.values_mut().find(|guest| guest.mailbox == mailbox)
@@ -119,7 +116,7 @@ impl Lobby {
         self.waiting.remove(&id).map(|guest| Admission { guest })
     }
 
-    /// The host says no; the second time the identity is blocked. Gives the guest and whether it is blocked now.
+    /// The host says no. Gives the guest, and whether it is to be blocked now: the second time it is.
     pub fn deny(&mut self, id: KnockId) -> Option<(Waiting, bool)> {
         let guest = self.waiting.remove(&id)?;
         if self.denials.len() >= MAX_REMEMBERED {
@@ -128,15 +125,7 @@ impl Lobby {
         let denials = self.denials.entry(guest.cert.identity).or_default();
         *denials = denials.saturating_add(1);
         let blocked = *denials >= DENIALS_UNTIL_BLOCKED;
-        if blocked {
-            self.block(guest.cert.identity);
-        }
         Some((guest, blocked))
-    }
-
-    /// Refuses every further knock of an identity.
-    pub fn block(&mut self, identity: PublicKey) {
-        self.blocked.insert(identity);
     }
 
     /// The guest at a mailbox went away.

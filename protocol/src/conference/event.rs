@@ -1,6 +1,10 @@
 //! What a conference tells its user, and what it wants sent.
 
+use std::time::Duration;
+
 use crate::admission::lobby::KnockId;
+use crate::code::SecurityCode;
+use crate::epoch::statement::Act;
 use crate::id::{Epoch, MemberIndex};
 use crate::identity::{DisplayName, IdentityKind, SafetyNumber};
 use crate::sign::PublicKey;
@@ -54,6 +58,12 @@ pub enum AlarmKind {
     ForgedNotice,
     /// The sealed frames of a member cannot be opened.
     Unauthentic,
+    /// A leader told two members two histories, and there is proof.
+    Equivocation,
+    /// Others have a statement that does not reach this member.
+    Withheld,
+    /// A member tried what only hosts may do.
+    Forbidden,
 }
 
 /// Why a conference cannot go on.
@@ -91,6 +101,11 @@ pub enum Failure {
     /// The epochs are used up.
     #[error("the meeting has used up its epochs")]
     Exhausted,
+    /// The leader was not heard for too long, and nobody took over.
+    #[error(
+        "the meeting has had no host for 30 seconds and nobody was there to take over — join again when the host is back"
+    )]
+    NoLeader,
 }
 
 /// Something that happened.
@@ -166,12 +181,68 @@ pub enum Event {
     Failed(Failure),
     /// The relay is about to close.
     RelayClosing,
+    /// This member has to shake hands again, for a reason that is nobody's fault; it comes back without a knock, unless
+    /// it was removed meanwhile. **The caller must make a new connection** and call
+    /// [`super::Conference::connected`]: at the relay the old one may still hold a slot.
+    Rejoining,
+    /// Somebody did something, by the leader's signed word.
+    Act {
+        /// Who: a host, a co-host, or the member itself.
+        by: MemberIndex,
+        /// What.
+        act: Act,
+        /// To whom, if to a member.
+        who: Option<(MemberIndex, DisplayName)>,
+    },
+    /// Somebody else leads from now on, or this member does.
+    Leader {
+        /// Who.
+        index: MemberIndex,
+    },
+    /// All members of the epoch have confirmed it and see this code.
+    SecurityCode {
+        /// The epoch.
+        epoch: Epoch,
+        /// The code.
+        code: SecurityCode,
+    },
+    /// The meeting was locked or unlocked, or is locked at entry.
+    Locked {
+        /// Locked.
+        on: bool,
+    },
+    /// A member wrote to all.
+    Chat {
+        /// Who.
+        from: MemberIndex,
+        /// What, 1 to [`crate::epoch::broadcast::MAX_TEXT`] bytes.
+        text: String,
+    },
+    /// A member raised its hand, or lowered it.
+    Hand {
+        /// Who.
+        index: MemberIndex,
+        /// Raised.
+        on: bool,
+    },
+    /// A host asks this member to mute.
+    AskedToMute {
+        /// Who asks.
+        by: MemberIndex,
+    },
+    /// The leader has not been heard for so long; from 10 s on nothing is sent. Zero: it is heard again.
+    Stale {
+        /// For how long.
+        silence: Duration,
+    },
+    /// The leader refuses what this co-host asked for.
+    Refused(ActError),
 }
 
 /// Why an act is refused. Nothing has changed then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ActError {
-    /// Only a leader can do this.
+    /// Only hosts and co-hosts can do this, some of it only the host.
     #[error("only the host can do this")]
     NotHost,
     /// Nobody knocks under that number.
@@ -189,4 +260,57 @@ pub enum ActError {
     /// The meeting has as many members as it may.
     #[error("the meeting is full")]
     Full,
+    /// Nobody is let in.
+    #[error("the meeting is locked: unlock it first")]
+    Locked,
+    /// Of the same or a higher rank.
+    #[error("this member ranks as high as you: only the host can do that")]
+    Rank,
+    /// Only who leads can do this.
+    #[error("somebody else leads the meeting now: take the lead back first, or ask whoever leads")]
+    NotLeading,
+    /// Not a co-host.
+    #[error("this member is no co-host: promote it first")]
+    NotInLine,
+    /// As many co-hosts as there may be.
+    #[error("there are as many co-hosts as there may be: demote one first")]
+    LineFull,
+    /// The leader cannot be reached.
+    #[error("whoever leads the meeting cannot be reached at the moment: try again")]
+    LeaderAway,
+    /// Nothing, or too much, to say.
+    #[error("a message has 1 to 2,000 bytes")]
+    BadText,
+    /// The connection is away.
+    #[error("the connection to the meeting is away at the moment: try again")]
+    Disconnected,
+}
+
+impl ActError {
+    const ALL: [Self; 14] = [
+        Self::NotHost,
+        Self::NoSuchKnock,
+        Self::NoSuchMember,
+        Self::Yourself,
+        Self::NotInMeeting,
+        Self::Full,
+        Self::Locked,
+        Self::Rank,
+        Self::NotLeading,
+        Self::NotInLine,
+        Self::LineFull,
+        Self::LeaderAway,
+        Self::BadText,
+        Self::Disconnected,
+    ];
+
+    /// Its number in an answer to a co-host (`docs/protocol.md` §6.4).
+    pub fn number(self) -> u8 {
+        Self::ALL.iter().position(|error| *error == self).map_or(0, |place| place as u8)
+    }
+
+    /// The error of a number; for an unknown one, that the leader refuses.
+    pub fn from_number(number: u8) -> Self {
+        Self::ALL.get(usize::from(number)).copied().unwrap_or(Self::NotHost)
+    }
 }

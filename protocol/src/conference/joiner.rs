@@ -5,15 +5,19 @@ use zeroize::Zeroizing;
 
 use super::event::{Event, Failure, Person};
 use super::mail::{Mail, Turned};
+use super::member::Turn;
 use super::outbox::Step;
 use super::seat::FreshValue;
+use crate::admission::lobby;
 use crate::descriptor::Descriptor;
+use crate::id::MemberIndex;
 use crate::identity::{DisplayName, IdCert, Identity, JoinKeys, Role, SafetyNumber};
 use crate::link::Link;
-use crate::noise::handshake::{Context, HostIdentity, Introduction, Knocking, Passcode};
+use crate::noise::handshake::{Context, HostIdentity, Introduction, Knocking, Passcode, Responder};
 use crate::noise::session::Session;
 use crate::sign::KeyPair;
-use crate::wire::control::Message;
+use crate::succession::Line;
+use crate::wire::control::{Denial, Message};
 use crate::wire::relay::{KnockTokenBytes, Refusal, ToRelay};
 
 /// First wait before a handshake message is sent again; the relay's mailbox may have dropped it.
@@ -22,6 +26,10 @@ const RESEND_FIRST: Duration = Duration::from_secs(2);
 const RESEND_MAX: Duration = Duration::from_secs(10);
 /// Handshakes that may fail on a message that does not authenticate before the guest gives up.
 const MAX_TRIES: u32 = 3;
+/// How long a member that lost its place tries to come back over one connection before it gives up.
+const RETURNS_FOR: Duration = Duration::from_secs(30);
+/// So much longer than the host keeps a knock, a guest keeps it itself.
+const LONGER_THAN_THE_HOST: Duration = Duration::from_secs(60);
 /// How long nothing is said when no host answers: most are there at once.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -75,15 +83,27 @@ pub(super) struct Joiner {
     cert: Option<IdCert>,
     descriptor: Option<Descriptor>,
     host: Option<HostIdentity>,
+    /// Who answers, as the relay says.
+    leader: Option<(MemberIndex, Responder)>,
+    has_mailbox: bool,
+    /// Was a member before: what follows is no news to its user.
+    pub(super) returns: bool,
     stage: Stage,
     resend_due: Option<Instant>,
     resend_wait: Duration,
     tries: u32,
     tell_absent_at: Option<Instant>,
+    give_up_at: Option<Instant>,
+    /// How long this guest waits for an answer, when the host is not there any more to say that it has waited enough.
+    waits_until: Option<Instant>,
 }
 
 /// What a joiner has become when the host lets it in.
 pub(super) struct Entered {
+    pub(super) link: Link,
+    pub(super) name: DisplayName,
+    pub(super) passcode: Option<Passcode>,
+    pub(super) leader: MemberIndex,
     pub(super) session: Session,
     pub(super) secrets: JoinSecrets,
     pub(super) fresh: FreshValue,
@@ -104,6 +124,7 @@ impl Joiner {
         link: Link,
         name: DisplayName,
         passcode: Option<Passcode>,
+        returns: bool,
         rng: &mut (impl rand_core::CryptoRng + ?Sized),
     ) -> Self {
         let fresh = FreshValue::draw(link.meeting, rng);
@@ -116,11 +137,16 @@ impl Joiner {
             cert: None,
             descriptor: None,
             host: None,
+            leader: None,
+            has_mailbox: false,
+            returns,
             stage: Stage::Absent,
             resend_due: None,
             resend_wait: RESEND_FIRST,
             tries: 0,
             tell_absent_at: None,
+            give_up_at: None,
+            waits_until: None,
         }
     }
 
@@ -134,16 +160,39 @@ impl Joiner {
 
     pub(super) fn on_welcome(&mut self, step: &Step<'_>) {
         self.tell_absent_at = Some(step.now + PATIENCE);
+        self.give_up_at = self.returns.then(|| step.now + RETURNS_FOR);
     }
 
-    /// A leader is present and the relay gives D.
-    pub(super) fn on_meeting(&mut self, step: &mut Step<'_>, descriptor: &[u8]) -> Progress {
-        if !matches!(self.stage, Stage::Absent) {
-            return Progress::Nothing;
-        }
+    /// Another connection: its relay knows of no mailbox, and the host of no knock.
+    pub(super) fn on_connected(&mut self) {
+        self.stage = Stage::Absent;
+        self.has_mailbox = false;
+        self.leader = None;
+        self.resend_due = None;
+    }
+
+    /// A leader is present and the relay gives D; later, that another one leads.
+    pub(super) fn on_meeting(
+        &mut self,
+        step: &mut Step<'_>,
+        descriptor: &[u8],
+        line: Option<&Line>,
+        leader: MemberIndex,
+    ) -> Progress {
         let Ok(descriptor) = Descriptor::decode_for(self.link.meeting, descriptor) else {
             return Progress::Failed(Failure::Relay);
         };
+        let line = line.filter(|line| line.verify(&descriptor.authority, self.link.meeting).is_ok());
+        // A line that the relay invents, or a leader who is in none, can only be waited out.
+        let Some(responder) = Responder::of(leader, line) else { return Progress::Nothing };
+        if self.leader.replace((leader, responder)) == Some((leader, responder)) {
+            return Progress::Nothing;
+        }
+        match self.stage {
+            Stage::Absent => {}
+            Stage::Gate => return Progress::Nothing,
+            _ => return if self.has_mailbox { self.start_handshake(step) } else { Progress::Nothing },
+        }
         if !descriptor.is_valid_at(step.wall) {
             return Progress::Failed(Failure::NotNow);
         }
@@ -159,6 +208,7 @@ impl Joiner {
     }
 
     pub(super) fn on_mailbox_open(&mut self, step: &mut Step<'_>) -> Progress {
+        self.has_mailbox = true;
         if matches!(self.stage, Stage::Gate) { self.start_handshake(step) } else { Progress::Nothing }
     }
 
@@ -172,9 +222,12 @@ impl Joiner {
     }
 
     fn start_handshake(&mut self, step: &mut Step<'_>) -> Progress {
-        let Some(descriptor) = &self.descriptor else { return Progress::Nothing };
+        let (Some(descriptor), Some((_, responder))) = (&self.descriptor, self.leader) else {
+            return Progress::Nothing;
+        };
         let meeting = self.link.meeting;
-        let context = Context { meeting, descriptor: descriptor.clone(), psk0: self.link.secret.psk0(meeting) };
+        let psk0 = self.link.secret.psk0(meeting);
+        let context = Context { meeting, descriptor: descriptor.clone(), psk0, responder };
         let passcode = self.passcode.as_ref().filter(|_| descriptor.policy.asks_passcode());
         match Knocking::start(context, &self.secrets.session, passcode, step.rng) {
             Ok((state, message1)) => {
@@ -221,7 +274,8 @@ impl Joiner {
         };
         step.out.control(&ToRelay::Mail { bytes: Mail::Message3(&message3).bytes() });
         self.cert = Some(cert);
-        if self.host.replace(host).is_none() {
+        let is_news = self.host.replace(host).is_none_or(|known| known.cert.identity != host_identity);
+        if is_news && !self.returns {
             step.out.event(Event::HostFound(person));
         }
         self.stage = Stage::Introduced { session: Box::new(session), message3, answered: false };
@@ -235,6 +289,8 @@ impl Joiner {
         let Ok(message) = session.receive(step.now, packet) else { return Progress::Nothing };
         *answered = true;
         self.resend_due = None;
+        self.give_up_at = None;
+        self.waits_until.get_or_insert(step.now + lobby::EXPIRY + LONGER_THAN_THE_HOST);
         message.map_or(Progress::Nothing, |message| Progress::Message(Box::new(message)))
     }
 
@@ -261,13 +317,32 @@ impl Joiner {
         };
         let secrets = std::mem::replace(&mut self.secrets, JoinSecrets::draw(rng));
         let fresh = std::mem::replace(&mut self.fresh, FreshValue::draw(self.link.meeting, rng));
-        Some(Entered { session: *session, secrets, fresh, cert, descriptor: descriptor.clone() })
+        Some(Entered {
+            link: self.link.duplicate(),
+            name: self.name.clone(),
+            passcode: self.passcode.as_ref().map(Passcode::duplicate),
+            leader: self.leader.map_or(MemberIndex::HOST, |(leader, _)| leader),
+            session: *session,
+            secrets,
+            fresh,
+            cert,
+            descriptor: descriptor.clone(),
+        })
     }
 
-    pub(super) fn handle_timeout(&mut self, step: &mut Step<'_>) {
+    pub(super) fn handle_timeout(&mut self, step: &mut Step<'_>) -> Turn {
+        if self.give_up_at.is_some_and(|at| at <= step.now) {
+            return Turn::GiveUp;
+        }
+        if self.waits_until.take_if(|at| *at <= step.now).is_some() {
+            step.out.event(Event::Denied(Denial::Expired));
+            return Turn::Stay;
+        }
         if self.tell_absent_at.is_some_and(|at| at <= step.now) {
             self.tell_absent_at = None;
-            step.out.event(Event::WaitingForHost);
+            if !self.returns {
+                step.out.event(Event::WaitingForHost);
+            }
         }
         if self.resend_due.is_some_and(|due| due <= step.now) {
             let mail = match &self.stage {
@@ -287,6 +362,7 @@ impl Joiner {
             let _ = session.handle_timeout(step.now, &mut packets);
             packets.into_iter().for_each(|bytes| step.out.control(&ToRelay::Mail { bytes }));
         }
+        Turn::Stay
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -294,6 +370,6 @@ impl Joiner {
             Stage::Introduced { session, .. } => session.poll_timeout(),
             _ => None,
         };
-        [self.tell_absent_at, self.resend_due, session].into_iter().flatten().min()
+        [self.tell_absent_at, self.resend_due, self.give_up_at, self.waits_until, session].into_iter().flatten().min()
     }
 }

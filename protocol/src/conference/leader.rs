@@ -1,268 +1,419 @@
-//! The leader: lets people in and out, makes epochs, and hands out keys and capabilities.
+//! The leader: answers those who knock, carries out what hosts decide, and looks after every member's session.
+//! [`super::epochs`] makes the epochs.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::door::{Door, Opened};
-use super::event::{ActError, AlarmKind, Event, Failure, Person};
+use super::event::{ActError, Event, Person};
 use super::mail::Mail;
+use super::member::Member as SeatedMember;
 use super::outbox::Step;
-use super::peer::{self, Peer};
-use super::seat::{NO_COMMITMENT, Seat};
-use crate::admission::lobby::{Admission, KnockId, Knocked, Lobby};
-use crate::capability::{CLOCK_TOLERANCE, KnockGate, KnockToken, Revoked, Rights};
-use crate::descriptor::Descriptor;
-use crate::epoch::merkle;
-use crate::epoch::roster::{Member, Roster, commitment_leaf};
-use crate::epoch::schedule;
-use crate::epoch::statement::{ChainHash, MAX_OPS, Op, Rate, Statement, ops_hash};
-use crate::id::{Epoch, MeetingId, MemberIndex, Term};
-use crate::identity::{Identity, SafetyNumber};
-use crate::noise::session::{Session, SessionId};
-use crate::sign::KeyPair;
+use super::peer::{Issuer, Path, Peer};
+use super::pulse::TO_ALL;
+use super::room::Room;
+use crate::admission::lobby::{Admission, KnockId, Knocked, Lobby, Waiting};
+use crate::capability::{CLOCK_TOLERANCE, KnockGate, Revoked, Rights};
+use crate::epoch::broadcast::Broadcast;
+use crate::epoch::statement::{Act, Op};
+use crate::id::{Epoch, IndexRange, MemberIndex};
+use crate::identity::{DisplayName, Identity, SafetyNumber};
+use crate::noise::handshake::{Context, Responder};
+use crate::noise::session::Session;
+use crate::sign::PublicKey;
+use crate::succession::{Delegate, Line, Rank};
 use crate::time::UnixMillis;
-use crate::wire::codec::Wire;
-use crate::wire::control::{Denial, EpochAck, EpochKey, MAX_MEMBERS_PER_MESSAGE, Message, RemovalNotice};
-use crate::wire::datagram::{self, Kind};
+use crate::wire::control::{Denial, EpochAck, KnockShown, LedgerEntry, Message, Past, Request, Verb, Whom};
 use crate::wire::relay::{MailboxId, ToRelay};
 
-/// Shortest time between two epochs of which neither is a removal: joins that come together share one.
-const BATCH: Duration = Duration::from_millis(500);
-/// Longest life of an epoch.
-const PERIOD: Duration = Duration::from_secs(120);
-/// Longest wait for acknowledgements before everybody is told to use the new key.
-const ACTIVATE_AFTER: Duration = Duration::from_secs(1);
-/// Most members who go with one epoch, removals first; the others follow with the next. Leaves room in the list of
-/// acts for those who come, a change of rate and the end.
-const MAX_DEPARTURES: usize = MAX_OPS - MAX_MEMBERS_PER_MESSAGE - 2;
-/// A removal notice is sent this often, this far apart (DESIGN §12).
-const NOTICES: u32 = 3;
-const NOTICE_GAP: Duration = Duration::from_millis(20);
-/// With this many members the meeting changes to the open rate, for good (DESIGN §7).
-const OPEN_RATE_FROM: usize = 17;
-
-/// The keys and promises of a meeting that only its host has.
-pub(super) struct Authority {
-    pub(super) meeting: MeetingId,
-    pub(super) descriptor: Descriptor,
-    pub(super) key: KeyPair,
-    pub(super) chain: [u8; 16],
-    pub(super) knock_token: KnockToken,
-    pub(super) routing: KeyPair,
-}
+/// How long a member may be without a session before it counts as lost: a handshake takes one round trip, and is
+/// repeated every 2 s.
+const UNREACHED: Duration = Duration::from_secs(12);
 
 /// The leader's part of a conference.
 pub(super) struct Leader {
-    authority: Authority,
-    door: Door,
-    lobby: Lobby,
-    peers: BTreeMap<MemberIndex, Peer>,
-    sessions: BTreeMap<SessionId, MemberIndex>,
-    next_index: u32,
-    admissions: VecDeque<Admission>,
-    departures: Vec<Op>,
-    last_change: Instant,
-    activate_due: Option<Instant>,
+    pub(super) door: Door,
+    pub(super) lobby: Lobby,
+    pub(super) next_index: u16,
+    pub(super) last_index: u16,
+    pub(super) admissions: VecDeque<(Admission, MemberIndex)>,
+    /// Members who go with the next epoch.
+    pub(super) departures: Vec<Op>,
+    /// What else the next epoch tells.
+    pub(super) notes: Vec<Op>,
+    pub(super) last_change: Instant,
+    pub(super) activate_due: Option<Instant>,
     revoked: BTreeMap<MemberIndex, UnixMillis>,
     revoked_seq: u32,
-    notices: VecDeque<(Instant, Vec<u8>)>,
-    serial: u32,
-    renew_due: Option<Instant>,
+    revocation_due: bool,
+    pub(super) notices: VecDeque<(Instant, Vec<u8>)>,
     gate_sent: bool,
-}
-
-/// A change of the meeting that one epoch carries out.
-struct Change {
-    departures: Vec<Op>,
-    admissions: Vec<Admission>,
-    last: Option<Op>,
-}
-
-struct Newcomer {
-    member: Member,
-    session: Session,
-    mailbox: MailboxId,
-    commitment: [u8; 32],
+    /// Members who were offered a place in the line.
+    offers: BTreeSet<MemberIndex>,
+    /// Co-hosts who are told of those who knock.
+    pub(super) promoted: Vec<Delegate>,
+    /// Since when this member leads.
+    pub(super) since: Instant,
+    /// The last epoch lacks somebody's commitment, so it can have no security code.
+    pub(super) codeless: bool,
 }
 
 impl Leader {
-    pub(super) fn new(now: Instant, authority: Authority, door: Door) -> Self {
-        Self {
-            authority,
+    /// The leader of a room: the host at the beginning, or whoever takes over.
+    pub(super) fn new(now: Instant, room: &Room) -> Option<Self> {
+        let me = room.index();
+        let descriptor = room.seat.descriptor().clone();
+        let responder = Responder::of(me, room.seat.line())?;
+        let range = match room.seat.rank(me) {
+            Rank::Host => IndexRange::HOST,
+            Rank::Delegate(rank) => IndexRange::of_rank(rank)?,
+            Rank::Member => return None,
+        };
+        let psk0 = room.link.secret.psk0(room.meeting);
+        let context = Context { meeting: room.meeting, descriptor, psk0, responder };
+        let passcode = room.passcode.as_ref().map(crate::noise::handshake::Passcode::duplicate);
+        let session_secret = room.secrets.session.clone();
+        let door = Door::new(now, context, session_secret, room.seat.cert(), room.name.clone(), passcode);
+        Some(Self {
             door,
             lobby: Lobby::default(),
-            peers: BTreeMap::new(),
-            sessions: BTreeMap::new(),
-            next_index: 0,
+            next_index: room.seat.highest_in(range).map_or(range.first().0, |highest| highest.0.saturating_add(1)),
+            last_index: range.last().0,
             admissions: VecDeque::new(),
             departures: Vec::new(),
+            notes: Vec::new(),
             last_change: now,
             activate_due: None,
             revoked: BTreeMap::new(),
             revoked_seq: 0,
+            revocation_due: false,
             notices: VecDeque::new(),
-            serial: 0,
-            renew_due: None,
             gate_sent: false,
+            offers: BTreeSet::new(),
+            promoted: Vec::new(),
+            since: now,
+            codeless: false,
+        })
+    }
+
+    /// Takes over in a room: the first epoch of a new term.
+    pub(super) fn take_over(step: &mut Step<'_>, room: &mut Room, identity: &Identity) -> Option<Self> {
+        let mut leader = Self::new(step.now, room)?;
+        room.authority.as_ref()?;
+        if let Some(known) = &room.revoked {
+            leader.revoked_seq = known.seq;
+            // How long their capabilities last is not known here; no longer than the longest.
+            let until = step.relay.plus(crate::capability::MAX_VALIDITY);
+            leader.revoked = known.slots.iter().map(|slot| (*slot, until)).collect();
         }
+        let present = room.present.clone();
+        for (index, peer) in &mut room.peers {
+            peer.look_again(step.now, present.contains(index));
+        }
+        if let Some(line) = room.seat.line() {
+            step.out.control(&ToRelay::Line { line: line.clone() });
+        }
+        // First of all, because only leaders may send as much as follows.
+        room.attach_with(step, Rights::LEADER);
+        let me = room.index();
+        leader.notes.push(Op { act: Act::TakeOver(me), by: me });
+        leader.change(step, room, identity, None);
+        Some(leader)
     }
 
     // ---- what the relay brings ----
 
-    /// Takes (or renews) the leader's own slot.
-    pub(super) fn attach(&mut self, step: &mut Step<'_>, exporter: &[u8; 32]) {
-        self.serial = self.serial.wrapping_add(1);
-        let rk = self.authority.routing.public();
-        let meeting = self.authority.meeting;
-        let capability = peer::issue(step.relay, meeting, MemberIndex::HOST, rk, Rights::LEADER, self.serial);
-        let capability = capability.sign(&self.authority.key);
-        let possession = capability.prove(&self.authority.routing, exporter);
-        step.out.control(&ToRelay::Attach { capability, possession });
-        self.renew_due = Some(step.now + peer::RENEW_EVERY);
+    /// The leader's slot is taken: opens the gate for guests.
+    pub(super) fn on_attached(&mut self, step: &mut Step<'_>, room: &mut Room) {
+        if std::mem::replace(&mut self.gate_sent, true) {
+            return;
+        }
+        let Some(key) = &room.authority else { return };
+        if let Some(line) = room.seat.line() {
+            step.out.control(&ToRelay::Line { line: line.clone() });
+        }
+        let token = room.link.secret.knock_token(room.meeting);
+        step.out.control(&ToRelay::Gate { gate: KnockGate::sign(room.meeting, 1, room.index(), &token, key) });
+        if !self.revoked.is_empty() {
+            self.revocation_due = true;
+            self.revoke(step, room);
+        }
     }
 
     /// Another connection: its relay may know neither slot nor gate.
     pub(super) fn on_connecting(&mut self) {
-        self.renew_due = None;
         self.gate_sent = false;
-    }
-
-    /// The leader's slot is taken: opens the gate for guests.
-    pub(super) fn on_attached(&mut self, step: &mut Step<'_>) {
-        if !std::mem::replace(&mut self.gate_sent, true) {
-            let Authority { meeting, knock_token, key, .. } = &self.authority;
-            step.out.control(&ToRelay::Gate { gate: KnockGate::sign(*meeting, 1, knock_token, key) });
-        }
     }
 
     pub(super) fn on_mail(
         &mut self,
         step: &mut Step<'_>,
+        room: &mut Room,
+        identity: &Identity,
         mailbox: MailboxId,
         bytes: &[u8],
-        seat: &mut Seat,
-        identity: &Identity,
     ) {
         let Some(mail) = Mail::parse(bytes) else { return };
         if let Mail::Session(packet) = mail {
-            return self.on_guest_packet(step, mailbox, packet, seat);
+            if let Some(guest) = self.lobby.by_mailbox(mailbox) {
+                // A guest has nothing to say but acknowledgements and good-bye, which its mailbox tells as well.
+                let _ = guest.session.receive(step.now, packet);
+            }
+            return;
         }
         match self.door.handle_mail(step.now, step.wall, mailbox, mail, step.rng) {
             Opened::Nothing => {}
             Opened::Reply(reply) => step.out.mail_to(mailbox, reply),
-            Opened::Knocker(knocker) => {
-                let knocked = self.lobby.knock(step.now, mailbox, *knocker);
-                self.on_knocked(step, knocked, identity);
-            }
+            Opened::Knocker(knocker) => self.on_knocker(step, room, identity, mailbox, *knocker),
         }
         self.draw_handshakes(step);
     }
 
-    fn on_knocked(&mut self, step: &mut Step<'_>, knocked: Knocked, identity: &Identity) {
+    fn on_knocker(
+        &mut self,
+        step: &mut Step<'_>,
+        room: &mut Room,
+        identity: &Identity,
+        mailbox: MailboxId,
+        knocker: crate::noise::handshake::Knocker,
+    ) {
+        let guest = knocker.cert.identity;
+        let past = room.ledger.past(&guest);
+        if past == Some(Past::Blocked) {
+            return answer(step, mailbox, knocker.session, Denial::Blocked);
+        }
+        // The leader's own identity is the user's other device, and waits as others do.
+        let here = room.seat.roster().members().find(|m| m.cert.identity == guest && m.index != room.index());
+        let (here, settings) = (here.map(|member| member.index), room.seat.settings());
+        let locked = self.is_locked(room);
+        let comes_back = here.is_some() || past == Some(Past::Lost) || (past == Some(Past::Left) && !locked);
+        if locked && !comes_back {
+            return answer(step, mailbox, knocker.session, Denial::Locked);
+        }
+        let knocked = self.lobby.knock(step.now, mailbox, knocker);
         let (id, replaced) = match knocked {
             Knocked::Waits { id, replaced } => (id, replaced),
-            Knocked::Blocked(guest) => return answer(step, guest.mailbox, guest.session, Denial::Blocked),
             Knocked::Full(guest) => return answer(step, guest.mailbox, guest.session, Denial::Full),
         };
-        if let Some(replaced) = replaced {
-            step.out.event(Event::KnockGone { id: replaced });
+        if let Some((replaced, guest)) = replaced {
+            answer(step, guest.mailbox, guest.session, Denial::Expired);
+            self.tell_knock_gone(step, room, replaced);
         }
-        let Some((person, mailbox)) = self.lobby.guest(id).map(|guest| {
-            let safety_number = SafetyNumber::of(&identity.public(), &guest.cert.identity);
-            let (identity, kind) = (guest.cert.identity, guest.cert.kind);
-            (Person { name: guest.name.clone(), identity, kind, safety_number }, guest.mailbox)
-        }) else {
-            return;
-        };
-        if !self.authority.descriptor.policy.has_waiting_room() {
-            if self.admit(id).is_err() {
+        if comes_back || !settings.waiting_room {
+            let me = room.index();
+            if let Some(index) = here {
+                self.depart(step, room, Op { act: Act::Leave(index), by: index });
+            }
+            if self.admit(room, id, me, comes_back).is_err() {
                 self.refuse(step, id, Denial::Full);
             }
             return;
         }
-        if let Some(guest) = self.lobby.by_mailbox(mailbox)
-            && let Ok(packet) = guest.session.send(step.now, &Message::Waiting)
-        {
-            step.out.mail_to(mailbox, packet);
-        }
-        step.out.event(Event::Knock { id, person });
+        self.show_knock(step, room, identity, id);
     }
 
-    fn on_guest_packet(&mut self, step: &mut Step<'_>, mailbox: MailboxId, packet: &[u8], seat: &mut Seat) {
-        if let Some(guest) = self.lobby.by_mailbox(mailbox) {
-            // A guest has nothing to say but acknowledgements and good-bye, which its mailbox tells as well.
-            let _ = guest.session.receive(step.now, packet);
-        } else if let Some(index) = Session::id_of(packet).and_then(|id| self.sessions.get(&id)).copied() {
-            self.on_packet(step, index, packet, seat);
+    fn show_knock(&mut self, step: &mut Step<'_>, room: &mut Room, identity: &Identity, id: KnockId) {
+        let Some(guest) = self.lobby.guest_mut(id) else { return };
+        if let Ok(packet) = guest.session.send(step.now, &Message::Waiting) {
+            step.out.mail_to(guest.mailbox, packet);
+        }
+        let safety_number = SafetyNumber::of(&identity.public(), &guest.cert.identity);
+        let (name, kind) = (guest.name.clone(), guest.cert.kind);
+        let shown = KnockShown { id: id.0, identity: guest.cert.identity, kind, name: name.clone() };
+        step.out.event(Event::Knock { id, person: Person { name, identity: shown.identity, kind, safety_number } });
+        self.tell_cohosts(step, room, &|| Message::Knock(shown.clone()));
+    }
+
+    fn tell_knock_gone(&mut self, step: &mut Step<'_>, room: &mut Room, id: KnockId) {
+        step.out.event(Event::KnockGone { id });
+        self.tell_cohosts(step, room, &|| Message::KnockGone(id.0));
+    }
+
+    fn tell_cohosts(&self, step: &mut Step<'_>, room: &mut Room, message: &dyn Fn() -> Message) {
+        let line = room.seat.line().map(|line| line.delegates.clone()).unwrap_or_default();
+        let host = std::iter::once(MemberIndex::HOST);
+        for slot in line.iter().map(|delegate| delegate.slot).chain(host) {
+            if let Some(peer) = room.peers.get_mut(&slot) {
+                peer.send(step, &message());
+            }
         }
     }
 
-    /// A session packet of a member.
-    pub(super) fn on_packet(&mut self, step: &mut Step<'_>, from: MemberIndex, packet: &[u8], seat: &mut Seat) {
-        let Some(peer) = self.peers.get_mut(&from) else { return };
-        let Ok(Some(message)) = peer.session().receive(step.now, packet) else { return };
+    /// A message of a member that is for its leader.
+    pub(super) fn on_message(
+        &mut self,
+        step: &mut Step<'_>,
+        room: &mut Room,
+        identity: &Identity,
+        from: MemberIndex,
+        message: Message,
+    ) {
         match message {
-            Message::EpochAck(ack) => self.on_acknowledged(step, from, &ack, seat),
-            Message::Leave => self.depart(step, Op::Leave(from)),
+            Message::EpochAck(ack) => self.on_acknowledged(step, room, from, &ack),
+            Message::Leave => self.depart(step, room, Op { act: Act::Leave(from), by: from }),
+            Message::Request(request) => self.on_request(step, room, identity, from, request),
+            Message::Accept(authority) => self.on_accept(room, from, authority),
+            Message::Back => self.on_back(step, room, from),
             _ => {}
         }
     }
 
-    fn on_acknowledged(&mut self, step: &mut Step<'_>, from: MemberIndex, ack: &EpochAck, seat: &mut Seat) {
-        let (Some(peer), Some(chain)) = (self.peers.get_mut(&from), seat.chain_hash()) else { return };
-        // An acknowledgement that the next epoch overtook has nothing left to say.
-        if ack.epoch != seat.epoch() {
-            return;
-        }
-        if ack.verify(&chain, peer.identity()).is_err() {
-            let detail = "a member acknowledges another history than this one";
-            step.out.event(Event::Alarm { kind: AlarmKind::BadAcknowledgement, index: Some(from), detail });
-            return;
-        }
-        peer.on_acknowledged(ack.epoch, ack.commitment);
-        if self.activate_due.is_some() && self.peers.values().all(|p| p.has_acknowledged(ack.epoch)) {
-            self.activate(step, seat);
+    fn on_request(
+        &mut self,
+        step: &mut Step<'_>,
+        room: &mut Room,
+        identity: &Identity,
+        from: MemberIndex,
+        request: Request,
+    ) {
+        let Request { number, verb, whom } = request;
+        let done = if room.seat.rank(from) == Rank::Member {
+            SeatedMember::alarm_forbidden(step, from);
+            Err(ActError::NotHost)
+        } else {
+            self.perform(step, room, identity, from, verb, whom)
+        };
+        if let (Err(error), Some(peer)) = (done, room.peers.get_mut(&from)) {
+            peer.send(step, &Message::Refused { number, why: error.number() });
         }
     }
 
-    pub(super) fn on_mailbox_gone(&mut self, step: &mut Step<'_>, mailbox: MailboxId) {
+    fn on_back(&mut self, step: &mut Step<'_>, room: &mut Room, from: MemberIndex) {
+        let missed = room.missed_by(from);
+        let Some(peer) = room.peers.get_mut(&from) else { return };
+        let is_new = matches!(peer.path, Path::Mailbox(_));
+        peer.on_presence(step, true);
+        if !is_new {
+            room.pulse.beat_soon(step.now);
+        }
+        for part in missed {
+            peer.send(step, &Message::Missed(part));
+        }
+    }
+
+    fn on_acknowledged(&mut self, step: &mut Step<'_>, room: &mut Room, from: MemberIndex, ack: &EpochAck) {
+        let (Some(member), Some(chain)) = (room.seat.roster().member(from), room.seat.chain_hash()) else { return };
+        // An acknowledgement that the next epoch overtook has nothing left to say.
+        if ack.epoch != room.seat.epoch() {
+            return;
+        }
+        if ack.verify(&chain, &member.cert.identity).is_err() {
+            let kind = super::event::AlarmKind::BadAcknowledgement;
+            let detail = "a member acknowledges another history than this one";
+            return step.out.event(Event::Alarm { kind, index: Some(from), detail });
+        }
+        let Some(peer) = room.peers.get_mut(&from) else { return };
+        peer.on_acknowledged(ack.epoch, ack.commitment);
+        if self.activate_due.is_some() && self.all_have(room, ack.epoch) {
+            self.activate(step, room);
+        }
+    }
+
+    /// Whether all members but this one have acknowledged an epoch.
+    pub(super) fn all_have(&self, room: &Room, epoch: Epoch) -> bool {
+        let has = |index| room.peers.get(&index).is_some_and(|peer: &Peer| peer.has_acknowledged(epoch));
+        let mut others = room.seat.roster().members().map(|m| m.index).filter(|index| *index != room.index());
+        others.all(has)
+    }
+
+    pub(super) fn on_mailbox_gone(&mut self, step: &mut Step<'_>, room: &mut Room, mailbox: MailboxId) {
         self.door.on_mailbox_gone(mailbox);
         if let Some(id) = self.lobby.withdraw(mailbox) {
-            step.out.event(Event::KnockGone { id });
+            self.tell_knock_gone(step, room, id);
         }
         self.draw_handshakes(step);
     }
 
-    pub(super) fn on_presence(&mut self, step: &mut Step<'_>, slot: MemberIndex, here: bool) {
-        if let Some(peer) = self.peers.get_mut(&slot) {
-            peer.on_presence(step, here);
+    // ---- what hosts and co-hosts do ----
+
+    fn is_locked(&self, room: &Room) -> bool {
+        self.notes.iter().fold(room.seat.settings(), |settings, op| op.act.apply(settings)).locked
+    }
+
+    /// Carries out an act of `by`, the leader's own or a co-host's.
+    pub(super) fn perform(
+        &mut self,
+        step: &mut Step<'_>,
+        room: &mut Room,
+        identity: &Identity,
+        by: MemberIndex,
+        verb: Verb,
+        whom: Whom,
+    ) -> Result<(), ActError> {
+        let note = |act| Op { act, by };
+        match (verb, whom) {
+            (Verb::Admit, Whom::Knock(id)) => {
+                self.admit(room, KnockId(id), by, false)?;
+                self.tell_knock_gone(step, room, KnockId(id));
+            }
+            (Verb::Deny, Whom::Knock(id)) => self.deny(step, room, KnockId(id), by, false)?,
+            (Verb::Block, Whom::Knock(id)) => self.deny(step, room, KnockId(id), by, true)?,
+            (Verb::Remove | Verb::Block, Whom::Member(index)) => return self.remove(step, room, identity, index, by),
+            (Verb::AskMute, Whom::Member(index)) => {
+                room.seat.roster().member(index).ok_or(ActError::NoSuchMember)?;
+                self.notes.push(note(Act::AskMute(index)));
+            }
+            (Verb::Lock, Whom::Nobody) => self.switch(room, note(Act::Lock)),
+            (Verb::Unlock, Whom::Nobody) => self.switch(room, note(Act::Unlock)),
+            (Verb::MuteNewcomers, Whom::Nobody) => self.switch(room, note(Act::MuteNewcomers)),
+            (Verb::UnmuteNewcomers, Whom::Nobody) => self.switch(room, note(Act::UnmuteNewcomers)),
+            (Verb::WaitingRoomOn, Whom::Nobody) => self.switch(room, note(Act::WaitingRoomOn)),
+            (Verb::WaitingRoomOff, Whom::Nobody) => self.switch(room, note(Act::WaitingRoomOff)),
+            (Verb::End, Whom::Nobody) => self.end(step, room, identity, by),
+            _ => return Err(ActError::NoSuchMember),
+        }
+        self.handle_timeout(step, room, identity);
+        Ok(())
+    }
+
+    /// Notes a change of the settings, if it is one.
+    fn switch(&mut self, room: &Room, op: Op) {
+        let now = self.notes.iter().fold(room.seat.settings(), |settings, op| op.act.apply(settings));
+        if op.act.apply(now) != now {
+            self.notes.push(op);
         }
     }
 
-    // ---- what the host does ----
-
-    /// Lets somebody in with the next epoch.
-    pub(super) fn admit(&mut self, id: KnockId) -> Result<(), ActError> {
-        if self.lobby.guest(id).is_none() {
-            return Err(ActError::NoSuchKnock);
+    /// Lets somebody in with the next epoch; those who come back even when the meeting is locked.
+    fn admit(&mut self, room: &Room, id: KnockId, by: MemberIndex, comes_back: bool) -> Result<(), ActError> {
+        self.lobby.guest(id).ok_or(ActError::NoSuchKnock)?;
+        if self.is_locked(room) && !comes_back {
+            return Err(ActError::Locked);
         }
-        let expected = self.peers.len() + 1 + self.admissions.len();
-        let indexes_left = self.next_index + (self.admissions.len() as u32) <= u32::from(MemberIndex::MAX.0);
-        if expected >= usize::from(self.authority.descriptor.max_members) || !indexes_left {
+        let expected = (room.seat.roster().len() + self.admissions.len()).saturating_sub(self.departures.len());
+        let indexes_left = usize::from(self.next_index) + self.admissions.len() <= usize::from(self.last_index);
+        if expected >= usize::from(room.seat.descriptor().max_members) || !indexes_left {
             return Err(ActError::Full);
         }
         let admission = self.lobby.admit(id).ok_or(ActError::NoSuchKnock)?;
-        self.admissions.push_back(admission);
+        self.admissions.push_back((admission, by));
         Ok(())
     }
 
-    /// Refuses a knock; the second time for good.
-    pub(super) fn deny(&mut self, step: &mut Step<'_>, id: KnockId) -> Result<(), ActError> {
+    /// Refuses a knock; the second time, or at once, for good.
+    fn deny(
+        &mut self,
+        step: &mut Step<'_>,
+        room: &mut Room,
+        id: KnockId,
+        by: MemberIndex,
+        for_good: bool,
+    ) -> Result<(), ActError> {
         let (guest, blocked) = self.lobby.deny(id).ok_or(ActError::NoSuchKnock)?;
-        let denial = if blocked { Denial::Blocked } else { Denial::Denied };
-        answer(step, guest.mailbox, guest.session, denial);
-        step.out.event(Event::KnockGone { id });
+        let blocked = blocked || for_good;
+        if blocked {
+            self.block(step, room, guest.cert.identity);
+        }
+        self.notes.push(Op { act: if blocked { Act::Block } else { Act::Deny }, by });
+        answer(step, guest.mailbox, guest.session, if blocked { Denial::Blocked } else { Denial::Denied });
+        self.tell_knock_gone(step, room, id);
         Ok(())
+    }
+
+    fn block(&mut self, step: &mut Step<'_>, room: &mut Room, identity: PublicKey) {
+        room.ledger.note(identity, Past::Blocked);
+        let entry = LedgerEntry { identity, past: Past::Blocked };
+        self.tell_cohosts(step, room, &|| Message::Ledger(vec![entry]));
     }
 
     fn refuse(&mut self, step: &mut Step<'_>, id: KnockId, denial: Denial) {
@@ -272,102 +423,231 @@ impl Leader {
     }
 
     /// Everybody who waits, oldest first.
-    pub(super) fn knocks(&self) -> impl Iterator<Item = (KnockId, &crate::admission::lobby::Waiting)> {
-        self.lobby.waiting()
+    pub(super) fn knocks(&self) -> Vec<(KnockId, DisplayName)> {
+        self.lobby.waiting().map(|(id, guest)| (id, guest.name.clone())).collect()
     }
 
     /// Puts a member out, now.
-    pub(super) fn remove(
+    fn remove(
         &mut self,
         step: &mut Step<'_>,
-        seat: &mut Seat,
+        room: &mut Room,
         identity: &Identity,
         index: MemberIndex,
+        by: MemberIndex,
     ) -> Result<(), ActError> {
-        if index == MemberIndex::HOST {
+        if index == by {
             return Err(ActError::Yourself);
         }
-        let member = seat.roster().member(index).ok_or(ActError::NoSuchMember)?;
-        self.lobby.block(member.cert.identity);
-        match self.departures.iter_mut().find(|op| op.departing() == Some(index)) {
-            // It was going anyway; now it is put out, with all that a removal hurries.
-            Some(op) => *op = Op::Remove(index),
-            None => self.depart(step, Op::Remove(index)),
+        let member = room.seat.roster().member(index).ok_or(ActError::NoSuchMember)?;
+        if room.seat.rank(by) >= room.seat.rank(index) || index == room.index() {
+            return Err(ActError::Rank);
         }
-        self.change(step, seat, identity, None);
+        room.ledger.note(member.cert.identity, Past::Blocked);
+        if let Some(peer) = room.peers.get_mut(&index) {
+            // Before the relay cuts it off, so that it knows why.
+            peer.send(step, &Message::Denied(Denial::Blocked));
+        }
+        let op = Op { act: Act::Remove(index), by };
+        match self.departures.iter_mut().find(|op| op.act.departing() == Some(index)) {
+            // It was going anyway; now it is put out, with all that a removal hurries.
+            Some(going) => *going = op,
+            None => self.depart(step, room, op),
+        }
+        self.change(step, room, identity, None);
         Ok(())
     }
 
     /// Ends the meeting for everybody.
-    pub(super) fn end(&mut self, step: &mut Step<'_>, seat: &mut Seat, identity: &Identity) {
-        self.change(step, seat, identity, Some(Op::End));
+    pub(super) fn end(&mut self, step: &mut Step<'_>, room: &mut Room, identity: &Identity, by: MemberIndex) {
+        self.turn_away(step, Denial::Expired);
+        self.change(step, room, identity, Some(Op { act: Act::End, by }));
+    }
+
+    /// Offers a member a place in the line; its key decides when.
+    pub(super) fn promote(&mut self, step: &mut Step<'_>, room: &mut Room, index: MemberIndex) -> Result<(), ActError> {
+        if room.index() != MemberIndex::HOST {
+            return Err(ActError::NotHost);
+        }
+        if index == MemberIndex::HOST {
+            return Err(ActError::Yourself);
+        }
+        room.seat.roster().member(index).ok_or(ActError::NoSuchMember)?;
+        let places = self.line_after(room).len() + self.offers.len();
+        if room.seat.rank(index) != Rank::Member || self.offers.contains(&index) {
+            return Ok(());
+        }
+        if places >= Line::MAX_DELEGATES {
+            return Err(ActError::LineFull);
+        }
+        let peer = room.peers.get_mut(&index).ok_or(ActError::NoSuchMember)?;
+        self.offers.insert(index);
+        peer.send(step, &Message::Offer);
+        Ok(())
+    }
+
+    fn on_accept(&mut self, room: &Room, from: MemberIndex, authority: PublicKey) {
+        let Some(member) = room.seat.roster().member(from).filter(|_| self.offers.remove(&from)) else { return };
+        self.promoted.push(Delegate { slot: from, hs: member.cert.keys.session, authority });
+        self.notes.push(Op { act: Act::Promote(from), by: room.index() });
+    }
+
+    /// Takes a member out of the line.
+    pub(super) fn demote(&mut self, room: &Room, index: MemberIndex) -> Result<(), ActError> {
+        if room.index() != MemberIndex::HOST {
+            return Err(ActError::NotHost);
+        }
+        room.seat.roster().member(index).ok_or(ActError::NoSuchMember)?;
+        self.offers.remove(&index);
+        self.promoted.retain(|delegate| delegate.slot != index);
+        if matches!(room.seat.rank(index), Rank::Delegate(_)) {
+            self.notes.push(Op { act: Act::Demote(index), by: room.index() });
+        }
+        Ok(())
+    }
+
+    /// Lets another host or co-host lead.
+    pub(super) fn hand_over(
+        &mut self,
+        step: &mut Step<'_>,
+        room: &mut Room,
+        identity: &Identity,
+        index: MemberIndex,
+    ) -> Result<(), ActError> {
+        if index == room.index() {
+            return Err(ActError::Yourself);
+        }
+        room.seat.roster().member(index).ok_or(ActError::NoSuchMember)?;
+        if room.seat.rank(index) == Rank::Member {
+            return Err(ActError::NotInLine);
+        }
+        let by = room.index();
+        self.notes.push(Op { act: Act::HandOver(index), by });
+        self.change(step, room, identity, None);
+        Ok(())
+    }
+
+    /// The first of the line who is here, to hand over to.
+    pub(super) fn successor(&self, room: &Room) -> Option<MemberIndex> {
+        let line = room.seat.line()?;
+        let mut slots = line.delegates.iter().map(|delegate| delegate.slot).filter(|slot| *slot != room.index());
+        slots.find(|slot| room.seat.roster().member(*slot).is_some() && room.present.contains(slot))
     }
 
     /// The meeting's time is over: turns down everybody who is not in it yet, and ends it for the others. The last
     /// epoch admits nobody, because certificates may end with the meeting.
-    pub(super) fn close(&mut self, step: &mut Step<'_>, seat: &mut Seat, identity: &Identity) {
-        for guest in std::mem::take(&mut self.admissions).into_iter().map(Admission::into_guest) {
-            answer(step, guest.mailbox, guest.session, Denial::Expired);
+    pub(super) fn close(&mut self, step: &mut Step<'_>, room: &mut Room, identity: &Identity) {
+        let me = room.index();
+        self.end(step, room, identity, me);
+    }
+
+    /// Somebody else leads: those who wait have to knock there.
+    pub(super) fn close_door(mut self, step: &mut Step<'_>) {
+        for (id, _) in self.lobby.waiting() {
+            step.out.event(Event::KnockGone { id });
+        }
+        self.admissions.clear();
+    }
+
+    fn turn_away(&mut self, step: &mut Step<'_>, denial: Denial) {
+        for (admission, _) in std::mem::take(&mut self.admissions) {
+            let guest = admission.into_guest();
+            answer(step, guest.mailbox, guest.session, denial);
         }
         let waiting: Vec<KnockId> = self.lobby.waiting().map(|(id, _)| id).collect();
         for id in waiting {
-            self.refuse(step, id, Denial::Expired);
+            self.refuse(step, id, denial);
             step.out.event(Event::KnockGone { id });
         }
-        self.end(step, seat, identity);
     }
 
     /// Takes a member out of everything at once; the next epoch says so to the others.
-    fn depart(&mut self, step: &mut Step<'_>, op: Op) {
-        let Some(index) = op.departing() else { return };
-        let Some(peer) = self.peers.remove(&index) else { return };
-        self.sessions.retain(|_, member| *member != index);
+    pub(super) fn depart(&mut self, step: &mut Step<'_>, room: &mut Room, op: Op) {
+        let Some(index) = op.act.departing() else { return };
+        let until = room.peers.remove(&index).map(|peer| peer.capability_until);
+        room.sessions.retain(|_, member| *member != index);
+        let is_going = self.departures.iter().any(|going| going.act.departing() == Some(index));
+        if is_going || room.seat.roster().member(index).is_none() {
+            return;
+        }
+        self.offers.remove(&index);
         self.departures.push(op);
-        self.revoked.insert(index, peer.capability_until);
+        // Those of higher rank give themselves their capabilities, and only the host can take them away.
+        if room.seat.rank(room.index()) >= room.seat.rank(index) {
+            return;
+        }
+        let own = room.seat.rank(index) != Rank::Member;
+        let longest = step.relay.plus(super::peer::VALIDITY);
+        let until = until.filter(|_| !own).unwrap_or(longest).max(if own { longest } else { UnixMillis(0) });
+        self.revoked.insert(index, until);
+        self.revocation_due = true;
+    }
+
+    /// Tells the relay whose slots are taken away.
+    pub(super) fn revoke(&mut self, step: &mut Step<'_>, room: &mut Room) {
+        if !std::mem::take(&mut self.revocation_due) {
+            return;
+        }
         let relay = step.relay;
         self.revoked.retain(|_, until| until.plus(CLOCK_TOLERANCE) > relay);
-        self.revoked_seq += 1;
+        self.revoked_seq = self.revoked_seq.max(room.revoked.as_ref().map_or(0, |known| known.seq)).saturating_add(1);
+        let Some(key) = &room.authority else { return };
         let slots = self.revoked.keys().copied().take(Revoked::MAX_SLOTS).collect();
-        let revoked = Revoked::sign(self.authority.meeting, self.revoked_seq, slots, &self.authority.key);
+        let revoked = Revoked::sign(room.meeting, self.revoked_seq, room.index(), slots, key);
+        room.revoked = Some(revoked.clone());
         step.out.control(&ToRelay::Revoke { revoked });
     }
 
     // ---- time ----
 
-    pub(super) fn handle_timeout(
-        &mut self,
-        step: &mut Step<'_>,
-        seat: &mut Seat,
-        identity: &Identity,
-        exporter: Option<&[u8; 32]>,
-    ) {
+    pub(super) fn handle_timeout(&mut self, step: &mut Step<'_>, room: &mut Room, identity: &Identity) {
+        self.run(step, room, identity, true);
+    }
+
+    /// The same; without `may_change` no epoch is made.
+    pub(super) fn run(&mut self, step: &mut Step<'_>, room: &mut Room, identity: &Identity, may_change: bool) {
         while let Some((_, notice)) = self.notices.pop_front_if(|(due, _)| *due <= step.now) {
             step.out.datagram(notice);
         }
-        if let Some(exporter) = exporter.filter(|_| self.renew_due.is_some_and(|due| due <= step.now)) {
-            self.attach(step, exporter);
-        }
         self.draw_handshakes(step);
-        self.run_lobby(step);
-        self.run_peers(step);
-        if self.activate_due.is_some_and(|due| due <= step.now) {
-            self.activate(step, seat);
+        self.run_lobby(step, room);
+        if room.is_connected() {
+            self.run_peers(step, room);
+            self.beat(step, room);
         }
-        if self.change_due(seat).is_some_and(|due| due <= step.now) {
-            self.change(step, seat, identity, None);
+        self.revoke(step, room);
+        if self.activate_due.is_some_and(|due| due <= step.now) {
+            self.activate(step, room);
+        }
+        if may_change && self.change_due(step.now, room).is_some_and(|due| due <= step.now) {
+            self.change(step, room, identity, None);
         }
     }
 
-    pub(super) fn poll_timeout(&self, seat: &Seat) -> Option<Instant> {
+    /// When something is due, of what was not when this was `looked` at last.
+    pub(super) fn poll_timeout(&self, looked: Instant, room: &Room) -> Option<Instant> {
         let lobby = self.lobby.waiting().filter_map(|(_, guest)| guest.session.poll_timeout()).min();
-        let peers = self.peers.values().filter_map(Peer::poll_timeout).min();
+        let peers = if room.is_connected() { room.peers.values().filter_map(Peer::poll_led).min() } else { None };
         let notice = self.notices.front().map(|(due, _)| *due);
-        let change = self.change_due(seat);
-        let door = self.door.poll_timeout();
-        [lobby, peers, notice, change, door, self.lobby.next_expiry(), self.activate_due, self.renew_due]
+        let change = self.change_due(looked, room).filter(|due| *due > looked);
+        let unreached = self.unreached(room).next().map(|_| self.since + UNREACHED).filter(|due| *due > looked);
+        [lobby, peers, notice, change, self.door.poll_timeout(), self.lobby.next_expiry(), self.activate_due, unreached]
             .into_iter()
             .flatten()
             .min()
+    }
+
+    fn beat(&mut self, step: &mut Step<'_>, room: &mut Room) {
+        let Some(key) = room.authority.as_ref().filter(|_| room.attached) else { return };
+        let Some(heartbeat) = room.pulse.beat(step.now, step.wall, &room.seat, key) else { return };
+        let tick = heartbeat.n;
+        room.broadcast(step, &Broadcast::Heartbeat(heartbeat));
+        if room.seat.roster().len() > TO_ALL {
+            for passed in room.pulse.take_passed() {
+                room.broadcast(step, &Broadcast::Passed(passed));
+            }
+        }
+        room.witness(step, tick);
     }
 
     fn draw_handshakes(&mut self, step: &mut Step<'_>) {
@@ -376,10 +656,10 @@ impl Leader {
         }
     }
 
-    fn run_lobby(&mut self, step: &mut Step<'_>) {
+    fn run_lobby(&mut self, step: &mut Step<'_>, room: &mut Room) {
         for (id, guest) in self.lobby.expire(step.now) {
             answer(step, guest.mailbox, guest.session, Denial::Expired);
-            step.out.event(Event::KnockGone { id });
+            self.tell_knock_gone(step, room, id);
         }
         for (mailbox, session) in self.lobby.sessions() {
             let mut packets = Vec::new();
@@ -389,223 +669,77 @@ impl Leader {
         }
     }
 
-    fn run_peers(&mut self, step: &mut Step<'_>) {
+    fn run_peers(&mut self, step: &mut Step<'_>, room: &mut Room) {
         let mut lost = Vec::new();
-        for (index, peer) in &mut self.peers {
-            let mut alive = peer.handle_timeout(step).is_ok();
+        let (meeting, signer) = (room.meeting, room.index());
+        for (index, peer) in &mut room.peers {
+            // One with whom a session came up while it was leaving has nothing left to be sent.
+            let mut alive = peer.handle_timeout(step).is_ok() && room.seat.roster().member(*index).is_some();
             if peer.is_renewal_due(step.now) {
-                let capability = peer.next_capability(step, self.authority.meeting, &self.authority.key);
-                alive &= peer.send(step, &Message::Renew(capability));
+                let routing = room.seat.roster().member(*index).map(|member| member.cert.keys.routing);
+                if let (Some(key), Some(rk)) = (&room.authority, routing) {
+                    // Whoever may lead gives itself its own, and keeps this one for when it may not any more.
+                    let capability = peer.next_capability(step, &Issuer { meeting, signer, key }, rk);
+                    alive &= peer.send(step, &Message::Renew(capability));
+                }
             }
             if !alive || peer.is_lost(step.now) {
                 lost.push(*index);
             }
         }
-        lost.into_iter().for_each(|index| self.depart(step, Op::Lost(index)));
-    }
-
-    /// When the next epoch is to be made.
-    fn change_due(&self, seat: &Seat) -> Option<Instant> {
-        if seat.epoch() == Epoch::ZERO {
-            return None;
+        if self.since + UNREACHED <= step.now {
+            lost.extend(self.unreached(room));
         }
-        let batched = self.last_change + BATCH;
-        let pending = !self.admissions.is_empty() || !self.departures.is_empty();
-        // Until everybody uses the last epoch's key, the next change waits for the activation that is due.
-        let batched = self.activate_due.map_or(batched, |due| due.max(batched));
-        Some(if pending { batched } else { self.last_change + PERIOD })
+        let by = room.index();
+        for index in lost {
+            self.depart(step, room, Op { act: Act::Lost(index), by });
+        }
     }
 
-    fn activate(&mut self, step: &mut Step<'_>, seat: &mut Seat) {
+    /// Members with whom there is no session.
+    fn unreached<'a>(&'a self, room: &'a Room) -> impl Iterator<Item = MemberIndex> + 'a {
+        let members = room.seat.roster().members().map(|member| member.index);
+        let going = move |index: &MemberIndex| self.departures.iter().any(|op| op.act.departing() == Some(*index));
+        members.filter(move |index| *index != room.index() && !room.peers.contains_key(index) && !going(index))
+    }
+
+    pub(super) fn activate(&mut self, step: &mut Step<'_>, room: &mut Room) {
         self.activate_due = None;
-        let epoch = seat.epoch();
-        for peer in self.peers.values_mut() {
+        let epoch = room.seat.epoch();
+        for peer in room.peers.values_mut() {
             peer.send(step, &Message::Activate(epoch));
         }
-        seat.activate(step.now, epoch);
+        room.seat.activate(step.now, epoch);
+        room.pulse.on_activated(step.now);
     }
 
-    // ---- epochs ----
-
-    /// Makes the first epoch, with the host alone in it.
-    pub(super) fn begin(&mut self, step: &mut Step<'_>, seat: &mut Seat, identity: &Identity, host: Member) {
-        self.next_index = u32::from(host.index.0) + 1;
-        self.make_epoch(step, seat, identity, vec![Op::Admit(host.index)], &[], vec![host], Vec::new());
-    }
-
-    fn change(&mut self, step: &mut Step<'_>, seat: &mut Seat, identity: &Identity, last: Option<Op>) {
-        let batch = self.admissions.len().min(MAX_MEMBERS_PER_MESSAGE);
-        let admissions = self.admissions.drain(..batch).collect();
-        self.departures.sort_by_key(|op| !matches!(op, Op::Remove(_)));
-        let departing = self.departures.len().min(MAX_DEPARTURES);
-        let departures = self.departures.drain(..departing).collect();
-        let change = Change { departures, admissions, last };
-        self.carry_out(step, seat, identity, change);
-    }
-
-    fn carry_out(&mut self, step: &mut Step<'_>, seat: &mut Seat, identity: &Identity, change: Change) {
-        let Change { departures, admissions, last } = change;
-        let Some(epoch) = seat.epoch().next() else {
-            step.out.event(Event::Failed(Failure::Exhausted));
-            return;
-        };
-        self.announce_removals(step, epoch, &departures);
-        let mut ops = departures;
-        let newcomers = self.seat_newcomers(epoch, admissions);
-        ops.extend(newcomers.iter().map(|n| Op::Admit(n.member.index)));
-        let leaving = ops.iter().filter(|op| op.departing().is_some()).count();
-        let members = (seat.roster().len() + newcomers.len()).saturating_sub(leaving);
-        if seat.rate() == Rate::Private && members >= OPEN_RATE_FROM {
-            ops.push(Op::OpenRate);
-        }
-        ops.extend(last);
-        if ops.is_empty() {
-            ops.push(Op::Rekey);
-        }
-        let before: Vec<Member> = seat
-            .roster()
-            .members()
-            .filter(|m| !ops.iter().any(|op| op.departing() == Some(m.index)))
-            .cloned()
-            .collect();
-        let admitted = newcomers.iter().map(|n| n.member.clone()).collect();
-        self.make_epoch(step, seat, identity, ops, &before, admitted, newcomers);
-    }
-
-    fn seat_newcomers(&mut self, epoch: Epoch, admissions: Vec<Admission>) -> Vec<Newcomer> {
-        let mut newcomers = Vec::new();
-        for admission in admissions {
-            let guest = admission.into_guest();
-            let Ok(index) = u16::try_from(self.next_index) else { break };
-            self.next_index += 1;
-            let member = Member { index: MemberIndex(index), cert: guest.cert, joined: epoch, name: guest.name };
-            let (session, mailbox, commitment) = (guest.session, guest.mailbox, guest.commitment);
-            newcomers.push(Newcomer { member, session, mailbox, commitment });
-        }
-        newcomers
-    }
-
-    fn announce_removals(&mut self, step: &mut Step<'_>, epoch: Epoch, departures: &[Op]) {
-        let removed: Vec<MemberIndex> = departures
-            .iter()
-            .filter_map(|op| match op {
-                Op::Remove(index) => Some(*index),
-                _ => None,
-            })
-            .collect();
-        for removed in removed.chunks(RemovalNotice::MAX_REMOVED) {
-            let notice = RemovalNotice::sign(self.authority.meeting, epoch, removed.to_vec(), &self.authority.key);
-            let mut bytes = datagram::header(Kind::Removal, MemberIndex::HOST).to_vec();
-            bytes.extend_from_slice(&notice.encode());
-            step.out.datagram(bytes.clone());
-            for repeat in 1..NOTICES {
-                self.notices.push_back((step.now + NOTICE_GAP * repeat, bytes.clone()));
-            }
-        }
-    }
-
-    #[allow(clippy::too_many_arguments)] // One place gathers what an epoch is made of.
-    fn make_epoch(
-        &mut self,
+    /// Gives newcomers their place among the peers.
+    pub(super) fn seat_peer(
         step: &mut Step<'_>,
-        seat: &mut Seat,
-        identity: &Identity,
-        ops: Vec<Op>,
-        before: &[Member],
-        admitted: Vec<Member>,
-        newcomers: Vec<Newcomer>,
+        room: &mut Room,
+        index: MemberIndex,
+        rk: PublicKey,
+        session: Session,
+        mailbox: MailboxId,
     ) {
-        let current = seat.epoch();
-        let Some(epoch) = current.next() else { return };
-        let mut roster = Roster::default();
-        before.iter().chain(&admitted).cloned().for_each(|member| {
-            roster.insert(member);
-        });
-        let leaves = self.commitment_leaves(seat, &roster, current, &newcomers);
-        let (openings, commitments_root) = merkle::open_all(&leaves);
-        let fresh = schedule::draw_fresh(step.rng);
-        let rate = if ops.contains(&Op::OpenRate) { Rate::Open } else { seat.rate() };
-        let statement = Statement {
-            meeting: self.authority.meeting,
-            chain: self.authority.chain,
-            term: Term(0),
-            epoch,
-            leader: MemberIndex::HOST,
-            ops_hash: ops_hash(&ops),
-            roster_root: roster.root(),
-            key_commitment: schedule::key_commitment(self.authority.meeting, epoch, &fresh),
-            commitments_root,
-            time: step.wall,
-            policy: self.authority.descriptor.policy.bits(),
-            rate,
-            frame_ms: self.authority.descriptor.frame_ms,
-        };
-        let previous =
-            seat.chain_hash().unwrap_or_else(|| ChainHash::start(self.authority.meeting, &self.authority.chain));
-        let signature = statement.sign(&previous.step(&statement), &self.authority.key);
-        let key_for = |opening: Vec<[u8; 32]>| EpochKey {
-            previous,
-            statement: statement.clone(),
-            signature,
-            ops: ops.clone(),
-            admitted: admitted.clone(),
-            fresh: fresh.duplicate(),
-            opening,
-        };
-        self.welcome(step, newcomers, before);
-        let mut own = None;
-        for (member, opening) in roster.members().zip(openings) {
-            let key = key_for(opening);
-            if member.index == seat.index() {
-                own = Some(key);
-            } else if let Some(peer) = self.peers.get_mut(&member.index) {
-                peer.send(step, &Message::EpochKey(Box::new(key)));
-            }
-        }
-        self.last_change = step.now;
-        if let Some(key) = own {
-            super::follow(step, seat, identity, key);
-        }
-        let removal = ops.iter().any(|op| matches!(op, Op::Remove(_)));
-        self.activate_due = (!removal && !self.peers.is_empty()).then(|| step.now + ACTIVATE_AFTER);
-        if self.activate_due.is_none() {
-            seat.activate(step.now, epoch);
-        }
-    }
-
-    fn commitment_leaves(&self, seat: &Seat, roster: &Roster, current: Epoch, newcomers: &[Newcomer]) -> Vec<[u8; 32]> {
-        let fresh: BTreeMap<MemberIndex, [u8; 32]> = newcomers.iter().map(|n| (n.member.index, n.commitment)).collect();
-        let commitment = |index: MemberIndex| {
-            if index == seat.index() {
-                return Some(seat.commitment());
-            }
-            let acknowledged = self.peers.get(&index).and_then(|peer| peer.commitment_after(current));
-            fresh.get(&index).copied().or(acknowledged)
-        };
-        roster.members().map(|m| commitment_leaf(m.index, &commitment(m.index).unwrap_or(NO_COMMITMENT))).collect()
-    }
-
-    /// Gives newcomers their capability and the roster; the epoch's key follows.
-    fn welcome(&mut self, step: &mut Step<'_>, newcomers: Vec<Newcomer>, before: &[Member]) {
-        for Newcomer { member, session, mailbox, .. } in newcomers {
-            let index = member.index;
-            self.sessions.insert(session.id(), index);
-            let (identity, routing) = (member.cert.identity, member.cert.keys.routing);
-            let mut peer = Peer::new(step.now, index, session, identity, routing, mailbox);
-            let capability = peer.next_capability(step, self.authority.meeting, &self.authority.key);
-            peer.send(step, &Message::Admitted { index, capability });
-            for part in before.chunks(MAX_MEMBERS_PER_MESSAGE) {
-                peer.send(step, &Message::Roster(part.to_vec()));
-            }
-            self.peers.insert(index, peer);
-        }
+        room.add_peer(step.now, index, session, Path::Mailbox(mailbox));
+        let (meeting, signer) = (room.meeting, room.index());
+        let (Some(peer), Some(key)) = (room.peers.get_mut(&index), &room.authority) else { return };
+        let capability = peer.next_capability(step, &Issuer { meeting, signer, key }, rk);
+        peer.send(step, &Message::Admitted { index, capability });
     }
 }
 
-fn answer(step: &mut Step<'_>, mailbox: MailboxId, mut session: Session, denial: Denial) {
+/// Turns somebody down who has no place in the lobby, or none any more.
+pub(super) fn answer(step: &mut Step<'_>, mailbox: MailboxId, mut session: Session, denial: Denial) {
     if let Ok(packet) = session.send(step.now, &Message::Denied(denial)) {
         step.out.mail_to(mailbox, packet);
     }
     // Whoever is turned down must not keep a place from others by staying connected.
     step.out.control(&ToRelay::CloseMailbox { mailbox });
+}
+
+/// Somebody who waits, as co-hosts are told.
+pub(super) fn shown(id: KnockId, guest: &Waiting) -> KnockShown {
+    KnockShown { id: id.0, identity: guest.cert.identity, kind: guest.cert.kind, name: guest.name.clone() }
 }

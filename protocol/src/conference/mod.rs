@@ -5,13 +5,21 @@
 //! [`Conference::seal`] and [`Conference::open`] are the media path: they allocate nothing and emit nothing.
 
 mod door;
+mod entering;
+mod epochs;
 pub mod event;
 mod joiner;
 mod leader;
+mod ledger;
 mod mail;
 mod member;
+mod mesh;
 mod outbox;
 mod peer;
+mod pulse;
+mod rival;
+mod room;
+mod said;
 mod seat;
 
 use rand_core::CryptoRng;
@@ -21,28 +29,32 @@ pub use event::{ActError, AlarmKind, Event, Failure, LeftWhy, Person, Transmit};
 
 use crate::admission::lobby::KnockId;
 use crate::capability::Revoked;
+use crate::code::SecurityCode;
 use crate::descriptor::{Descriptor, Policy, Region};
+use crate::epoch::broadcast::{MAX_TEXT, Said};
 use crate::epoch::roster::{Member as RosterEntry, Roster};
-use crate::epoch::statement::{ChainHash, Op, Rate};
-use crate::id::{Epoch, MeetingId, MemberIndex};
+use crate::epoch::statement::{ChainHash, Rate, Settings};
+use crate::id::{Epoch, MeetingId, MemberIndex, Term};
 use crate::identity::{DisplayName, IdCert, Identity, Role, SafetyNumber};
 use crate::link::{Link, LinkSecret, RelayAddress};
-use crate::noise::handshake::{Context, Passcode};
+use crate::noise::handshake::Passcode;
 use crate::sframe::frame::{DATAGRAM_LEN, Frame, PLAINTEXT_LEN};
 use crate::sframe::receiver::Dropped;
 use crate::sframe::sender::Exhausted;
 use crate::sign::KeyPair;
+use crate::succession::{Line, Rank};
 use crate::time::{UnixMillis, WallClock};
 use crate::wire::codec::Wire;
-use crate::wire::control::{EpochAck, EpochKey, Message, RemovalNotice};
+use crate::wire::control::{Denial, Message, RemovalNotice, Verb, Whom};
 use crate::wire::datagram::{Datagram, Kind};
 use crate::wire::relay::{FromRelay, Refusal, ToRelay};
-use door::Door;
-use joiner::{Entered, JoinSecrets, Joiner, Progress};
-use leader::{Authority, Leader};
-use member::Member;
+use entering::{Entering, Entrance};
+use joiner::{JoinSecrets, Joiner, Progress};
+use leader::Leader;
+use member::{Member, Turn};
 use outbox::{Outbox, Step};
-use seat::{FreshValue, NewSeat, Refused, Seat};
+use room::{NewRoom, Room};
+use seat::{FreshValue, NewSeat, Seat};
 
 /// How far before now a new meeting's descriptor begins: guests' clocks may be behind.
 const DESCRIPTOR_SLACK: Duration = Duration::from_secs(10 * 60);
@@ -97,11 +109,19 @@ pub struct Start {
     pub wall: UnixMillis,
 }
 
-#[allow(clippy::large_enum_variant)] // One per process; boxing the largest would buy nothing.
 enum Part {
-    Host { leader: Leader, seat: Seat, link: Link },
-    Guest(Joiner),
-    Member { member: Member, link: Link },
+    Guest(Box<Joiner>),
+    Entering(Box<Entering>),
+    Member(Box<Member>),
+    /// Only while one of the others becomes another.
+    Between,
+}
+
+/// What the relay said last of who leads.
+struct Announced {
+    descriptor: Vec<u8>,
+    line: Option<Line>,
+    leader: MemberIndex,
 }
 
 /// A conference, as its host, a guest or a member.
@@ -111,7 +131,6 @@ pub struct Conference {
     wall: WallClock,
     relay_clock: WallClock,
     exporter: Option<[u8; 32]>,
-    attached: bool,
     over: bool,
     revoked: Option<Revoked>,
     rng: Box<dyn CryptoRng + Send>,
@@ -123,15 +142,13 @@ impl Conference {
     pub fn host(config: HostConfig, start: Start, mut rng: Box<dyn CryptoRng + Send>) -> Self {
         let HostConfig { relays, identity, name, passcode, waiting_room, max_members, duration, regions } = config;
         let secrets = JoinSecrets::draw(rng.as_mut());
-        let authority_key = KeyPair::generate(rng.as_mut());
+        let authority = KeyPair::generate(rng.as_mut());
         let mut nonce = [0; 16];
         rng.fill_bytes(&mut nonce);
-        let mut chain = [0; 16];
-        rng.fill_bytes(&mut chain);
         let keys = secrets.public();
         let descriptor = Descriptor {
             hs: keys.session,
-            authority: authority_key.public(),
+            authority: authority.public(),
             not_before: start.wall.minus(DESCRIPTOR_SLACK),
             not_after: start.wall.plus(duration),
             policy: policy(waiting_room, passcode.is_some()),
@@ -144,46 +161,32 @@ impl Conference {
         let meeting = descriptor.meeting_id();
         let link = Link { relays, meeting, secret: LinkSecret::generate(rng.as_mut()) };
         let cert = identity.certify(meeting, Role::Host, keys, descriptor.not_after);
-        let context = Context { meeting, descriptor: descriptor.clone(), psk0: link.secret.psk0(meeting) };
-        let JoinSecrets { session, routing, .. } = secrets;
-        let door = Door::new(start.now, context, session, cert, name.clone(), passcode);
-        let knock_token = link.secret.knock_token(meeting);
-        let authority =
-            Authority { meeting, descriptor: descriptor.clone(), key: authority_key, chain, knock_token, routing };
-        let mut leader = Leader::new(start.now, authority, door);
         let fresh = FreshValue::draw(meeting, rng.as_mut());
-        let index = MemberIndex::HOST;
-        let new = NewSeat { meeting, descriptor, index, cert, fresh, roster: Roster::default() };
-        let mut seat = Seat::new(new);
+        let (index, roster) = (MemberIndex::HOST, Roster::default());
+        let seat = Seat::new(NewSeat { meeting, descriptor, index, cert, fresh, roster });
+        let (shown, authority) = (name.clone(), Some(authority));
+        let mut room = Room::new(start.now, NewRoom { link, name, passcode, seat, secrets, authority });
         let clock = WallClock::new(start.now, start.wall);
         let mut out = Outbox::default();
         let mut step = Step { now: start.now, wall: start.wall, relay: start.wall, rng: rng.as_mut(), out: &mut out };
-        leader.begin(&mut step, &mut seat, &identity, first_entry(cert, name));
-        let part = Part::Host { leader, seat, link };
+        let mut lead = Leader::new(start.now, &room);
+        if let Some(lead) = &mut lead {
+            lead.begin(&mut step, &mut room, &identity, first_entry(cert, shown));
+        }
+        let part = Part::Member(Box::new(Member::new(start.now, room, lead)));
         Self::new(part, identity, clock, rng, out)
     }
 
     /// Sets out to join a meeting.
     pub fn join(config: JoinConfig, start: Start, mut rng: Box<dyn CryptoRng + Send>) -> Self {
         let JoinConfig { link, identity, name, passcode } = config;
-        let joiner = Joiner::new(link, name, passcode, rng.as_mut());
+        let joiner = Joiner::new(link, name, passcode, false, rng.as_mut());
         let clock = WallClock::new(start.now, start.wall);
-        Self::new(Part::Guest(joiner), identity, clock, rng, Outbox::default())
+        Self::new(Part::Guest(Box::new(joiner)), identity, clock, rng, Outbox::default())
     }
 
     fn new(part: Part, identity: Identity, wall: WallClock, rng: Box<dyn CryptoRng + Send>, out: Outbox) -> Self {
-        Self {
-            part,
-            identity,
-            wall,
-            relay_clock: wall,
-            exporter: None,
-            attached: false,
-            over: false,
-            revoked: None,
-            rng,
-            out,
-        }
+        Self { part, identity, wall, relay_clock: wall, exporter: None, over: false, revoked: None, rng, out }
     }
 
     // ---- what the caller learns ----
@@ -204,30 +207,36 @@ impl Conference {
             return None;
         }
         let next = match &self.part {
-            Part::Host { leader, seat, .. } => {
-                [leader.poll_timeout(seat), seat.poll_timeout()].into_iter().flatten().min()
-            }
             Part::Guest(joiner) => joiner.poll_timeout(),
-            Part::Member { member, .. } => member.poll_timeout(),
+            Part::Entering(entering) => entering.poll_timeout(),
+            Part::Member(member) => member.poll_timeout(),
+            Part::Between => None,
         };
         [next, self.end_due()].into_iter().flatten().min()
     }
 
     /// When the meeting's time is over by this side's clock.
     fn end_due(&self) -> Option<Instant> {
-        let not_after = match &self.part {
-            Part::Host { seat, .. } => seat.descriptor().not_after,
-            Part::Guest(joiner) => joiner.descriptor()?.not_after,
-            Part::Member { member, .. } => member.not_after(),
-        };
-        self.wall.when(not_after)
+        self.wall.when(self.descriptor()?.not_after)
+    }
+
+    fn descriptor(&self) -> Option<&Descriptor> {
+        match &self.part {
+            Part::Guest(joiner) => joiner.descriptor(),
+            Part::Entering(entering) => Some(entering.descriptor()),
+            Part::Member(member) => Some(member.room.seat.descriptor()),
+            Part::Between => None,
+        }
     }
 
     /// The meeting's link, to invite others.
+    #[allow(clippy::missing_panics_doc)] // No method returns while a part becomes another.
     pub fn link(&self) -> &Link {
         match &self.part {
-            Part::Host { link, .. } | Part::Member { link, .. } => link,
             Part::Guest(joiner) => joiner.link(),
+            Part::Entering(entering) => &entering.link,
+            Part::Member(member) => &member.room.link,
+            Part::Between => unreachable!("no method returns in between"),
         }
     }
 
@@ -256,6 +265,51 @@ impl Conference {
         self.seat().map_or(Rate::Private, Seat::rate)
     }
 
+    /// What the acts so far have made of the meeting, once this member is in it.
+    pub fn settings(&self) -> Option<Settings> {
+        self.seat().map(Seat::settings)
+    }
+
+    /// Who leads, once this member is in the meeting.
+    pub fn leader(&self) -> Option<MemberIndex> {
+        self.seat().map(Seat::leader)
+    }
+
+    /// The leadership's number, once this member is in the meeting.
+    pub fn term(&self) -> Term {
+        self.seat().map_or(Term(0), Seat::term)
+    }
+
+    /// A member's rank.
+    pub fn rank(&self, index: MemberIndex) -> Rank {
+        self.seat().map_or(Rank::Member, |seat| seat.rank(index))
+    }
+
+    /// The security code of this epoch, once everybody has confirmed it.
+    pub fn security_code(&self) -> Option<&SecurityCode> {
+        self.member().and_then(|member| member.room.pulse.code())
+    }
+
+    /// T_e of an epoch that this member was in lately.
+    pub fn chain_hash_at(&self, epoch: Epoch) -> Option<ChainHash> {
+        let mut statements = self.seat()?.statements();
+        statements.find(|shown| shown.statement.epoch == epoch).map(|shown| shown.chain())
+    }
+
+    /// The proof that a leader told two histories, for others to check: descriptor, line of succession and both
+    /// statements (`docs/protocol.md` §7.9).
+    pub fn proof(&self) -> Option<Vec<u8>> {
+        let room = &self.member()?.room;
+        let rival::Proof { line, one, other } = room.rival.proof()?;
+        let line = line.as_ref().map(Wire::encode).unwrap_or_default();
+        let mut w = crate::wire::codec::Writer::default();
+        w.bytes(&room.seat.descriptor().encode());
+        w.bytes(&line);
+        one.write(&mut w);
+        other.write(&mut w);
+        Some(w.into_bytes())
+    }
+
     /// Everybody who holds this epoch's key, this member included.
     pub fn members(&self) -> impl Iterator<Item = &RosterEntry> {
         self.seat().into_iter().flat_map(|seat| seat.roster().members())
@@ -266,55 +320,87 @@ impl Conference {
         SafetyNumber::of(&self.identity.public(), &other.cert.identity)
     }
 
-    /// To the host: everybody who waits, oldest first.
+    /// To hosts and co-hosts: everybody who waits, oldest first.
     pub fn knocks(&self) -> Vec<(KnockId, DisplayName)> {
+        self.member().map(Member::knocks).unwrap_or_default()
+    }
+
+    /// Whether this member may let people in and out.
+    pub fn may_host(&self) -> bool {
+        self.member().is_some_and(|member| member.lead.is_some() || member.room.may_lead())
+    }
+
+    /// Whether media can be sent at `now`: in the meeting, known to the relay, and the leader heard lately; a leader, its
+    /// members.
+    pub fn can_send(&self, now: Instant) -> bool {
+        let sends = |member: &Member| {
+            let room = &member.room;
+            room.attached && room.pulse.may_send(now, &room.seat)
+        };
+        !self.over && self.member().is_some_and(sends)
+    }
+
+    fn member(&self) -> Option<&Member> {
         match &self.part {
-            Part::Host { leader, .. } => leader.knocks().map(|(id, guest)| (id, guest.name.clone())).collect(),
-            _ => Vec::new(),
+            Part::Member(member) => Some(member),
+            _ => None,
         }
-    }
-
-    /// Whether media can be sent: in the meeting, and known to the relay.
-    pub fn can_send(&self) -> bool {
-        self.attached && !self.over && self.seat().is_some()
-    }
-
-    /// The value this member committed to before the current epoch, for the security code.
-    pub fn revealed(&self) -> Option<&[u8; 32]> {
-        self.seat().and_then(Seat::revealed)
     }
 
     fn seat(&self) -> Option<&Seat> {
-        match &self.part {
-            Part::Host { seat, .. } => Some(seat),
-            Part::Guest(_) => None,
-            Part::Member { member, .. } => member.seat(),
-        }
+        self.member().map(|member| &member.room.seat)
     }
 
     fn seat_mut(&mut self) -> Option<&mut Seat> {
         match &mut self.part {
-            Part::Host { seat, .. } => Some(seat),
-            Part::Guest(_) => None,
-            Part::Member { member, .. } => member.seat_mut(),
+            Part::Member(member) => Some(&mut member.room.seat),
+            _ => None,
         }
     }
 
     // ---- what happens ----
 
-    /// A connection to a relay is up. `exporter` is its TLS exporter under [`crate::label::EXPORTER`].
-    pub fn connected(&mut self, _now: Instant, exporter: [u8; 32]) {
+    /// A connection to a relay is up, for the first time or again. `exporter` is its TLS exporter under
+    /// [`crate::label::EXPORTER`].
+    pub fn connected(&mut self, now: Instant, exporter: [u8; 32]) {
         self.exporter = Some(exporter);
-        self.attached = false;
-        let (meeting, descriptor) = match &mut self.part {
-            Part::Host { seat, link, leader } => {
-                leader.on_connecting();
-                (link.meeting, Some(seat.descriptor().clone()))
+        let descriptor = self.descriptor().cloned();
+        let meeting = self.meeting();
+        let (part, mut step, _) = self.step(now);
+        let line = match part {
+            Part::Guest(joiner) => {
+                joiner.on_connected();
+                None
             }
-            Part::Guest(joiner) => (joiner.link().meeting, joiner.descriptor().cloned()),
-            Part::Member { member, link } => (link.meeting, member.seat().map(|s| s.descriptor().clone())),
+            Part::Entering(entering) => {
+                entering.on_connected(now, exporter);
+                None
+            }
+            Part::Member(member) => {
+                member.room.on_connected(&mut step, exporter);
+                if let Some(lead) = &mut member.lead {
+                    lead.on_connecting();
+                }
+                member.room.seat.line().cloned()
+            }
+            Part::Between => None,
         };
-        self.out.control(&ToRelay::Hello { meeting, descriptor, revoked: self.revoked.clone() });
+        self.out.control(&ToRelay::Hello { meeting, descriptor, revoked: self.newest_revocation(), line });
+    }
+
+    fn newest_revocation(&self) -> Option<Revoked> {
+        self.member().and_then(|member| member.room.revoked.clone()).or_else(|| self.revoked.clone())
+    }
+
+    /// The connection is gone; until [`Conference::connected`] nothing that is sent arrives, and no deadline of the
+    /// meeting's runs.
+    pub fn disconnected(&mut self, _now: Instant) {
+        self.exporter = None;
+        match &mut self.part {
+            Part::Entering(entering) => entering.on_disconnected(),
+            Part::Member(member) => member.room.on_disconnected(),
+            Part::Guest(_) | Part::Between => {}
+        }
     }
 
     /// A control message from the relay.
@@ -326,50 +412,59 @@ impl Conference {
             Ok(message) => self.on_relay(now, message),
             Err(_) => self.fail(Failure::Relay),
         }
+        self.note_end();
     }
 
     fn on_relay(&mut self, now: Instant, message: FromRelay) {
         match message {
             FromRelay::Welcome { time, .. } => self.on_welcome(now, time),
-            FromRelay::Meeting { descriptor } => self.guest(now, |j, step, _| j.on_meeting(step, &descriptor)),
+            FromRelay::Meeting { descriptor, line, leader } => {
+                self.on_meeting(now, Announced { descriptor, line, leader })
+            }
             FromRelay::MailboxOpen => self.guest(now, |j, step, _| j.on_mailbox_open(step)),
             FromRelay::Mail { bytes } => self.on_mail(now, &bytes),
             FromRelay::MailFrom { mailbox, bytes } => {
-                self.lead(now, |leader, step, seat, identity| leader.on_mail(step, mailbox, &bytes, seat, identity));
+                self.with_member(now, |member, step, identity| member.on_mail(step, identity, mailbox, &bytes));
             }
-            FromRelay::MailboxGone { mailbox } => {
-                self.lead(now, |leader, step, _, _| leader.on_mailbox_gone(step, mailbox));
-            }
+            FromRelay::MailboxGone { mailbox } => self.with_member(now, |member, step, _| {
+                if let Some(lead) = &mut member.lead {
+                    lead.on_mailbox_gone(step, &mut member.room, mailbox);
+                }
+            }),
             FromRelay::Attached { .. } => self.on_attached(now),
             FromRelay::Deliver { from, bytes } => self.on_deliver(now, from, &bytes),
             FromRelay::Presence { slot, here } => {
-                self.lead(now, |leader, step, _, _| leader.on_presence(step, slot, here));
+                self.with_member(now, |member, step, _| member.room.on_presence(step, slot, here));
             }
             FromRelay::Revoked { revoked } => self.on_revoked(revoked),
             FromRelay::Refused { reason } => self.on_refused(now, reason),
-            FromRelay::Detached { reason } => self.on_detached(reason),
+            FromRelay::Detached { reason } => self.on_detached(now, reason),
             FromRelay::Closing => self.out.event(Event::RelayClosing),
         }
     }
 
     fn on_welcome(&mut self, now: Instant, time: UnixMillis) {
         self.relay_clock = WallClock::new(now, time);
-        let exporter = self.exporter;
         let (part, mut step, _) = self.step(now);
-        match (part, exporter) {
-            (Part::Host { leader, .. }, Some(exporter)) => leader.attach(&mut step, &exporter),
-            (Part::Guest(joiner), _) => joiner.on_welcome(&step),
-            _ => {}
+        match part {
+            Part::Guest(joiner) => joiner.on_welcome(&step),
+            Part::Entering(entering) => entering.on_welcome(&mut step),
+            Part::Member(member) => member.room.attach(&mut step),
+            Part::Between => {}
         }
     }
 
+    fn on_meeting(&mut self, now: Instant, announced: Announced) {
+        let Announced { descriptor, line, leader } = &announced;
+        self.guest(now, |joiner, step, _| joiner.on_meeting(step, descriptor, line.as_ref(), *leader));
+    }
+
     fn on_attached(&mut self, now: Instant) {
-        self.attached = true;
         let (part, mut step, _) = self.step(now);
         match part {
-            Part::Host { leader, .. } => leader.on_attached(&mut step),
-            Part::Member { member, .. } => member.on_attached(&mut step),
-            Part::Guest(_) => {}
+            Part::Entering(entering) => entering.on_attached(&mut step),
+            Part::Member(member) => member.on_attached(&mut step),
+            Part::Guest(_) | Part::Between => {}
         }
     }
 
@@ -377,26 +472,40 @@ impl Conference {
         match &self.part {
             Part::Guest(_) => self.guest(now, |joiner, step, identity| joiner.on_mail(step, bytes, identity)),
             // The leader goes on using the mailbox until it has heard that this member took its slot.
-            Part::Member { .. } => self.on_leader_packet(now, bytes),
-            Part::Host { .. } => {}
+            Part::Entering(_) => self.on_first_packet(now, bytes),
+            Part::Member(_) => {
+                self.with_member(now, |member, step, identity| member.on_own_mail(step, identity, bytes))
+            }
+            Part::Between => {}
         }
     }
 
     fn on_deliver(&mut self, now: Instant, from: MemberIndex, bytes: &[u8]) {
         match &self.part {
-            Part::Host { .. } => self.lead(now, |leader, step, seat, _| leader.on_packet(step, from, bytes, seat)),
-            Part::Member { .. } if from == MemberIndex::HOST => self.on_leader_packet(now, bytes),
-            _ => {}
+            Part::Entering(_) => self.on_first_packet(now, bytes),
+            _ => self.with_member(now, |member, step, identity| member.on_deliver(step, identity, from, bytes)),
         }
     }
 
-    fn on_leader_packet(&mut self, now: Instant, packet: &[u8]) {
-        let exporter = self.exporter;
-        let (part, mut step, identity) = self.step(now);
-        if let Part::Member { member, .. } = part {
-            member.on_packet(&mut step, packet, identity, exporter.as_ref());
+    fn on_first_packet(&mut self, now: Instant, packet: &[u8]) {
+        let Part::Entering(entering) = std::mem::replace(&mut self.part, Part::Between) else { return };
+        let link = entering.link.duplicate();
+        let (_, mut step, identity) = self.step(now);
+        match entering.on_packet(&mut step, identity, packet) {
+            (Some(entering), _) => self.part = Part::Entering(entering),
+            (None, Entrance::Seated(member)) => self.part = Part::Member(member),
+            (None, Entrance::Waits) => self.fail_in(link, now, Failure::Handshake),
+            (None, Entrance::Refused(failure)) => self.fail_in(link, now, failure),
         }
-        self.note_end();
+    }
+
+    /// The conference is over, as that of a guest.
+    fn fail_in(&mut self, link: Link, now: Instant, failure: Failure) {
+        let Ok(name) = DisplayName::parse("-") else { return };
+        let (_, step, _) = self.step(now);
+        let joiner = Joiner::new(link, name, None, false, step.rng);
+        self.part = Part::Guest(Box::new(joiner));
+        self.fail(failure);
     }
 
     /// Runs a step of the guest and acts on what it says.
@@ -414,7 +523,10 @@ impl Conference {
         match message {
             Message::Waiting => self.out.event(Event::WaitingRoom),
             Message::Denied(denial) => {
-                self.out.event(Event::Denied(denial));
+                let returned = matches!(&self.part, Part::Guest(joiner) if joiner.returns);
+                // Who was a member and may not come again was put out meanwhile.
+                let removed = returned && denial == Denial::Blocked;
+                self.out.event(if removed { Event::Removed } else { Event::Denied(denial) });
                 self.over = true;
             }
             Message::Admitted { index, capability } => {
@@ -422,33 +534,40 @@ impl Conference {
                 let (part, mut step, _) = self.step(now);
                 let Part::Guest(joiner) = part else { return };
                 let Some(entered) = joiner.enter(step.rng) else { return };
-                let link = joiner.link().duplicate();
-                let member = enter(&mut step, &link, index, entered, capability, exporter.as_ref());
-                self.part = Part::Member { member, link };
+                let entering = Entering::new(&mut step, entered, index, capability, exporter);
+                self.part = Part::Entering(Box::new(entering));
             }
             _ => {}
         }
     }
 
-    /// Runs a step of the leader.
-    fn lead(&mut self, now: Instant, act: impl FnOnce(&mut Leader, &mut Step<'_>, &mut Seat, &Identity)) {
+    /// Runs a step of a member.
+    fn with_member(&mut self, now: Instant, act: impl FnOnce(&mut Member, &mut Step<'_>, &Identity)) {
         let (part, mut step, identity) = self.step(now);
-        if let Part::Host { leader, seat, .. } = part {
-            act(leader, &mut step, seat, identity);
+        if let Part::Member(member) = part {
+            act(member, &mut step, identity);
         }
+        self.note_end();
     }
 
     fn on_revoked(&mut self, revoked: Revoked) {
-        let Some(seat) = self.seat() else { return };
-        if revoked.verify(&seat.descriptor().authority, self.meeting()).is_err() {
-            let detail = "the relay shows a revocation that the host did not sign";
+        let Part::Member(member) = &mut self.part else { return };
+        let room = &mut member.room;
+        let line = room.seat.line();
+        if revoked.verify(&room.seat.descriptor().authority, line, room.meeting).is_err() {
+            // One of a line that has not come yet is passed over; the relay shows it again.
+            if room.seat.authority_of(revoked.signer).is_none() {
+                return;
+            }
+            let detail = "the relay shows a revocation that no host signed";
             return self.out.event(Event::Alarm { kind: AlarmKind::ForgedNotice, index: None, detail });
         }
-        if revoked.slots.contains(&seat.index()) {
-            self.out.event(Event::Removed);
-            self.over = true;
-        } else if self.revoked.as_ref().is_none_or(|old| old.seq < revoked.seq) {
-            self.revoked = Some(revoked);
+        if revoked.slots.contains(&room.index()) {
+            // Removed, or lost without knowing it: who shakes hands again is told. A removed member has heard it from
+            // the leader already, unless the relay kept it back.
+        } else if room.revoked.as_ref().is_none_or(|old| revoked.replaces(old, line)) {
+            self.revoked = Some(revoked.clone());
+            room.revoked = Some(revoked);
         }
     }
 
@@ -456,15 +575,48 @@ impl Conference {
         match &self.part {
             Part::Guest(_) => self.guest(now, |joiner, _, _| joiner.on_refused(reason)),
             _ if matches!(reason, Refusal::TooFast | Refusal::NotAllowed) => {}
+            // A renewal that is refused takes nothing away: the slot lasts as long as it would have.
+            Part::Member(member) if member.room.attached && reason != Refusal::Malformed => {}
+            Part::Member(_) if reason != Refusal::Malformed => self.on_slot_lost(now, reason),
             _ => self.fail(Failure::Detached),
         }
     }
 
-    fn on_detached(&mut self, reason: Refusal) {
+    fn on_detached(&mut self, now: Instant, reason: Refusal) {
         match reason {
             Refusal::Replaced => self.fail(Failure::Replaced),
-            _ => self.fail(Failure::Detached),
+            // Its own notice says so, and who was lost is not removed.
+            reason => self.on_slot_lost(now, reason),
         }
+    }
+
+    /// The relay does not take what this member shows: it shows what else it has, or shakes hands again.
+    fn on_slot_lost(&mut self, now: Instant, reason: Refusal) {
+        let (part, mut step, _) = self.step(now);
+        let Part::Member(member) = part else { return self.fail(Failure::Detached) };
+        member.room.attached = false;
+        let shows = matches!(reason, Refusal::Capability | Refusal::Expired) && member.room.shows_another(&mut step);
+        // Nobody could let a leader in again: it goes on showing what it gives itself.
+        if !shows && member.room.leads() && member.room.may_lead() {
+            member.room.show_later(now);
+        } else if !shows {
+            self.rejoin(now);
+        }
+    }
+
+    /// Becomes a guest again that was a member: with new keys for the join, and the same identity.
+    fn rejoin(&mut self, now: Instant) {
+        let (part, mut step, _) = self.step(now);
+        let Part::Member(member) = part else { return };
+        if let Some(lead) = member.lead.take() {
+            lead.close_door(&mut step);
+        }
+        let room = &member.room;
+        let passcode = room.passcode.as_ref().map(Passcode::duplicate);
+        let mut joiner = Joiner::new(room.link.duplicate(), room.name.clone(), passcode, true, step.rng);
+        joiner.on_connected();
+        step.out.event(Event::Rejoining);
+        self.part = Part::Guest(Box::new(joiner));
     }
 
     /// Time has passed.
@@ -475,15 +627,21 @@ impl Conference {
         if self.end_due().is_some_and(|due| due <= now) {
             return self.on_time_over(now);
         }
-        let exporter = self.exporter.filter(|_| self.attached);
         let (part, mut step, identity) = self.step(now);
-        match part {
-            Part::Host { leader, seat, .. } => {
-                leader.handle_timeout(&mut step, seat, identity, exporter.as_ref());
-                seat.handle_timeout(now);
-            }
+        let turn = match part {
             Part::Guest(joiner) => joiner.handle_timeout(&mut step),
-            Part::Member { member, .. } => member.handle_timeout(&mut step),
+            Part::Entering(entering) => {
+                entering.handle_timeout(&mut step);
+                Turn::Stay
+            }
+            Part::Member(member) => member.handle_timeout(&mut step, identity),
+            Part::Between => Turn::Stay,
+        };
+        match turn {
+            Turn::Stay => self.note_end(),
+            Turn::Rejoin => self.rejoin(now),
+            Turn::Leave => self.fail(Failure::NoLeader),
+            Turn::GiveUp => self.fail(Failure::Detached),
         }
     }
 
@@ -491,33 +649,32 @@ impl Conference {
     fn on_time_over(&mut self, now: Instant) {
         let (part, mut step, identity) = self.step(now);
         match part {
-            Part::Host { leader, seat, .. } => leader.close(&mut step, seat, identity),
-            Part::Guest(_) => step.out.event(Event::Failed(Failure::NotNow)),
-            Part::Member { .. } => step.out.event(Event::Ended { by: MemberIndex::HOST }),
+            Part::Member(member) => match &mut member.lead {
+                Some(lead) => lead.close(&mut step, &mut member.room, identity),
+                None => step.out.event(Event::Ended { by: member.room.leader() }),
+            },
+            _ => step.out.event(Event::Failed(Failure::NotNow)),
         }
         self.over = true;
     }
 
     // ---- what the user does ----
 
-    /// Lets somebody in.
+    /// Lets somebody in. A co-host asks the leader to; a refusal comes as [`Event::Refused`] then.
     ///
     /// # Errors
     /// [`ActError`]; likewise in every act below. Nothing has changed then.
     pub fn admit(&mut self, now: Instant, knock: KnockId) -> Result<(), ActError> {
-        self.act(now, |leader, step, seat, identity| {
-            leader.admit(knock)?;
-            step.out.event(Event::KnockGone { id: knock });
-            leader.handle_timeout(step, seat, identity, None);
-            Ok(())
-        })
+        self.act(now, Verb::Admit, Whom::Knock(knock.0))
     }
 
     /// Lets everybody in who waits; gives how many.
     #[allow(clippy::missing_errors_doc)]
     pub fn admit_all(&mut self, now: Instant) -> Result<usize, ActError> {
+        if !self.may_host() {
+            return Err(ActError::NotHost);
+        }
         let knocks = self.knocks();
-        self.act(now, |_, _, _, _| Ok(()))?;
         for (knock, _) in &knocks {
             self.admit(now, *knock)?;
         }
@@ -527,53 +684,155 @@ impl Conference {
     /// Turns somebody down; the second time for good.
     #[allow(clippy::missing_errors_doc)]
     pub fn deny(&mut self, now: Instant, knock: KnockId) -> Result<(), ActError> {
-        self.act(now, |leader, step, _, _| leader.deny(step, knock))
+        self.act(now, Verb::Deny, Whom::Knock(knock.0))
+    }
+
+    /// Turns somebody down for good.
+    #[allow(clippy::missing_errors_doc)]
+    pub fn block_knock(&mut self, now: Instant, knock: KnockId) -> Result<(), ActError> {
+        self.act(now, Verb::Block, Whom::Knock(knock.0))
     }
 
     /// Puts a member out, at once and for this meeting.
     #[allow(clippy::missing_errors_doc)]
     pub fn remove(&mut self, now: Instant, index: MemberIndex) -> Result<(), ActError> {
-        self.act(now, |leader, step, seat, identity| leader.remove(step, seat, identity, index))
+        self.act(now, Verb::Remove, Whom::Member(index))
+    }
+
+    /// Puts a member out; the same as [`Conference::remove`], told as a block.
+    #[allow(clippy::missing_errors_doc)]
+    pub fn block(&mut self, now: Instant, index: MemberIndex) -> Result<(), ActError> {
+        self.act(now, Verb::Block, Whom::Member(index))
+    }
+
+    /// Lets nobody in any more but those who lost the connection, or lets people in again.
+    #[allow(clippy::missing_errors_doc)]
+    pub fn lock(&mut self, now: Instant, on: bool) -> Result<(), ActError> {
+        self.act(now, if on { Verb::Lock } else { Verb::Unlock }, Whom::Nobody)
+    }
+
+    /// Whether whoever comes from now on begins muted.
+    #[allow(clippy::missing_errors_doc)]
+    pub fn mute_newcomers(&mut self, now: Instant, on: bool) -> Result<(), ActError> {
+        self.act(now, if on { Verb::MuteNewcomers } else { Verb::UnmuteNewcomers }, Whom::Nobody)
+    }
+
+    /// Whether guests wait from now on.
+    #[allow(clippy::missing_errors_doc)]
+    pub fn waiting_room(&mut self, now: Instant, on: bool) -> Result<(), ActError> {
+        self.act(now, if on { Verb::WaitingRoomOn } else { Verb::WaitingRoomOff }, Whom::Nobody)
+    }
+
+    /// Asks a member to mute.
+    #[allow(clippy::missing_errors_doc)]
+    pub fn ask_mute(&mut self, now: Instant, index: MemberIndex) -> Result<(), ActError> {
+        self.act(now, Verb::AskMute, Whom::Member(index))
+    }
+
+    /// Makes a member a co-host, last in the line. Only the host can, while it leads.
+    #[allow(clippy::missing_errors_doc)]
+    pub fn promote(&mut self, now: Instant, index: MemberIndex) -> Result<(), ActError> {
+        self.lead(now, |lead, step, room, _| lead.promote(step, room, index))
+    }
+
+    /// Makes a co-host a member again.
+    #[allow(clippy::missing_errors_doc)]
+    pub fn demote(&mut self, now: Instant, index: MemberIndex) -> Result<(), ActError> {
+        self.lead(now, |lead, _, room, _| lead.demote(room, index))
+    }
+
+    /// Lets a co-host lead, or the host again; the host may also take the lead back with its own index.
+    #[allow(clippy::missing_errors_doc)]
+    pub fn hand_over(&mut self, now: Instant, index: MemberIndex) -> Result<(), ActError> {
+        self.do_as_member(now, |member, step, identity| member.hand_over(step, identity, index))
     }
 
     /// Ends the meeting for everybody.
     #[allow(clippy::missing_errors_doc)]
     pub fn end(&mut self, now: Instant) -> Result<(), ActError> {
-        self.act(now, |leader, step, seat, identity| {
-            leader.end(step, seat, identity);
-            Ok(())
-        })?;
+        self.act(now, Verb::End, Whom::Nobody)?;
         self.note_end();
         Ok(())
     }
 
-    /// Leaves. A host who leaves ends the meeting: until there is a line of succession nobody could go on.
+    /// Writes to everybody who is here, oneself included.
+    #[allow(clippy::missing_errors_doc)]
+    pub fn chat(&mut self, now: Instant, text: &str) -> Result<(), ActError> {
+        if text.is_empty() || text.len() > MAX_TEXT {
+            return Err(ActError::BadText);
+        }
+        let text = text.to_owned();
+        self.do_as_member(now, |member, step, _| {
+            let said = member.room.say(step, |place, key| Said::chat(place, text, key));
+            if said { Ok(()) } else { Err(ActError::Disconnected) }
+        })
+    }
+
+    /// Raises one's hand, or lowers it.
+    #[allow(clippy::missing_errors_doc)]
+    pub fn raise_hand(&mut self, now: Instant, on: bool) -> Result<(), ActError> {
+        self.do_as_member(now, |member, step, _| {
+            let said = member.room.say(step, |place, key| Said::hand(place, on, key));
+            if said { Ok(()) } else { Err(ActError::Disconnected) }
+        })
+    }
+
+    /// Leaves. A leader hands over to the first co-host who is here; without one the meeting ends, since nobody could
+    /// let anybody in or out.
     pub fn leave(&mut self, now: Instant) {
         if self.over {
             return;
         }
-        if self.end(now).is_err() {
-            let (part, mut step, _) = self.step(now);
-            if let Part::Member { member, .. } = part {
-                member.leave(&mut step);
+        let (part, mut step, identity) = self.step(now);
+        if let Part::Member(member) = part {
+            let heir = member.lead.as_ref().and_then(|lead| lead.successor(&member.room));
+            match (&mut member.lead, heir) {
+                (Some(lead), Some(heir)) => {
+                    // Cannot be refused: the heir is in the line.
+                    let _ = lead.hand_over(&mut step, &mut member.room, identity, heir);
+                    if let Some(peer) = member.room.peers.get_mut(&heir) {
+                        peer.send(&mut step, &Message::Leave);
+                    }
+                }
+                (Some(lead), None) => {
+                    let me = member.room.index();
+                    lead.end(&mut step, &mut member.room, identity, me);
+                }
+                (None, _) => member.leave(&mut step),
             }
         }
         self.over = true;
     }
 
-    fn act<T>(
+    fn act(&mut self, now: Instant, verb: Verb, whom: Whom) -> Result<(), ActError> {
+        self.do_as_member(now, |member, step, identity| member.act(step, identity, verb, whom))
+    }
+
+    fn do_as_member(
         &mut self,
         now: Instant,
-        act: impl FnOnce(&mut Leader, &mut Step<'_>, &mut Seat, &Identity) -> Result<T, ActError>,
-    ) -> Result<T, ActError> {
+        act: impl FnOnce(&mut Member, &mut Step<'_>, &Identity) -> Result<(), ActError>,
+    ) -> Result<(), ActError> {
         if self.over {
             return Err(ActError::NotInMeeting);
         }
         let (part, mut step, identity) = self.step(now);
         match part {
-            Part::Host { leader, seat, .. } => act(leader, &mut step, seat, identity),
-            _ => Err(ActError::NotHost),
+            Part::Member(member) => act(member, &mut step, identity),
+            _ => Err(ActError::NotInMeeting),
         }
+    }
+
+    fn lead(
+        &mut self,
+        now: Instant,
+        act: impl FnOnce(&mut Leader, &mut Step<'_>, &mut Room, &Identity) -> Result<(), ActError>,
+    ) -> Result<(), ActError> {
+        self.do_as_member(now, |member, step, identity| match &mut member.lead {
+            Some(lead) => act(lead, step, &mut member.room, identity),
+            None if member.room.seat.rank(member.room.index()) == Rank::Host => Err(ActError::NotLeading),
+            None => Err(ActError::NotHost),
+        })
     }
 
     // ---- media ----
@@ -583,7 +842,8 @@ impl Conference {
     /// # Errors
     /// [`Exhausted`] when this member has no key to seal with.
     pub fn seal(&mut self, frame: &Frame<'_>, out: &mut [u8; DATAGRAM_LEN]) -> Result<(), Exhausted> {
-        self.seat_mut().ok_or(Exhausted)?.seal(frame, out)
+        let Part::Member(member) = &mut self.part else { return Err(Exhausted) };
+        member.room.seat.seal(frame, out)
     }
 
     /// Opens a datagram into `plaintext`. `Ok(None)` for a removal notice, which takes effect.
@@ -606,7 +866,8 @@ impl Conference {
             }
             Kind::Removal => {
                 let notice = RemovalNotice::decode(datagram.body).map_err(|_| Dropped::Malformed)?;
-                let authority = seat.descriptor().authority;
+                let authority = seat.leader_key().filter(|_| datagram.slot == seat.leader());
+                let authority = authority.ok_or(Dropped::UnknownKey)?;
                 notice.verify(meeting, &authority).map_err(|_| Dropped::Unauthentic)?;
                 seat.on_removal(now, notice.epoch, &notice.removed);
                 Ok(None)
@@ -634,7 +895,9 @@ impl Conference {
     }
 
     fn note_end(&mut self) {
-        self.over |= self.out.events.iter().any(|e| matches!(e, Event::Ended { .. } | Event::Failed(_)));
+        let ends =
+            |event: &Event| matches!(event, Event::Ended { .. } | Event::Failed(_) | Event::Removed | Event::Denied(_));
+        self.over |= self.out.events.iter().any(ends);
     }
 }
 
@@ -649,53 +912,4 @@ fn policy(waiting_room: WaitingRoom, passcode: bool) -> Policy {
 fn first_entry(cert: IdCert, name: DisplayName) -> RosterEntry {
     let joined = Epoch::ZERO.next().unwrap_or(Epoch::ZERO);
     RosterEntry { index: MemberIndex::HOST, cert, joined, name }
-}
-
-fn enter(
-    step: &mut Step<'_>,
-    link: &Link,
-    index: MemberIndex,
-    entered: Entered,
-    capability: crate::capability::SignedCapability,
-    exporter: Option<&[u8; 32]>,
-) -> Member {
-    let member = Member::new(link.meeting, index, entered);
-    if let Some(exporter) = exporter {
-        member.attach(step, capability, exporter);
-    }
-    member
-}
-
-/// Takes a seat to the epoch of `key`, tells what changed, and gives the acknowledgement; `None` after an alarm.
-fn follow(step: &mut Step<'_>, seat: &mut Seat, identity: &Identity, key: EpochKey) -> Option<EpochAck> {
-    let leader = key.statement.leader;
-    match seat.accept(step.now, step.wall, key, identity, step.rng) {
-        Err(Refused { kind, detail }) => {
-            step.out.event(Event::Alarm { kind, index: Some(leader), detail });
-            None
-        }
-        Ok(accepted) => {
-            for member in &accepted.departed {
-                let why = accepted.ops.iter().find_map(|op| match *op {
-                    Op::Remove(index) if index == member.index => Some(LeftWhy::Removed),
-                    Op::Lost(index) if index == member.index => Some(LeftWhy::Lost),
-                    Op::Leave(index) if index == member.index => Some(LeftWhy::Left),
-                    _ => None,
-                });
-                let why = why.unwrap_or(LeftWhy::Left);
-                step.out.event(Event::Left { index: member.index, name: member.name.clone(), why });
-            }
-            for member in accepted.admitted.iter().filter(|m| m.index != seat.index()) {
-                step.out.event(Event::Joined { index: member.index, name: member.name.clone() });
-            }
-            step.out.event(Event::Roster { epoch: seat.epoch() });
-            if accepted.ops.contains(&Op::OpenRate) {
-                step.out.event(Event::OpenRate);
-            }
-            if accepted.ops.contains(&Op::End) {
-                step.out.event(Event::Ended { by: leader });
-            }
-            Some(accepted.ack)
-        }
-    }
 }

@@ -1,39 +1,40 @@
-//! A member as the leader sees it: its session, its capability, and whether it is there.
+//! Another member with whom this one has a session: the leader sees every member so, and everybody sees those who lead
+//! or may come to lead.
 
 use std::time::{Duration, Instant};
 
 use super::outbox::Step;
-use crate::capability::{Capability, Rights};
+use crate::capability::{Capability, Rights, SignedCapability};
 use crate::id::{Epoch, MeetingId, MemberIndex};
-use crate::noise::session::{Session, SessionError};
+use crate::noise::session::{Session, SessionError, SessionId};
 use crate::sign::{KeyPair, PublicKey};
 use crate::time::UnixMillis;
 use crate::wire::control::Message;
-use crate::wire::relay::MailboxId;
+use crate::wire::relay::{MailboxId, ToRelay};
 
 /// How long a capability is valid: below the allowed 120 s, so that clocks may differ a little.
-const VALIDITY: Duration = Duration::from_secs(110);
+pub(super) const VALIDITY: Duration = Duration::from_secs(110);
 /// When it is renewed: two renewals may be lost before it runs out.
 pub(super) const RENEW_EVERY: Duration = Duration::from_secs(35);
 /// How long a member may be away before it is removed as lost (DESIGN §12).
-const AWAY: Duration = Duration::from_secs(60);
+pub(super) const AWAY: Duration = Duration::from_secs(60);
 
-/// How the leader reaches a member.
+/// How a peer is reached.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Path {
-    /// Not attached yet.
+pub(super) enum Path {
+    /// A newcomer that is not attached yet.
     Mailbox(MailboxId),
+    /// The leader, for a newcomer that is not attached yet.
+    OwnMailbox,
     /// By its slot.
     Slot,
 }
 
-/// One member of the leader's.
+/// One other member.
 pub(super) struct Peer {
     index: MemberIndex,
     session: Session,
-    identity: PublicKey,
-    routing: PublicKey,
-    path: Path,
+    pub(super) path: Path,
     away_since: Option<Instant>,
     /// The newest epoch acknowledged, and the commitment that came with it.
     acknowledged: Option<(Epoch, [u8; 32])>,
@@ -43,21 +44,19 @@ pub(super) struct Peer {
     pub(super) capability_until: UnixMillis,
 }
 
+/// Who issues capabilities.
+pub(super) struct Issuer<'a> {
+    pub(super) meeting: MeetingId,
+    pub(super) signer: MemberIndex,
+    pub(super) key: &'a KeyPair,
+}
+
 impl Peer {
-    pub(super) fn new(
-        now: Instant,
-        index: MemberIndex,
-        session: Session,
-        identity: PublicKey,
-        routing: PublicKey,
-        mailbox: MailboxId,
-    ) -> Self {
+    pub(super) fn new(now: Instant, index: MemberIndex, session: Session, path: Path) -> Self {
         Self {
             index,
             session,
-            identity,
-            routing,
-            path: Path::Mailbox(mailbox),
+            path,
             away_since: Some(now),
             acknowledged: None,
             serial: 0,
@@ -66,8 +65,8 @@ impl Peer {
         }
     }
 
-    pub(super) fn identity(&self) -> &PublicKey {
-        &self.identity
+    pub(super) fn session_id(&self) -> SessionId {
+        self.session.id()
     }
 
     pub(super) fn session(&mut self) -> &mut Session {
@@ -86,23 +85,17 @@ impl Peer {
     fn transmit(&self, step: &mut Step<'_>, packet: Vec<u8>) {
         match self.path {
             Path::Mailbox(mailbox) => step.out.mail_to(mailbox, packet),
+            Path::OwnMailbox => step.out.control(&ToRelay::Mail { bytes: packet }),
             Path::Slot => step.out.send(self.index, packet),
         }
     }
 
-    /// The next capability of this member.
-    pub(super) fn next_capability(
-        &mut self,
-        step: &Step<'_>,
-        meeting: MeetingId,
-        authority: &KeyPair,
-    ) -> crate::capability::SignedCapability {
-        self.serial = self.serial.wrapping_add(1);
+    /// The next capability of this member, whose routing key is `rk`.
+    pub(super) fn next_capability(&mut self, step: &Step<'_>, issuer: &Issuer<'_>, rk: PublicKey) -> SignedCapability {
         self.renew_due = step.now + RENEW_EVERY;
-        let rights = Rights::MEMBER;
-        let capability = issue(step.relay, meeting, self.index, self.routing, rights, self.serial);
-        self.capability_until = capability.not_after;
-        capability.sign(authority)
+        let capability = issue(step.relay, issuer, self.index, rk, Rights::MEMBER, &mut self.serial);
+        self.capability_until = capability.claimed.not_after;
+        capability
     }
 
     /// The relay says that the member's connection came or went.
@@ -114,8 +107,36 @@ impl Peer {
         self.away_since = None;
         self.path = Path::Slot;
         // What went to the mailbox while the member was taking its slot may be lost.
+        self.resend(step);
+    }
+
+    /// Something authentic has come from it.
+    pub(super) fn on_heard(&mut self) {
+        self.away_since = None;
+    }
+
+    /// Sends everything again that the peer has not acknowledged.
+    pub(super) fn resend(&mut self, step: &mut Step<'_>) {
         for packet in self.session.resend(step.now) {
             self.transmit(step, packet);
+        }
+    }
+
+    /// This side's connection is new, or it has just begun to lead: whether the peer is there must be seen anew.
+    pub(super) fn look_again(&mut self, now: Instant, is_here: bool) {
+        self.away_since = (!is_here).then_some(now);
+        self.acknowledged = None;
+        self.renew_due = now;
+    }
+
+    /// The clock of being away starts again, since this side was away itself.
+    pub(super) fn on_own_return(&mut self, now: Instant) {
+        self.away_since = Some(now);
+        if self.path == Path::OwnMailbox {
+            return;
+        }
+        if let Path::Mailbox(_) = self.path {
+            self.path = Path::Slot;
         }
     }
 
@@ -154,20 +175,31 @@ impl Peer {
         result
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    /// When a leader wants [`Peer::handle_timeout`] to be called, or has to renew or give up something.
+    pub(super) fn poll_led(&self) -> Option<Instant> {
         let away = self.away_since.map(|since| since + AWAY);
         [self.session.poll_timeout(), away, Some(self.renew_due)].into_iter().flatten().min()
     }
+
+    /// When a follower wants [`Peer::handle_timeout`] to be called.
+    pub(super) fn poll_session(&self) -> Option<Instant> {
+        self.session.poll_timeout()
+    }
 }
 
-/// A capability from now on, in relay time.
+/// A capability from now on, in relay time. Serials follow the relay's clock, so that those of one leader do not fall
+/// behind those of another.
 pub(super) fn issue(
     relay: UnixMillis,
-    meeting: MeetingId,
+    issuer: &Issuer<'_>,
     slot: MemberIndex,
     rk: PublicKey,
     rights: Rights,
-    serial: u32,
-) -> Capability {
-    Capability { meeting, slot, rk, rights, not_before: relay, not_after: relay.plus(VALIDITY), serial }
+    serial: &mut u32,
+) -> SignedCapability {
+    let seconds = u32::try_from(relay.0 / 1_000).unwrap_or(u32::MAX);
+    *serial = serial.saturating_add(1).max(seconds);
+    let Issuer { meeting, signer, key } = *issuer;
+    let (not_before, not_after) = (relay, relay.plus(VALIDITY));
+    Capability { meeting, slot, rk, rights, not_before, not_after, serial: *serial, signer }.sign(key)
 }

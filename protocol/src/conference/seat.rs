@@ -2,7 +2,7 @@
 //! last. Leader and members have one alike; the leader's own statements pass the same checks.
 
 use rand_core::CryptoRng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::event::AlarmKind;
@@ -10,12 +10,15 @@ use crate::descriptor::Descriptor;
 use crate::epoch::merkle;
 use crate::epoch::roster::{Member, Roster, commitment_leaf};
 use crate::epoch::schedule::{self, EpochSecret};
-use crate::epoch::statement::{ChainHash, Op, Rate, Statement, ops_hash};
-use crate::id::{Epoch, MeetingId, MemberIndex, Term};
+use crate::epoch::statement::{Act, ChainHash, Op, Rate, Settings, Statement, ops_hash};
+use crate::epoch::witness::Witnessed;
+use crate::id::{Epoch, IndexRange, MeetingId, MemberIndex, Term};
 use crate::identity::{IdCert, Identity, Role};
 use crate::sframe::frame::{DATAGRAM_LEN, Frame, PLAINTEXT_LEN};
 use crate::sframe::receiver::{Ciphertext, Dropped, Opener};
 use crate::sframe::sender::{Exhausted, Sealer};
+use crate::sign::PublicKey;
+use crate::succession::{Line, Rank, authority_of, rank};
 use crate::time::UnixMillis;
 use crate::wire::control::{EpochAck, EpochKey};
 
@@ -23,6 +26,12 @@ use crate::wire::control::{EpochAck, EpochKey};
 const KEEP_AFTER_REMOVAL: Duration = Duration::from_millis(500);
 /// How long frames of the last epoch are opened after everybody was told to leave it (DESIGN §5).
 const KEEP_OTHERWISE: Duration = Duration::from_secs(2);
+/// How long a talker is heard that does not confirm the epoch to everybody (DESIGN §12).
+const UNCONFIRMED: Duration = Duration::from_secs(10);
+/// A pause after which a talker begins anew: five frames of the longest duration may be lost without one.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Statements of the own chain that are kept to compare with what others were told.
+const REMEMBERED: usize = 16;
 
 /// Stands in the commitments' tree for a commitment that did not come in time.
 pub(super) const NO_COMMITMENT: [u8; 32] = [0; 32];
@@ -67,9 +76,19 @@ pub(super) struct Refused {
 /// What an accepted epoch changed.
 pub(super) struct Accepted {
     pub(super) ops: Vec<Op>,
+    pub(super) secret: EpochSecret,
+    pub(super) settings: Changed<Settings>,
+    pub(super) leader: Changed<MemberIndex>,
     pub(super) departed: Vec<Member>,
     pub(super) admitted: Vec<Member>,
     pub(super) ack: EpochAck,
+}
+
+/// What something was and is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Changed<T> {
+    pub(super) before: Option<T>,
+    pub(super) after: T,
 }
 
 /// Epochs before the current one whose frames may still be on their way. Two, because a removal never waits for
@@ -80,14 +99,25 @@ struct Talker {
     current: Opener,
     /// Newest first.
     previous: [Option<Opener>; PREVIOUS],
+    /// When it last confirmed this chain, or came.
+    confirmed: Instant,
+    /// When it began to talk after the last pause, and its last frame.
+    talking_since: Instant,
+    last_frame: Instant,
 }
 
+#[derive(Clone, Copy)]
 struct Chain {
     hash: ChainHash,
     name: [u8; 16],
     term: Term,
     epoch: Epoch,
+    leader: MemberIndex,
     rate: Rate,
+    settings: Settings,
+    commitments_root: [u8; 32],
+    /// To whom the last statement hands over.
+    heir: Option<MemberIndex>,
 }
 
 /// A member's place in a meeting.
@@ -99,9 +129,15 @@ pub(super) struct Seat {
     fresh: FreshValue,
     /// Revealed for the security code of this epoch (its own issue); committed one epoch earlier.
     revealed: Option<FreshValue>,
+    /// Whether the statement of this epoch holds the commitment to it.
+    committed: bool,
     roster: Roster,
-    highest_index: MemberIndex,
+    /// By the ranges in which leaders give them.
+    highest: BTreeMap<IndexRange, MemberIndex>,
+    line: Option<Line>,
     chain: Option<Chain>,
+    /// Newest last.
+    statements: VecDeque<Witnessed>,
     sealer: Option<Sealer>,
     next_sealer: Option<Sealer>,
     activated: bool,
@@ -122,7 +158,10 @@ impl Seat {
             cert,
             fresh,
             revealed: None,
-            highest_index: roster.last_index().unwrap_or(MemberIndex(0)),
+            committed: false,
+            line: None,
+            statements: VecDeque::new(),
+            highest: BTreeMap::new(),
             roster,
             chain: None,
             sealer: None,
@@ -138,12 +177,20 @@ impl Seat {
         self.index
     }
 
+    pub(super) fn meeting(&self) -> MeetingId {
+        self.meeting
+    }
+
     pub(super) fn descriptor(&self) -> &Descriptor {
         &self.descriptor
     }
 
     pub(super) fn roster(&self) -> &Roster {
         &self.roster
+    }
+
+    pub(super) fn cert(&self) -> IdCert {
+        self.cert
     }
 
     pub(super) fn epoch(&self) -> Epoch {
@@ -162,9 +209,63 @@ impl Seat {
         self.fresh.commitment
     }
 
-    /// The value that this member committed to before the current epoch began.
+    pub(super) fn settings(&self) -> Settings {
+        let waiting_room = self.descriptor.policy.has_waiting_room();
+        let first = Settings { locked: false, newcomers_muted: false, waiting_room };
+        self.chain.as_ref().map_or(first, |c| c.settings)
+    }
+
+    pub(super) fn term(&self) -> Term {
+        self.chain.as_ref().map_or(Term(0), |c| c.term)
+    }
+
+    pub(super) fn leader(&self) -> MemberIndex {
+        self.chain.as_ref().map_or(MemberIndex::HOST, |c| c.leader)
+    }
+
+    /// To whom the last statement hands over.
+    pub(super) fn heir(&self) -> Option<MemberIndex> {
+        self.chain.as_ref().and_then(|c| c.heir)
+    }
+
+    pub(super) fn chain_name(&self) -> Option<[u8; 16]> {
+        self.chain.as_ref().map(|c| c.name)
+    }
+
+    pub(super) fn commitments_root(&self) -> [u8; 32] {
+        self.chain.as_ref().map_or([0; 32], |c| c.commitments_root)
+    }
+
+    pub(super) fn line(&self) -> Option<&Line> {
+        self.line.as_ref()
+    }
+
+    /// The highest index of a range that this member has seen.
+    pub(super) fn highest_in(&self, range: IndexRange) -> Option<MemberIndex> {
+        self.highest.get(&range).copied()
+    }
+
+    pub(super) fn rank(&self, index: MemberIndex) -> Rank {
+        rank(self.line.as_ref(), index)
+    }
+
+    /// The key that the leader signs with.
+    pub(super) fn leader_key(&self) -> Option<PublicKey> {
+        self.authority_of(self.leader())
+    }
+
+    pub(super) fn authority_of(&self, index: MemberIndex) -> Option<PublicKey> {
+        authority_of(self.line.as_ref(), &self.descriptor.authority, index)
+    }
+
+    /// The statements of this chain that are remembered, the newest last.
+    pub(super) fn statements(&self) -> impl DoubleEndedIterator<Item = &Witnessed> {
+        self.statements.iter()
+    }
+
+    /// The value that this member committed to before the current epoch began, if the statement holds the commitment.
     pub(super) fn revealed(&self) -> Option<&[u8; 32]> {
-        self.revealed.as_ref().map(|fresh| &*fresh.value)
+        self.revealed.as_ref().filter(|_| self.committed).map(|fresh| &*fresh.value)
     }
 
     /// Checks an epoch key against everything this seat knows and, if all is right, moves on to the epoch.
@@ -176,78 +277,163 @@ impl Seat {
         identity: &Identity,
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<Accepted, Refused> {
-        let chain = self.check_statement(&key)?;
-        let (roster, departed) = self.check_roster(&key, wall)?;
-        self.check_commitment(&key, &roster)?;
+        let line = self.check_line(&key)?;
+        let chain = self.check_statement(&key, line.as_ref())?;
+        let (roster, departed) = self.check_roster(&key, line.as_ref(), wall)?;
+        let committed = self.check_commitment(&key, &roster)?;
         let secret = EpochSecret::new(self.meeting, chain.epoch, &chain.hash, &key.fresh);
         self.roster = roster;
-        self.highest_index = self.highest_index.max(self.roster.last_index().unwrap_or(MemberIndex(0)));
-        let removal = key.ops.iter().any(|op| matches!(op, Op::Remove(_)));
+        self.line = line;
+        self.committed = committed;
+        for member in self.roster.members() {
+            let highest = self.highest.entry(IndexRange::of(member.index)).or_insert(member.index);
+            *highest = member.index.max(*highest);
+        }
+        let removal = key.ops.iter().any(|op| matches!(op.act, Act::Remove(_)));
         self.install_openers(now, chain.epoch, &secret, removal);
         self.install_sealer(chain.epoch, &secret, removal);
         let fresh = FreshValue::draw(self.meeting, rng);
         let ack = EpochAck::sign(chain.epoch, &chain.hash, fresh.commitment, identity);
         self.revealed = Some(std::mem::replace(&mut self.fresh, fresh));
-        self.chain = Some(chain);
-        Ok(Accepted { ops: key.ops, departed, admitted: key.admitted, ack })
+        if self.statements.len() >= REMEMBERED {
+            self.statements.pop_front();
+        }
+        let EpochKey { previous, statement, signature, ops, admitted, .. } = key;
+        self.statements.push_back(Witnessed { previous, statement, signature });
+        let old = self.chain.replace(chain);
+        Ok(Accepted {
+            ops,
+            secret,
+            settings: Changed { before: old.map(|c| c.settings), after: chain.settings },
+            leader: Changed { before: old.map(|c| c.leader), after: chain.leader },
+            departed,
+            admitted,
+            ack,
+        })
     }
 
-    fn check_statement(&self, key: &EpochKey) -> Result<Chain, Refused> {
+    /// The line of succession after the epoch: the host's word, and never an older one.
+    fn check_line(&self, key: &EpochKey) -> Result<Option<Line>, Refused> {
+        let bad = |detail| Refused { kind: AlarmKind::BadStatement, detail };
+        let digest = key.line.as_ref().map_or([0; 32], Line::digest);
+        if digest != key.statement.line {
+            return Err(bad("another line of succession than the statement's"));
+        }
+        let known = self.line.as_ref().map_or(0, |line| line.seq);
+        match &key.line {
+            Some(line) if Some(line) == self.line.as_ref() => {}
+            Some(line) if line.seq <= known || line.verify(&self.descriptor.authority, self.meeting).is_err() => {
+                return Err(bad("a line of succession that the host did not sign"));
+            }
+            None if self.line.is_some() => return Err(bad("a line of succession that is gone")),
+            _ => {}
+        }
+        Ok(key.line.clone())
+    }
+
+    fn check_statement(&self, key: &EpochKey, line: Option<&Line>) -> Result<Chain, Refused> {
         let bad = |detail| Refused { kind: AlarmKind::BadStatement, detail };
         let statement = &key.statement;
-        if statement.meeting != self.meeting || statement.leader != MemberIndex::HOST {
-            return Err(bad("a statement of another meeting or leader"));
+        if statement.meeting != self.meeting {
+            return Err(bad("a statement of another meeting"));
         }
         if statement.policy != self.descriptor.policy.bits() || statement.frame_ms != self.descriptor.frame_ms {
             return Err(bad("a statement with another policy than the meeting's"));
         }
+        let takes_over = key.ops.iter().any(|op| matches!(op.act, Act::TakeOver(_)));
         match &self.chain {
             Some(chain) => {
-                if key.previous != chain.hash || statement.chain != chain.name || statement.term != chain.term {
+                if key.previous != chain.hash || statement.chain != chain.name {
                     return Err(bad("a statement that does not follow from the last one"));
                 }
                 if chain.epoch.next() != Some(statement.epoch) {
                     return Err(bad("a statement out of order"));
                 }
-                let opens = key.ops.contains(&Op::OpenRate);
+                let same = statement.term == chain.term && statement.leader == chain.leader;
+                let next = chain.term.0.checked_add(1) == Some(statement.term.0);
+                if takes_over != next || (!takes_over && !same) {
+                    return Err(bad("a leader who does not follow from the last one"));
+                }
+                let opens = key.ops.iter().any(|op| op.act == Act::OpenRate);
                 if opens != (chain.rate == Rate::Private && statement.rate == Rate::Open)
                     || (chain.rate == Rate::Open && statement.rate == Rate::Private)
                 {
                     return Err(bad("a change of rate that no act explains"));
+                }
+                if key.ops.iter().fold(chain.settings, |settings, op| op.act.apply(settings)) != statement.settings {
+                    return Err(bad("settings that no act explains"));
                 }
             }
             None if statement.epoch == Epoch::ZERO => return Err(bad("a statement without an epoch")),
             None => {}
         }
         let hash = key.previous.step(statement);
-        Statement::verify(&hash, &self.descriptor.authority, &key.signature)
-            .map_err(|_| bad("a statement that the authority did not sign"))?;
+        let authority = authority_of(line, &self.descriptor.authority, statement.leader)
+            .ok_or(bad("a statement of somebody who may not lead"))?;
+        Statement::verify(&hash, &authority, &key.signature)
+            .map_err(|_| bad("a statement that its leader did not sign"))?;
         if ops_hash(&key.ops) != statement.ops_hash {
             return Err(bad("other acts than the statement's"));
         }
         if !schedule::commits_to(&statement.key_commitment, self.meeting, statement.epoch, &key.fresh) {
             return Err(Refused { kind: AlarmKind::BadKey, detail: "another key than everybody else's" });
         }
-        let Statement { chain: name, term, epoch, rate, .. } = *statement;
-        Ok(Chain { hash, name, term, epoch, rate })
+        let heir = key.ops.iter().find_map(|op| match op.act {
+            Act::HandOver(index) => Some(index),
+            _ => None,
+        });
+        let Statement { chain: name, term, epoch, leader, rate, settings, commitments_root, .. } = *statement;
+        Ok(Chain { hash, name, term, epoch, leader, rate, settings, commitments_root, heir })
     }
 
-    fn check_roster(&self, key: &EpochKey, wall: UnixMillis) -> Result<(Roster, Vec<Member>), Refused> {
+    /// Whether an act is one that its author may do, under that leader.
+    fn check_right(&self, op: &Op, line: Option<&Line>, leader: MemberIndex) -> Result<(), Refused> {
+        let bad = |detail| Err(Refused { kind: AlarmKind::BadStatement, detail });
+        if self.chain.is_none() {
+            // A newcomer does not know who was there; those who were have checked it.
+            return Ok(());
+        }
+        // A co-host who is demoted or goes in this very epoch may have acted before.
+        let ranked = rank(line, op.by).min(self.rank(op.by));
+        let own = op.act == Act::Leave(op.by);
+        if !own && op.by != leader && ranked == Rank::Member {
+            return bad("an act of somebody who has no right to it");
+        }
+        match op.act {
+            Act::Remove(index) if ranked >= rank(line, index).min(self.rank(index)) => {
+                bad("somebody put out by one who ranks no higher")
+            }
+            Act::Promote(_) | Act::Demote(_) if op.by != MemberIndex::HOST => {
+                bad("a co-host made by another than the host")
+            }
+            Act::TakeOver(index) if index != leader || op.by != leader => bad("a leader who did not take over itself"),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_roster(
+        &self,
+        key: &EpochKey,
+        line: Option<&Line>,
+        wall: UnixMillis,
+    ) -> Result<(Roster, Vec<Member>), Refused> {
         let bad = |detail| Refused { kind: AlarmKind::BadRoster, detail };
         let mut roster = self.roster.clone();
         let mut departed = Vec::new();
         let mut admitted = key.admitted.iter();
         for op in &key.ops {
-            match (*op, op.departing()) {
+            self.check_right(op, line, key.statement.leader)?;
+            match (op.act, op.act.departing()) {
                 (_, Some(index)) => match roster.remove(index) {
                     Some(member) => departed.push(member),
                     // A newcomer is not told who was there before.
                     None if self.chain.is_none() => {}
                     None => return Err(bad("somebody left who was not there")),
                 },
-                (Op::Admit(index), None) => {
+                (Act::Admit(index), None) => {
                     let member = admitted.next().filter(|m| m.index == index).ok_or(bad("an unknown member"))?;
-                    let used_before = self.chain.is_some() && index <= self.highest_index;
+                    let highest = self.highest_in(IndexRange::of(index));
+                    let used_before = self.chain.is_some() && highest.is_some_and(|highest| index <= highest);
                     if used_before || member.joined != key.statement.epoch {
                         return Err(bad("a member's number was used before"));
                     }
@@ -267,6 +453,9 @@ impl Seat {
         }
         if roster.root() != key.statement.roster_root {
             return Err(bad("another roster than the signed one"));
+        }
+        if roster.member(key.statement.leader).is_none() {
+            return Err(bad("a leader who is not in the roster"));
         }
         match roster.member(self.index) {
             Some(me) if me.cert == self.cert => Ok((roster, departed)),
@@ -289,16 +478,19 @@ impl Seat {
 
     /// The statement must hold what this member committed to, so that an old one cannot be played back to it. A
     /// leader who had to go on before this member's commitment came puts zeros there; that is accepted only from
-    /// a chain that this member already follows.
-    fn check_commitment(&self, key: &EpochKey, roster: &Roster) -> Result<(), Refused> {
+    /// a chain that this member already follows. Gives whether the commitment is there.
+    fn check_commitment(&self, key: &EpochKey, roster: &Roster) -> Result<bool, Refused> {
         let root = &key.statement.commitments_root;
         let opens = |commitment: &[u8; 32]| {
             let leaf = commitment_leaf(self.index, commitment);
             let position = roster.position(self.index);
             position.is_some_and(|p| merkle::verify(root, &leaf, p, roster.len(), &key.opening))
         };
-        if opens(&self.fresh.commitment) || (self.chain.is_some() && opens(&NO_COMMITMENT)) {
-            return Ok(());
+        if opens(&self.fresh.commitment) {
+            return Ok(true);
+        }
+        if self.chain.is_some() && opens(&NO_COMMITMENT) {
+            return Ok(false);
         }
         let detail = "a statement that was not made for this member: it may be an old one";
         Err(Refused { kind: AlarmKind::BadStatement, detail })
@@ -310,11 +502,13 @@ impl Seat {
             let chain = secret.sender_chain(member.index, &member.cert.keys.sealing);
             let frame_ms = self.descriptor.frame_ms;
             let current = Opener::new(self.meeting, member.index, epoch, chain, frame_ms, now);
-            let previous = match old.remove(&member.index) {
-                Some(Talker { current, previous: [newest, _] }) => [Some(current), newest],
-                None => [None, None],
+            let talker = match old.remove(&member.index) {
+                Some(Talker { current: last, previous: [newest, _], confirmed, talking_since, last_frame }) => {
+                    Talker { current, previous: [Some(last), newest], confirmed, talking_since, last_frame }
+                }
+                None => Talker { current, previous: [None, None], confirmed: now, talking_since: now, last_frame: now },
             };
-            self.talkers.insert(member.index, Talker { current, previous });
+            self.talkers.insert(member.index, talker);
         }
         // Each epoch keeps its own deadline: that of a removal must not move because another epoch follows. Without a
         // removal the clock starts at Activate: until then honest members go on with the old key.
@@ -370,6 +564,31 @@ impl Seat {
         }
     }
 
+    /// A member has confirmed this chain to everybody: it is heard for a while longer.
+    pub(super) fn on_confirmed(&mut self, now: Instant, index: MemberIndex) {
+        if let Some(talker) = self.talkers.get_mut(&index) {
+            talker.confirmed = now;
+        }
+    }
+
+    /// The connection was away: nobody could confirm anything meanwhile.
+    pub(super) fn on_connected(&mut self, now: Instant) {
+        self.talkers.values_mut().for_each(|talker| talker.confirmed = now);
+    }
+
+    /// Whether a member's frames have arrived lately.
+    pub(super) fn is_talking(&self, now: Instant, index: MemberIndex) -> bool {
+        let talker = self.talkers.get(&index);
+        talker.is_some_and(|t| {
+            now.saturating_duration_since(t.last_frame) < UNCONFIRMED && t.last_frame > t.talking_since
+        })
+    }
+
+    /// The last time at which anybody's frame arrived.
+    pub(super) fn last_frame(&self) -> Option<Instant> {
+        self.talkers.values().map(|talker| talker.last_frame).max()
+    }
+
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         for place in 0..PREVIOUS {
             if self.previous_until[place].is_some_and(|until| until <= now) {
@@ -411,16 +630,30 @@ impl Seat {
         if ciphertext.name.index != slot {
             return Err(Dropped::UnknownKey);
         }
-        let epoch = self.chain.as_ref().map_or(Epoch::ZERO, |c| c.epoch);
+        let epoch = self.epoch();
+        let is_open = self.rate() == Rate::Open;
         let talker = self.talkers.get_mut(&slot).ok_or(Dropped::UnknownKey)?;
-        if ciphertext.name.epoch == epoch {
-            return talker.current.open(&ciphertext, now, plaintext);
+        let begins = now.saturating_duration_since(talker.last_frame) > PAUSE;
+        let talking_since = if begins { now } else { talker.talking_since };
+        // Who does not confirm what everybody confirms may have been told something else.
+        // At the open rate those confirm who talk; the time runs from when they begin.
+        let since = if is_open { talker.confirmed.max(talking_since) } else { talker.confirmed };
+        if now.saturating_duration_since(since) > UNCONFIRMED {
+            return Err(Dropped::Unconfirmed);
         }
-        let mut previous = talker.previous.iter_mut().zip(&self.previous_until);
-        let opener = previous.find_map(|(opener, until)| {
-            let opener = opener.as_mut().filter(|opener| opener.epoch() == ciphertext.name.epoch)?;
-            until.is_none_or(|until| now < until).then_some(opener)
-        });
-        opener.ok_or(Dropped::UnknownKey)?.open(&ciphertext, now, plaintext)
+        let opener = if ciphertext.name.epoch == epoch {
+            &mut talker.current
+        } else {
+            let mut previous = talker.previous.iter_mut().zip(&self.previous_until);
+            let opener = previous.find_map(|(opener, until)| {
+                let opener = opener.as_mut().filter(|opener| opener.epoch() == ciphertext.name.epoch)?;
+                until.is_none_or(|until| now < until).then_some(opener)
+            });
+            opener.ok_or(Dropped::UnknownKey)?
+        };
+        let frame = opener.open(&ciphertext, now, plaintext)?;
+        talker.talking_since = talking_since;
+        talker.last_frame = now;
+        Ok(frame)
     }
 }

@@ -29,6 +29,8 @@ pub enum SenderChain {}
 pub enum Segment {}
 /// Purpose tag of ctl_e.
 pub enum Control {}
+/// Purpose tag of mesh_e.
+pub enum Mesh {}
 
 /// The 32 bytes a leader draws for an epoch.
 pub type FreshSecret = Secret<Fresh>;
@@ -77,6 +79,11 @@ impl EpochSecret {
     /// ctl_e.
     pub fn control(&self) -> Secret<Control> {
         self.secret.expand(label::CONTROL, &[])
+    }
+
+    /// mesh_e.
+    pub fn mesh(&self) -> Secret<Mesh> {
+        self.secret.expand(label::MESH, &[])
     }
 }
 

@@ -25,18 +25,27 @@ impl ChainHash {
     }
 }
 
-/// One act of the leader, by index only.
+/// One act, by indexes only: what was done to whom, and who did it. The leader vouches for both.
 ///
 /// ```text
-/// tag u8 ‖ index u16 (0 where the act concerns nobody)
+/// tag u8 ‖ index u16 (0 where the act concerns no member) ‖ by u16
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Op {
+pub struct Op {
+    /// What.
+    pub act: Act,
+    /// Whose act it is: the host, a co-host, or the member itself.
+    pub by: MemberIndex,
+}
+
+/// What an op does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Act {
     /// Lets a guest in.
     Admit(MemberIndex),
     /// Puts a member out.
     Remove(MemberIndex),
-    /// A member left.
+    /// A member left, or came back under another index.
     Leave(MemberIndex),
     /// A member was away for too long.
     Lost(MemberIndex),
@@ -46,46 +55,144 @@ pub enum Op {
     OpenRate,
     /// The meeting is over for everybody.
     End,
+    /// Nobody is let in any more, but those who lost the connection.
+    Lock,
+    /// The opposite.
+    Unlock,
+    /// Whoever comes from now on begins muted.
+    MuteNewcomers,
+    /// The opposite.
+    UnmuteNewcomers,
+    /// Guests wait to be let in.
+    WaitingRoomOn,
+    /// Guests are let in without waiting.
+    WaitingRoomOff,
+    /// A member is asked to mute.
+    AskMute(MemberIndex),
+    /// A member joins the line of succession.
+    Promote(MemberIndex),
+    /// A member leaves the line of succession.
+    Demote(MemberIndex),
+    /// A co-host is to lead from the next epoch on.
+    HandOver(MemberIndex),
+    /// Its leader begins to lead.
+    TakeOver(MemberIndex),
+    /// A guest was turned down.
+    Deny,
+    /// A guest was turned down for good.
+    Block,
 }
 
-impl Op {
-    /// The member whom the op takes out of the roster.
+impl Act {
+    /// The member whom the act takes out of the roster.
     pub fn departing(self) -> Option<MemberIndex> {
         match self {
             Self::Remove(index) | Self::Leave(index) | Self::Lost(index) => Some(index),
-            Self::Admit(_) | Self::Rekey | Self::OpenRate | Self::End => None,
+            _ => None,
         }
+    }
+
+    /// The member whom the act concerns, if any.
+    pub fn member(self) -> Option<MemberIndex> {
+        match self {
+            Self::Admit(index)
+            | Self::Remove(index)
+            | Self::Leave(index)
+            | Self::Lost(index)
+            | Self::AskMute(index)
+            | Self::Promote(index)
+            | Self::Demote(index)
+            | Self::HandOver(index)
+            | Self::TakeOver(index) => Some(index),
+            _ => None,
+        }
+    }
+
+    /// What must be true in a meeting after the act, given what was.
+    #[must_use]
+    pub fn apply(self, settings: Settings) -> Settings {
+        match self {
+            Self::Lock => Settings { locked: true, ..settings },
+            Self::Unlock => Settings { locked: false, ..settings },
+            Self::MuteNewcomers => Settings { newcomers_muted: true, ..settings },
+            Self::UnmuteNewcomers => Settings { newcomers_muted: false, ..settings },
+            Self::WaitingRoomOn => Settings { waiting_room: true, ..settings },
+            Self::WaitingRoomOff => Settings { waiting_room: false, ..settings },
+            _ => settings,
+        }
+    }
+
+    fn tag(self) -> u8 {
+        match self {
+            Self::Admit(_) => 1,
+            Self::Remove(_) => 2,
+            Self::Leave(_) => 3,
+            Self::Lost(_) => 4,
+            Self::Rekey => 5,
+            Self::OpenRate => 6,
+            Self::End => 7,
+            Self::Lock => 8,
+            Self::Unlock => 9,
+            Self::MuteNewcomers => 10,
+            Self::UnmuteNewcomers => 11,
+            Self::WaitingRoomOn => 12,
+            Self::WaitingRoomOff => 13,
+            Self::AskMute(_) => 14,
+            Self::Promote(_) => 15,
+            Self::Demote(_) => 16,
+            Self::HandOver(_) => 17,
+            Self::TakeOver(_) => 18,
+            Self::Deny => 19,
+            Self::Block => 20,
+        }
+    }
+}
+
+impl Wire for Act {
+    fn write(&self, w: &mut Writer) {
+        w.u8(self.tag());
+        self.member().unwrap_or(MemberIndex(0)).write(w);
+    }
+    fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let tag = r.u8()?;
+        let index = MemberIndex::read(r)?;
+        let act = match tag {
+            1 => Self::Admit(index),
+            2 => Self::Remove(index),
+            3 => Self::Leave(index),
+            4 => Self::Lost(index),
+            5 => Self::Rekey,
+            6 => Self::OpenRate,
+            7 => Self::End,
+            8 => Self::Lock,
+            9 => Self::Unlock,
+            10 => Self::MuteNewcomers,
+            11 => Self::UnmuteNewcomers,
+            12 => Self::WaitingRoomOn,
+            13 => Self::WaitingRoomOff,
+            14 => Self::AskMute(index),
+            15 => Self::Promote(index),
+            16 => Self::Demote(index),
+            17 => Self::HandOver(index),
+            18 => Self::TakeOver(index),
+            19 => Self::Deny,
+            20 => Self::Block,
+            _ => return Err(Malformed("unknown op")),
+        };
+        if act.member().is_none() && index.0 != 0 {
+            return Err(Malformed("op of nobody with an index"));
+        }
+        Ok(act)
     }
 }
 
 impl Wire for Op {
     fn write(&self, w: &mut Writer) {
-        let (tag, index) = match *self {
-            Self::Admit(index) => (1, index),
-            Self::Remove(index) => (2, index),
-            Self::Leave(index) => (3, index),
-            Self::Lost(index) => (4, index),
-            Self::Rekey => (5, MemberIndex(0)),
-            Self::OpenRate => (6, MemberIndex(0)),
-            Self::End => (7, MemberIndex(0)),
-        };
-        w.u8(tag);
-        index.write(w);
+        self.act.write(w);
+        self.by.write(w);
     }
     fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let tag = r.u8()?;
-        let index = MemberIndex::read(r)?;
-        match tag {
-            1 => Ok(Self::Admit(index)),
-            2 => Ok(Self::Remove(index)),
-            3 => Ok(Self::Leave(index)),
-            4 => Ok(Self::Lost(index)),
-            5..=7 if index.0 != 0 => Err(Malformed("op of nobody with an index")),
-            5 => Ok(Self::Rekey),
-            6 => Ok(Self::OpenRate),
-            7 => Ok(Self::End),
-            _ => Err(Malformed("unknown op")),
-        }
+        Ok(Self { act: Act::read(r)?, by: MemberIndex::read(r)? })
     }
 }
 
@@ -97,6 +204,34 @@ pub fn ops_hash(ops: &[Op]) -> [u8; 32] {
     let mut w = Writer::default();
     w.list(ops);
     label::hash(label::OPS, &[&w.into_bytes()])
+}
+
+/// What the acts so far have made of the meeting, beside its roster.
+///
+/// ```text
+/// u8: bit 0 locked, 1 newcomers begin muted, 2 guests wait; others 0
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// Nobody is let in but those who lost the connection.
+    pub locked: bool,
+    /// Whoever comes begins muted.
+    pub newcomers_muted: bool,
+    /// Guests wait to be let in.
+    pub waiting_room: bool,
+}
+
+impl Wire for Settings {
+    fn write(&self, w: &mut Writer) {
+        w.u8(u8::from(self.locked) | u8::from(self.newcomers_muted) << 1 | u8::from(self.waiting_room) << 2);
+    }
+    fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let bits = r.u8()?;
+        if bits > 7 {
+            return Err(Malformed("unknown settings"));
+        }
+        Ok(Self { locked: bits & 1 != 0, newcomers_muted: bits & 2 != 0, waiting_room: bits & 4 != 0 })
+    }
 }
 
 /// How regularly members send (DESIGN §7).
@@ -112,7 +247,8 @@ pub enum Rate {
 ///
 /// ```text
 /// version u8 ‖ suite u16 ‖ MeetingId 20 ‖ chain 16 ‖ term u32 ‖ epoch u32 ‖ leader u16 ‖ H(ops) 32
-///   ‖ roster root 32 ‖ kc 32 ‖ commitments root 32 ‖ time u64 ‖ policy u16 ‖ rate u8 ‖ frame_ms u8
+///   ‖ roster root 32 ‖ kc 32 ‖ commitments root 32 ‖ line 32 ‖ time u64 ‖ policy u16 ‖ rate u8 ‖ frame_ms u8
+///   ‖ settings u8
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Statement {
@@ -134,6 +270,8 @@ pub struct Statement {
     pub key_commitment: [u8; 32],
     /// Of every member's commitment to a fresh value.
     pub commitments_root: [u8; 32],
+    /// [`crate::succession::Line::digest`] of the line of succession; zeros as long as there was none.
+    pub line: [u8; 32],
     /// The leader's clock.
     pub time: UnixMillis,
     /// The descriptor's policy bits.
@@ -142,9 +280,14 @@ pub struct Statement {
     pub rate: Rate,
     /// Duration of a frame, 10 or 20 ms.
     pub frame_ms: u8,
+    /// After the acts.
+    pub settings: Settings,
 }
 
 impl Statement {
+    /// Length of every statement's encoding, in bytes.
+    pub const WIRE_LEN: usize = 222;
+
     /// The leader's signature: over T_e, hence over all that came before.
     pub fn sign(&self, chain: &ChainHash, authority: &KeyPair) -> Signature {
         authority.sign(label::STATEMENT_SIG, &[&chain.0])
@@ -172,6 +315,7 @@ impl Wire for Statement {
         w.array(&self.roster_root);
         w.array(&self.key_commitment);
         w.array(&self.commitments_root);
+        w.array(&self.line);
         self.time.write(w);
         w.u16(self.policy);
         w.u8(match self.rate {
@@ -179,6 +323,7 @@ impl Wire for Statement {
             Rate::Open => 1,
         });
         w.u8(self.frame_ms);
+        self.settings.write(w);
     }
 
     fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -195,6 +340,7 @@ impl Wire for Statement {
             roster_root: r.array()?,
             key_commitment: r.array()?,
             commitments_root: r.array()?,
+            line: r.array()?,
             time: UnixMillis::read(r)?,
             policy: r.u16()?,
             rate: match r.u8()? {
@@ -206,6 +352,7 @@ impl Wire for Statement {
                 ms @ (10 | 20) => ms,
                 _ => return Err(Malformed("frame duration")),
             },
+            settings: Settings::read(r)?,
         })
     }
 }

@@ -22,12 +22,13 @@ use super::resolver::Resolver;
 use super::session::Session;
 use crate::VERSION;
 use crate::descriptor::Descriptor;
-use crate::id::MeetingId;
+use crate::id::{MeetingId, MemberIndex};
 use crate::identity::{BadIdCert, DisplayName, IdCert, Identity, Role};
 use crate::label;
 use crate::link::LinkPsk;
 use crate::secret::{self, Secret};
 use crate::sign::{BadSignature, Signature};
+use crate::succession::Line;
 use crate::time::UnixMillis;
 use crate::wire::codec::{Malformed, Reader, Wire, Writer};
 
@@ -93,6 +94,35 @@ pub struct Context {
     pub descriptor: Descriptor,
     /// From the link's secret.
     pub psk0: Secret<LinkPsk>,
+    /// Who answers.
+    pub responder: Responder,
+}
+
+/// Who answers join handshakes: the host, or a co-host who leads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Responder {
+    /// The holder of D.hs.
+    Host,
+    /// A co-host of the line.
+    Delegate {
+        /// Its slot.
+        slot: MemberIndex,
+        /// Its X25519 key.
+        hs: [u8; 32],
+        /// [`crate::succession::Line::digest`] of the line that names it.
+        line: [u8; 32],
+    },
+}
+
+impl Responder {
+    /// The responder of a slot; `None` when the line does not name it.
+    pub fn of(slot: MemberIndex, line: Option<&Line>) -> Option<Self> {
+        if slot == MemberIndex::HOST {
+            return Some(Self::Host);
+        }
+        let line = line?;
+        line.delegate(slot).map(|delegate| Self::Delegate { slot, hs: delegate.hs, line: line.digest() })
+    }
 }
 
 impl Context {
@@ -101,7 +131,19 @@ impl Context {
         prologue.extend_from_slice(&[VERSION, VERSION]);
         prologue.extend_from_slice(&self.meeting.0);
         prologue.extend_from_slice(&self.descriptor.policy.bits().to_be_bytes());
+        if let Responder::Delegate { slot, line, .. } = &self.responder {
+            prologue.extend_from_slice(&slot.0.to_be_bytes());
+            prologue.extend_from_slice(line);
+        }
         prologue
+    }
+
+    /// The responder's static key, and the role that its certificate must have.
+    fn responder_key(&self) -> (&[u8; 32], Role) {
+        match &self.responder {
+            Responder::Host => (&self.descriptor.hs, Role::Host),
+            Responder::Delegate { hs, .. } => (hs, Role::Member),
+        }
     }
 
     /// `"conclave/1 cpace" ‖ MeetingId ‖ "JH"`: joiner first, host second.
@@ -187,7 +229,7 @@ impl Knocking {
             .builder(rng)?
             .prologue(&context.prologue())?
             .local_private_key(session_secret.as_ref())?
-            .remote_public_key(&context.descriptor.hs)?
+            .remote_public_key(context.responder_key().0)?
             .build_initiator()?;
         let mut seed = ml_kem::Seed::default();
         rng.fill_bytes(seed.as_mut_slice());
@@ -220,7 +262,8 @@ impl Knocking {
         let payload = read_noise(&mut self.noise, message)?;
         let reply = HostReply::decode(&payload)?;
         let meeting = self.context.meeting;
-        reply.cert.verify(meeting, Role::Host, &self.context.descriptor.hs, now)?;
+        let (hs, role) = self.context.responder_key();
+        reply.cert.verify(meeting, role, hs, now)?;
         let isk = match (self.cpace, &reply.share) {
             (None, None) => None,
             (Some(cpace), Some(share)) => {

@@ -2,5 +2,6 @@
 
 pub mod cpace;
 pub mod handshake;
+pub mod mesh;
 mod resolver;
 pub mod session;

@@ -20,6 +20,7 @@ use super::handshake::HandshakeError;
 use crate::label;
 use crate::wire::codec::{Malformed, Reader, Wire, Writer};
 use crate::wire::control::Message;
+use crate::wire::relay::MAX_PAYLOAD;
 
 /// Names a session in packets: `H("conclave/1 session" ‖ h)[..8]`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -29,6 +30,8 @@ pub struct SessionId(pub [u8; 8]);
 pub const PACKET_KIND: u8 = 4;
 
 const PACKET_HEADER: usize = 1 + 8 + 4;
+/// A record's plaintext without a message.
+const ACKNOWLEDGEMENT: usize = 4;
 
 /// Most records that wait for an acknowledgement: at one heartbeat per 2 s, minutes of a peer that is away.
 const MAX_UNACKNOWLEDGED: usize = 256;
@@ -208,6 +211,11 @@ impl Session {
         self.unacknowledged.iter().map(|s| s.packet.clone()).collect()
     }
 
+    /// Whether anything of the peer's was ever received in it.
+    pub fn is_proven(&self) -> bool {
+        self.received > 0
+    }
+
     /// When [`Session::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         [self.ack_due, self.resend_due].into_iter().flatten().min()
@@ -219,12 +227,7 @@ impl Session {
         }
         // Cannot overflow before Noise refuses: a session ends long before 2³² records.
         let sequence = self.first_unacknowledged.wrapping_add(self.unacknowledged.len() as u32);
-        let mut w = Writer::default();
-        w.u32(self.received);
-        if let Some(message) = message {
-            message.write(&mut w);
-        }
-        let plaintext = Zeroizing::new(w.into_bytes());
+        let plaintext = Self::plaintext(self.received, message);
         let mut packet = vec![0; PACKET_HEADER + plaintext.len() + 16];
         packet[0] = PACKET_KIND;
         packet[1..9].copy_from_slice(&self.id.0);
@@ -236,6 +239,16 @@ impl Session {
         self.ack_due = None;
         self.told = self.received;
         Ok(packet)
+    }
+
+    /// The record's plaintext, in the only place where it ever is.
+    fn plaintext(received: u32, message: Option<&Message>) -> Zeroizing<Vec<u8>> {
+        let mut w = Writer::reserving(if message.is_some() { MAX_PAYLOAD } else { ACKNOWLEDGEMENT });
+        w.u32(received);
+        if let Some(message) = message {
+            message.write(&mut w);
+        }
+        Zeroizing::new(w.into_bytes())
     }
 
     fn acknowledge(&mut self, now: Instant, received: u32) -> Result<(), SessionError> {

@@ -44,11 +44,22 @@ pub trait Wire: Sized {
 #[derive(Default)]
 pub struct Writer {
     bytes: Vec<u8>,
+    /// What was reserved at the start, where nothing may be moved.
+    reserved: Option<usize>,
 }
 
 impl Writer {
+    /// For secrets of at most `len` bytes in all: a writer that grows leaves copies of what was written behind, in
+    /// memory that nobody erases.
+    pub fn reserving(len: usize) -> Self {
+        let bytes = Vec::with_capacity(len);
+        Self { reserved: Some(bytes.capacity()), bytes }
+    }
+
     /// What was written.
     pub fn into_bytes(self) -> Vec<u8> {
+        let is_moved = self.reserved.is_some_and(|reserved| reserved != self.bytes.capacity());
+        debug_assert!(!is_moved, "secrets were written beyond what was reserved for them");
         self.bytes
     }
 
@@ -215,3 +226,28 @@ wire_via!(Epoch, |v: Self, w: &mut Writer| w.u32(v.number()), |r: &mut Reader<'_
     Epoch::new(r.u32()?).ok_or(Malformed("epoch out of range"))
 });
 wire_via!([u8; 32], |v: Self, w: &mut Writer| w.array(&v), |r: &mut Reader<'_>| r.array());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_reserved_does_not_move() {
+        let mut w = Writer::reserving(300);
+        let place = w.bytes.as_ptr();
+        w.u32(7);
+        w.bytes(&[1; 200]);
+        w.array(&[2; 94]);
+        let bytes = w.into_bytes();
+        assert_eq!((bytes.len(), bytes.as_ptr()), (300, place));
+    }
+
+    #[test]
+    #[should_panic(expected = "beyond what was reserved")]
+    #[cfg(debug_assertions)]
+    fn writing_more_than_was_reserved_is_found() {
+        let mut w = Writer::reserving(8);
+        w.array(&[0; 1_000]);
+        w.into_bytes();
+    }
+}

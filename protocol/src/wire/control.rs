@@ -1,25 +1,29 @@
 //! Messages between a leader and a member, inside their Noise session (`docs/protocol.md` §6.4).
 
 use crate::capability::SignedCapability;
+use crate::epoch::broadcast::Said;
 use crate::epoch::merkle;
 use crate::epoch::roster::Member;
 use crate::epoch::schedule::FreshSecret;
 use crate::epoch::statement::{ChainHash, MAX_OPS, Op, Statement};
 use crate::id::{Epoch, MeetingId, MemberIndex};
+use crate::identity::{DisplayName, IdentityKind};
 use crate::label;
 use crate::secret::Secret;
 use crate::sign::{BadSignature, KeyPair, PublicKey, Signature};
+use crate::succession::Line;
 use crate::wire::codec::{Malformed, Reader, Wire, Writer};
 use crate::wire::relay::MAX_PAYLOAD;
 
 /// Most members in one message: with the rest of an EpochKey they stay below one relay message.
 ///
-/// 40 × 273 ([`Member::WIRE_LEN`]) + 1,636 (`EPOCH_KEY_REST`) + 33 (`RECORD`) = 12,589 bytes of the 16,368 of
-/// [`MAX_PAYLOAD`]. 53 would still fit; what is left is for later fields.
+/// 40 × 273 ([`Member::WIRE_LEN`]) + 2,801 (`EPOCH_KEY_REST`) + 33 (`RECORD`) = 13,754 bytes of the 16,368 of
+/// [`MAX_PAYLOAD`]. What is left is for later fields.
 pub const MAX_MEMBERS_PER_MESSAGE: usize = 40;
 
-/// The longest EpochKey without its members: type, T, statement, signature, ops, fresh, opening, three counts.
-const EPOCH_KEY_REST: usize = 1 + 32 + 189 + 64 + MAX_OPS * 3 + 32 + merkle::MAX_DEPTH * 32 + 3 * 2;
+/// The longest EpochKey without its members: type, T, statement, signature, ops, fresh, opening, line, four counts.
+const EPOCH_KEY_REST: usize =
+    1 + 32 + Statement::WIRE_LEN + 64 + MAX_OPS * 5 + 32 + merkle::MAX_DEPTH * 32 + Line::MAX_LEN + 4 * 2;
 /// What a session puts around a message (`docs/protocol.md` §4.4): kind, session, sequence, acknowledged, tag.
 const RECORD: usize = 1 + 8 + 4 + 4 + 16;
 const _: () = assert!(MAX_MEMBERS_PER_MESSAGE * Member::WIRE_LEN + EPOCH_KEY_REST + RECORD <= MAX_PAYLOAD);
@@ -35,7 +39,130 @@ pub enum Denial {
     Expired,
     /// The meeting is full.
     Full,
+    /// The meeting is locked.
+    Locked,
 }
+
+/// Whom a co-host's request concerns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Whom {
+    /// Somebody who knocks, by the leader's number.
+    Knock(u32),
+    /// A member.
+    Member(MemberIndex),
+    /// Nobody in particular.
+    Nobody,
+}
+
+/// What a co-host asks the leader to do.
+///
+/// ```text
+/// number u32 (chosen by the co-host, for the answer) ‖ verb u8 ‖ kind u8 (0 nobody, 1 knock, 2 member) ‖ whom u32
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// Names the request in the answer.
+    pub number: u32,
+    /// What.
+    pub verb: Verb,
+    /// To whom.
+    pub whom: Whom,
+}
+
+/// The acts that a co-host may ask for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verb {
+    /// Let a guest in.
+    Admit,
+    /// Turn a guest down.
+    Deny,
+    /// Turn a guest down, or put a member out, for good.
+    Block,
+    /// Put a member out.
+    Remove,
+    /// Let nobody in.
+    Lock,
+    /// The opposite.
+    Unlock,
+    /// Newcomers begin muted.
+    MuteNewcomers,
+    /// The opposite.
+    UnmuteNewcomers,
+    /// Guests wait.
+    WaitingRoomOn,
+    /// Guests don't wait.
+    WaitingRoomOff,
+    /// Ask a member to mute.
+    AskMute,
+    /// End the meeting.
+    End,
+}
+
+impl Verb {
+    const ALL: [Self; 12] = [
+        Self::Admit,
+        Self::Deny,
+        Self::Block,
+        Self::Remove,
+        Self::Lock,
+        Self::Unlock,
+        Self::MuteNewcomers,
+        Self::UnmuteNewcomers,
+        Self::WaitingRoomOn,
+        Self::WaitingRoomOff,
+        Self::AskMute,
+        Self::End,
+    ];
+}
+
+/// What a leader's successors must know of an identity that is no member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Past {
+    /// Was a member and left.
+    Left,
+    /// Was a member and lost the connection: may come back even when the meeting is locked.
+    Lost,
+    /// May not come again.
+    Blocked,
+}
+
+/// An entry of the ledger of those who are no members.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LedgerEntry {
+    /// IK.
+    pub identity: PublicKey,
+    /// What is known of it.
+    pub past: Past,
+}
+
+/// A guest who knocks, as co-hosts are told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KnockShown {
+    /// The leader's number.
+    pub id: u32,
+    /// IK.
+    pub identity: PublicKey,
+    /// Guest or kept.
+    pub kind: IdentityKind,
+    /// The name.
+    pub name: DisplayName,
+}
+
+/// Something that a member said to all and that another one missed, as its author signed it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Missed {
+    /// The author.
+    pub from: MemberIndex,
+    /// The epoch under whose key it was sent.
+    pub epoch: Epoch,
+    /// Its number there.
+    pub counter: u32,
+    /// What was said.
+    pub said: Said,
+}
+
+/// Most entries of the ledger in one message.
+pub const MAX_LEDGER: usize = 256;
 
 /// A message in a session.
 pub enum Message {
@@ -62,7 +189,33 @@ pub enum Message {
     EpochAck(EpochAck),
     /// To the leader: good-bye.
     Leave,
+    /// To a member: the host makes it a co-host and asks for its authority key.
+    Offer,
+    /// To the host: the authority key of the co-host to be.
+    Accept(PublicKey),
+    /// To a co-host: identities that are no members.
+    Ledger(Vec<LedgerEntry>),
+    /// To a co-host: somebody knocks.
+    Knock(KnockShown),
+    /// To a co-host: somebody does not knock any more.
+    KnockGone(u32),
+    /// To the leader: a co-host's act.
+    Request(Request),
+    /// To a co-host: its request is refused.
+    Refused {
+        /// The request's number.
+        number: u32,
+        /// Why, as a number of [`crate::conference::ActError`].
+        why: u8,
+    },
+    /// To a member that was away: what was said to all meanwhile.
+    Missed(Vec<Missed>),
+    /// To the leader: this member has a new connection, and may have missed something.
+    Back,
 }
+
+/// Most missed messages in one message: with the longest text each they fit one relay message.
+pub const MAX_MISSED: usize = 7;
 
 /// The key of an epoch and all that a member needs to check it.
 pub struct EpochKey {
@@ -80,6 +233,8 @@ pub struct EpochKey {
     pub fresh: FreshSecret,
     /// From this member's commitment to the commitments' root; proves that the statement was made for it.
     pub opening: Vec<[u8; 32]>,
+    /// The line of succession, as long as there is one.
+    pub line: Option<Line>,
 }
 
 /// A member's acknowledgement of T_e, signed by IK.
@@ -128,6 +283,7 @@ impl Wire for Denial {
             Self::Blocked => 2,
             Self::Expired => 3,
             Self::Full => 4,
+            Self::Locked => 5,
         });
     }
     fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -136,8 +292,88 @@ impl Wire for Denial {
             2 => Ok(Self::Blocked),
             3 => Ok(Self::Expired),
             4 => Ok(Self::Full),
+            5 => Ok(Self::Locked),
             _ => Err(Malformed("denial")),
         }
+    }
+}
+
+impl Wire for Request {
+    fn write(&self, w: &mut Writer) {
+        w.u32(self.number);
+        let place = Verb::ALL.iter().position(|verb| *verb == self.verb).unwrap_or(0);
+        w.u8(place as u8 + 1);
+        let (kind, whom) = match self.whom {
+            Whom::Nobody => (0, 0),
+            Whom::Knock(id) => (1, id),
+            Whom::Member(index) => (2, u32::from(index.0)),
+        };
+        w.u8(kind);
+        w.u32(whom);
+    }
+    fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let number = r.u32()?;
+        let place = usize::from(r.u8()?).checked_sub(1);
+        let verb = place.and_then(|place| Verb::ALL.get(place)).copied().ok_or(Malformed("unknown request"))?;
+        let (kind, whom) = (r.u8()?, r.u32()?);
+        let whom = match (kind, u16::try_from(whom)) {
+            (0, Ok(0)) => Whom::Nobody,
+            (1, _) => Whom::Knock(whom),
+            (2, Ok(index)) => Whom::Member(MemberIndex(index)),
+            _ => return Err(Malformed("a request about nobody")),
+        };
+        Ok(Self { number, verb, whom })
+    }
+}
+
+impl Wire for LedgerEntry {
+    fn write(&self, w: &mut Writer) {
+        self.identity.write(w);
+        w.u8(match self.past {
+            Past::Left => 1,
+            Past::Lost => 2,
+            Past::Blocked => 3,
+        });
+    }
+    fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let identity = PublicKey::read(r)?;
+        let past = match r.u8()? {
+            1 => Past::Left,
+            2 => Past::Lost,
+            3 => Past::Blocked,
+            _ => return Err(Malformed("unknown past")),
+        };
+        Ok(Self { identity, past })
+    }
+}
+
+impl Wire for KnockShown {
+    fn write(&self, w: &mut Writer) {
+        w.u32(self.id);
+        self.identity.write(w);
+        self.kind.write(w);
+        self.name.write(w);
+    }
+    fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let id = r.u32()?;
+        let identity = PublicKey::read(r)?;
+        let kind = IdentityKind::read(r)?;
+        Ok(Self { id, identity, kind, name: DisplayName::read(r)? })
+    }
+}
+
+impl Wire for Missed {
+    fn write(&self, w: &mut Writer) {
+        self.from.write(w);
+        self.epoch.write(w);
+        w.u32(self.counter);
+        self.said.write(w);
+    }
+    fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let from = MemberIndex::read(r)?;
+        let epoch = Epoch::read(r)?;
+        let counter = r.u32()?;
+        Ok(Self { from, epoch, counter, said: Said::read(r)? })
     }
 }
 
@@ -150,6 +386,7 @@ impl Wire for EpochKey {
         w.list(&self.admitted);
         w.array(self.fresh.as_bytes());
         w.list(&self.opening);
+        w.bytes(&self.line.as_ref().map(Wire::encode).unwrap_or_default());
     }
     fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
         Ok(Self {
@@ -160,6 +397,10 @@ impl Wire for EpochKey {
             admitted: r.list(MAX_MEMBERS_PER_MESSAGE)?,
             fresh: Secret::new(r.array()?),
             opening: r.list(merkle::MAX_DEPTH)?,
+            line: match r.bytes(Line::MAX_LEN)? {
+                [] => None,
+                line => Some(Line::decode(line)?),
+            },
         })
     }
 }
@@ -200,6 +441,37 @@ impl Wire for Message {
                 ack.signature.write(w);
             }
             Self::Leave => w.u8(9),
+            Self::Offer => w.u8(10),
+            Self::Accept(authority) => {
+                w.u8(11);
+                authority.write(w);
+            }
+            Self::Ledger(entries) => {
+                w.u8(12);
+                w.list(entries);
+            }
+            Self::Knock(knock) => {
+                w.u8(13);
+                knock.write(w);
+            }
+            Self::KnockGone(id) => {
+                w.u8(14);
+                w.u32(*id);
+            }
+            Self::Request(request) => {
+                w.u8(15);
+                request.write(w);
+            }
+            Self::Refused { number, why } => {
+                w.u8(16);
+                w.u32(*number);
+                w.u8(*why);
+            }
+            Self::Missed(missed) => {
+                w.u8(17);
+                w.list(missed);
+            }
+            Self::Back => w.u8(18),
         }
     }
 
@@ -218,6 +490,15 @@ impl Wire for Message {
                 signature: Signature::read(r)?,
             }),
             9 => Self::Leave,
+            10 => Self::Offer,
+            11 => Self::Accept(PublicKey::read(r)?),
+            12 => Self::Ledger(r.list(MAX_LEDGER)?),
+            13 => Self::Knock(KnockShown::read(r)?),
+            14 => Self::KnockGone(r.u32()?),
+            15 => Self::Request(Request::read(r)?),
+            16 => Self::Refused { number: r.u32()?, why: r.u8()? },
+            17 => Self::Missed(r.list(MAX_MISSED)?),
+            18 => Self::Back,
             _ => return Err(Malformed("unknown message in a session")),
         })
     }
@@ -249,7 +530,7 @@ impl RemovalNotice {
         Self { epoch, removed, meeting, signature }
     }
 
-    /// Checks the authority's signature and the meeting.
+    /// Checks the leader's signature and the meeting.
     ///
     /// # Errors
     /// [`BadSignature`].

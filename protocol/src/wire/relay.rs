@@ -2,11 +2,14 @@
 //!
 //! Each message is `type u8 ‖ body` in a frame `length u32 ‖ message`, at most [`MAX_MESSAGE`] bytes long.
 
+use zeroize::ZeroizeOnDrop;
+
 use crate::VERSION;
 use crate::capability::{KnockGate, KnockToken, Revoked, SignedCapability};
 use crate::descriptor::Descriptor;
 use crate::id::{MeetingId, MemberIndex};
 use crate::sign::Signature;
+use crate::succession::Line;
 use crate::time::UnixMillis;
 use crate::wire::codec::{Malformed, Reader, Wire, Writer};
 
@@ -25,6 +28,7 @@ pub struct MailboxId(pub u32);
 
 /// What a client says to its relay.
 #[derive(Clone, PartialEq, Debug)]
+#[allow(clippy::large_enum_variant)] // Hello comes once a connection; the others are not kept.
 pub enum ToRelay {
     /// The first message. Members bring D and the newest revocation, guests neither.
     Hello {
@@ -34,6 +38,8 @@ pub enum ToRelay {
         descriptor: Option<Descriptor>,
         /// The newest revocation, when the client has one.
         revoked: Option<Revoked>,
+        /// The newest line of succession, when the client has one.
+        line: Option<Line>,
     },
     /// A guest asks for a mailbox.
     OpenMailbox {
@@ -78,13 +84,18 @@ pub enum ToRelay {
     },
     /// A leader sets the gate before the mailbox.
     Gate {
-        /// Signed by AK.
+        /// Signed by AK or a co-host.
         gate: KnockGate,
+    },
+    /// The line of succession has changed.
+    Line {
+        /// Signed by AK.
+        line: Line,
     },
 }
 
-/// A knock token on its way; compares in constant time nowhere, because the relay holds only its hash.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// A knock token on its way, erased when dropped; compares in constant time nowhere, because the relay holds only its hash.
+#[derive(Clone, PartialEq, Eq, ZeroizeOnDrop)]
 pub struct KnockTokenBytes(pub [u8; 32]);
 
 impl KnockTokenBytes {
@@ -115,6 +126,10 @@ pub enum FromRelay {
     Meeting {
         /// To be checked against the MeetingId.
         descriptor: Vec<u8>,
+        /// The newest line of succession, when there is one.
+        line: Option<Line>,
+        /// The slot that began to lead last, of those that are here. A hint: the handshake proves it.
+        leader: MemberIndex,
     },
     /// The guest's mailbox is open.
     MailboxOpen,
@@ -251,12 +266,13 @@ fn read_optional<T: Wire>(r: &mut Reader<'_>, max: usize) -> Result<Option<T>, M
 impl Wire for ToRelay {
     fn write(&self, w: &mut Writer) {
         match self {
-            Self::Hello { meeting, descriptor, revoked } => {
+            Self::Hello { meeting, descriptor, revoked, line } => {
                 w.u8(1);
                 w.u8(VERSION);
                 meeting.write(w);
                 write_optional(w, descriptor.as_ref());
                 write_optional(w, revoked.as_ref());
+                write_optional(w, line.as_ref());
             }
             Self::OpenMailbox { token } => {
                 w.u8(2);
@@ -293,6 +309,10 @@ impl Wire for ToRelay {
                 w.u8(9);
                 gate.write(w);
             }
+            Self::Line { line } => {
+                w.u8(10);
+                line.write(w);
+            }
         }
     }
 
@@ -308,7 +328,8 @@ impl Wire for ToRelay {
                     [] => None,
                     bytes => Some(Descriptor::decode_for(meeting, bytes)?),
                 };
-                Self::Hello { meeting, descriptor, revoked: read_optional(r, MAX_MAIL)? }
+                let revoked = read_optional(r, MAX_MAIL)?;
+                Self::Hello { meeting, descriptor, revoked, line: read_optional(r, Line::MAX_LEN)? }
             }
             2 => Self::OpenMailbox { token: KnockTokenBytes(r.array()?) },
             3 => Self::Mail { bytes: r.bytes(MAX_MAIL)?.to_vec() },
@@ -318,6 +339,7 @@ impl Wire for ToRelay {
             7 => Self::Send { to: MemberIndex::read(r)?, bytes: r.bytes(MAX_PAYLOAD)?.to_vec() },
             8 => Self::Revoke { revoked: Revoked::read(r)? },
             9 => Self::Gate { gate: KnockGate::read(r)? },
+            10 => Self::Line { line: Line::read(r)? },
             _ => return Err(Malformed("unknown message to the relay")),
         })
     }
@@ -332,9 +354,11 @@ impl Wire for FromRelay {
                 time.write(w);
                 w.bytes(region.as_bytes());
             }
-            Self::Meeting { descriptor } => {
+            Self::Meeting { descriptor, line, leader } => {
                 w.u8(2);
                 w.bytes(descriptor);
+                write_optional(w, line.as_ref());
+                leader.write(w);
             }
             Self::MailboxOpen => w.u8(3),
             Self::Mail { bytes } => {
@@ -390,7 +414,11 @@ impl Wire for FromRelay {
                 let region = std::str::from_utf8(r.bytes(64)?).map_err(|_| Malformed("region name"))?;
                 Self::Welcome { time, region: region.to_owned() }
             }
-            2 => Self::Meeting { descriptor: r.bytes(Descriptor::MAX_LEN)?.to_vec() },
+            2 => {
+                let descriptor = r.bytes(Descriptor::MAX_LEN)?.to_vec();
+                let line = read_optional(r, Line::MAX_LEN)?;
+                Self::Meeting { descriptor, line, leader: MemberIndex::read(r)? }
+            }
             3 => Self::MailboxOpen,
             4 => Self::Mail { bytes: r.bytes(MAX_PAYLOAD)?.to_vec() },
             5 => Self::MailFrom { mailbox: MailboxId::read(r)?, bytes: r.bytes(MAX_MAIL)?.to_vec() },

@@ -14,7 +14,7 @@ pub struct Rate {
 }
 
 /// Bounds of a [`super::Hub`]. What it holds in memory is bounded by them: a few hundred bytes per connection, and
-/// per meeting a descriptor (0.5 KiB), a revocation (2 KiB), a gate and what its connections cost.
+/// per meeting a descriptor (0.5 KiB), a revocation (2 KiB), a line (0.6 KiB), a gate and what its connections cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections past their Hello, over all meetings. Each meeting has one at least, so this bounds meetings too.
@@ -47,13 +47,15 @@ pub struct Limits {
     pub leader_messages: Rate,
     /// Bytes in messages of one leader.
     pub leader_bytes: Rate,
+    /// Messages of one client without a slot, whatever they are. What is beyond is passed over without an answer.
+    pub guest_messages: Rate,
     /// Mail of one guest.
     pub guest_mail: Rate,
     /// Mail of all guests of one meeting.
     pub meeting_mail: Rate,
     /// Knock tokens shown from one network.
     pub prefix_tokens: Rate,
-    /// Capabilities shown on one connection; each costs two signature checks.
+    /// Capabilities and lines shown on one connection; each costs up to two signature checks.
     pub attaches: Rate,
     /// Revocations and gates of one leader; each costs a signature check.
     pub acts: Rate,
@@ -64,7 +66,8 @@ impl Default for Limits {
     /// Datagrams: 100 frames of 10 ms per second, with room for a clock that runs fast; the burst covers a radio link
     /// that was silent for 300 ms. Leaders: one record to each of 1,000 members, several times per second. Mail: a
     /// join handshake is four short messages. Presences: half of what the shell queues for one client. Prefixes: a
-    /// large office behind one address, all joining at once. Attaches: a renewal every minute, and reconnections.
+    /// large office behind one address, all joining at once. Attaches: a renewal every minute, and reconnections. Acts:
+    /// a hundred members who leave within seconds, one revocation each.
     fn default() -> Self {
         const KIB: u32 = 1024;
         const MIB: u32 = 1024 * KIB;
@@ -83,11 +86,12 @@ impl Default for Limits {
             member_bytes: Rate { per_second: 256 * KIB, burst: MIB },
             leader_messages: Rate { per_second: 4_000, burst: 8_000 },
             leader_bytes: Rate { per_second: 16 * MIB, burst: 32 * MIB },
+            guest_messages: Rate { per_second: 50, burst: 200 },
             guest_mail: Rate { per_second: 4, burst: 16 },
             meeting_mail: Rate { per_second: 200, burst: 400 },
             prefix_tokens: Rate { per_second: 50, burst: 512 },
             attaches: Rate { per_second: 1, burst: 8 },
-            acts: Rate { per_second: 20, burst: 100 },
+            acts: Rate { per_second: 50, burst: 200 },
         }
     }
 }

@@ -34,12 +34,8 @@ impl Meeting {
 
     fn try_held(&mut self, turn: &mut Turn<'_>, conn: ConnId) {
         let Some(gate) = self.gate.as_ref().filter(|_| self.is_led()) else { return };
-        let Some(token) = self.guests.get(&conn).and_then(|guest| guest.held) else { return };
-        let opens = gate.opens_for(&token);
-        if let Some(guest) = self.guests.get_mut(&conn) {
-            guest.held = None;
-        }
-        if !opens {
+        let Some(token) = self.guests.get_mut(&conn).and_then(|guest| guest.held.take()) else { return };
+        if !gate.opens_for(&token) {
             self.refuse_token(turn, conn);
         } else if self.mailboxes.len() >= turn.limits.max_mailboxes {
             turn.refuse(conn, Refusal::Full);
@@ -79,7 +75,7 @@ impl Meeting {
             return Err(Refusal::TooFast);
         }
         if self.is_led() {
-            turn.send_all(self.leaders(), &FromRelay::MailFrom { mailbox: id, bytes });
+            turn.send_all(self.leader_conns(), &FromRelay::MailFrom { mailbox: id, bytes });
         } else {
             turn.stats.messages_undeliverable += 1;
         }
@@ -114,17 +110,20 @@ impl Meeting {
         if let Some(guest) = self.guests.get_mut(&owner) {
             guest.mailbox = None;
         }
-        let others = self.leaders().filter(|leader| *leader != conn);
+        let others = self.leader_conns().filter(|leader| *leader != conn);
         turn.send_all(others, &FromRelay::MailboxGone { mailbox });
         Ok(())
     }
 
-    /// A leader sets the gate.
+    /// A leader sets the gate. One whose signer signs no more gives way to any other, however high its seq.
     pub(super) fn set_gate(&mut self, turn: &mut Turn<'_>, conn: ConnId, gate: KnockGate) -> Result<(), Refusal> {
         self.charge_act(turn, conn)?;
         let authority = self.authority().ok_or(Refusal::NotAllowed)?;
-        gate.verify(&authority, self.id).map_err(|_| Refusal::NotAllowed)?;
-        if self.gate.as_ref().is_none_or(|known| gate.seq >= known.seq) {
+        gate.verify(&authority, self.line.as_ref(), self.id).map_err(|_| Refusal::NotAllowed)?;
+        if !self.may_sign(gate.signer) {
+            return Err(Refusal::NotAllowed);
+        }
+        if self.gate.as_ref().is_none_or(|known| gate.seq >= known.seq || !self.may_sign(known.signer)) {
             self.gate = Some(gate);
             self.open_held(turn);
         }

@@ -1,34 +1,42 @@
 //! One meeting: what the relay knows of it, and who is there. All of it vanishes with its last connection.
 //!
 //! A connection is a *guest* until it takes a slot, and again when it loses it. Members are in [`super::members`],
-//! mailboxes in [`super::mailboxes`].
+//! mailboxes in [`super::mailboxes`], and who leads in [`super::succession`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use conclave_protocol::capability::{Capability, KnockGate, KnockToken, Revoked, Rights};
+use conclave_protocol::capability::{KnockGate, KnockToken, Revoked};
 use conclave_protocol::descriptor::Descriptor;
 use conclave_protocol::id::{MeetingId, MemberIndex};
-use conclave_protocol::wire::codec::Wire;
+use conclave_protocol::succession::Line;
 use conclave_protocol::wire::relay::{FromRelay, MailboxId, Refusal};
 
 use super::limits::{Bucket, Limits};
+use super::succession::{Beginning, Lead};
 use super::turn::Turn;
 use super::{FULL, MISBEHAVED};
 use crate::core::ConnId;
 
 /// The state of one meeting.
 ///
-/// INVARIANT: every connection is in `guests` or in `slots`, never in both; `slots` and `expiries` say what `members`
-/// says, and `mailboxes` what `guests` says.
+/// INVARIANT: every connection is in `guests` or in `slots`, never in both; `slots`, `expiries` and `leaders` say what
+/// `members` says, and `mailboxes` what `guests` says.
 pub(super) struct Meeting {
     pub(super) id: MeetingId,
     pub(super) descriptor: Option<Descriptor>,
+    pub(super) line: Option<Line>,
     pub(super) gate: Option<KnockGate>,
     pub(super) revoked: Option<Revoked>,
     pub(super) members: BTreeMap<MemberIndex, Member>,
     pub(super) slots: BTreeMap<ConnId, MemberIndex>,
     pub(super) expiries: BTreeSet<(Instant, MemberIndex)>,
+    /// The leaders present, in the order in which they began to lead.
+    pub(super) leaders: BTreeMap<Beginning, MemberIndex>,
+    /// How often a slot has begun to lead.
+    pub(super) beginnings: u64,
+    /// What guests have been told last. While a leader is present it is true.
+    pub(super) told: Option<Lead>,
     pub(super) guests: BTreeMap<ConnId, Guest>,
     pub(super) mailboxes: BTreeMap<MailboxId, ConnId>,
     pub(super) mail: Bucket,
@@ -41,26 +49,26 @@ pub(super) struct Meeting {
 /// Who holds a slot.
 pub(super) struct Member {
     pub(super) conn: ConnId,
-    pub(super) rights: Rights,
+    /// Since when it leads, if it does.
+    pub(super) leads: Option<Beginning>,
     pub(super) serial: u32,
+    /// Who signed its capability.
+    pub(super) signer: MemberIndex,
     /// The first moment at which the capability is no longer valid.
     pub(super) expires: Instant,
     pub(super) allowances: Allowances,
 }
 
-/// What a slot may still send. A connection that takes the slot over takes these over too.
+/// What a slot may still send. A connection that takes the slot over takes these over too. What it sends as a leader is
+/// counted apart: a member that begins to lead must reach everybody at once, whatever it has sent before.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Allowances {
     pub(super) datagrams: Bucket,
     pub(super) messages: Bucket,
     pub(super) bytes: Bucket,
+    pub(super) leader_messages: Bucket,
+    pub(super) leader_bytes: Bucket,
     pub(super) acts: Bucket,
-}
-
-impl Member {
-    pub(super) fn new(conn: ConnId, capability: &Capability, expires: Instant, allowances: Allowances) -> Self {
-        Self { conn, rights: capability.rights, serial: capability.serial, expires, allowances }
-    }
 }
 
 /// Who has no slot.
@@ -92,11 +100,15 @@ impl Meeting {
         Self {
             id,
             descriptor: None,
+            line: None,
             gate: None,
             revoked: None,
             members: BTreeMap::new(),
             slots: BTreeMap::new(),
             expiries: BTreeSet::new(),
+            leaders: BTreeMap::new(),
+            beginnings: 0,
+            told: None,
             guests: BTreeMap::new(),
             mailboxes: BTreeMap::new(),
             mail: Bucket::default(),
@@ -126,6 +138,7 @@ impl Meeting {
         turn: &mut Turn<'_>,
         conn: ConnId,
         descriptor: Option<Descriptor>,
+        line: Option<Line>,
         revoked: Option<Revoked>,
     ) {
         let knows = if descriptor.is_some() { Knows::Descriptor } else { Knows::Id };
@@ -133,12 +146,16 @@ impl Meeting {
             self.descriptor = descriptor;
         }
         self.seat_guest(turn, conn, knows);
-        if let Some(revoked) = revoked
-            && let Err(reason) = self.learn_revocation(turn, revoked)
-        {
-            turn.refuse(conn, reason);
+        // The line first: it says whether the revocation counts.
+        let line = line.map_or(Ok(()), |line| self.learn_line(turn, line));
+        let revoked = revoked.map_or(Ok(()), |revoked| self.learn_revocation(turn, &revoked));
+        for reason in [line, revoked].into_iter().filter_map(Result::err) {
+            // Who knows no more than the id must not find out whether the relay does.
+            if knows == Knows::Descriptor {
+                turn.refuse(conn, reason);
+            }
         }
-        if self.is_led() {
+        if self.is_led() && self.lead() == self.told {
             self.announce(turn, [conn]);
         }
     }
@@ -170,7 +187,7 @@ impl Meeting {
         let guest = self.guests.remove(&conn);
         if let Some(Mailbox { id, .. }) = guest.and_then(|guest| guest.mailbox) {
             self.mailboxes.remove(&id);
-            turn.send_all(self.leaders(), &FromRelay::MailboxGone { mailbox: id });
+            turn.send_all(self.leader_conns(), &FromRelay::MailboxGone { mailbox: id });
         }
     }
 
@@ -188,31 +205,5 @@ impl Meeting {
     fn waiting(&self, knows: Knows) -> impl Iterator<Item = ConnId> {
         let without_mailbox = self.guests.iter().filter(|(_, guest)| guest.mailbox.is_none());
         without_mailbox.filter(move |(_, guest)| guest.knows == knows).map(|(conn, _)| *conn)
-    }
-
-    /// Tells guests that a leader is present, by giving them the descriptor.
-    pub(super) fn announce(&self, turn: &mut Turn<'_>, to: impl IntoIterator<Item = ConnId>) {
-        if let Some(descriptor) = &self.descriptor {
-            turn.send_all(to, &FromRelay::Meeting { descriptor: descriptor.encode() });
-        }
-    }
-
-    /// A leader has come, and none was here: tells all guests but those whose mailbox is open already, and looks at
-    /// the tokens that they have shown.
-    pub(super) fn on_led(&mut self, turn: &mut Turn<'_>) {
-        let waiting = self.guests.iter().filter(|(_, guest)| guest.mailbox.is_none());
-        let waiting: Vec<_> = waiting.map(|(conn, _)| *conn).collect();
-        self.announce(turn, waiting);
-        self.open_held(turn);
-    }
-
-    /// Whether a leader is present.
-    pub(super) fn is_led(&self) -> bool {
-        self.leaders().next().is_some()
-    }
-
-    /// The connections of the leaders.
-    pub(super) fn leaders(&self) -> impl Iterator<Item = ConnId> {
-        self.members.values().filter(|member| member.rights.may_lead()).map(|member| member.conn)
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use conclave_protocol::capability::{CLOCK_TOLERANCE, Capability, Refused, Revoked, SignedCapability};
 use conclave_protocol::id::MemberIndex;
-use conclave_protocol::sign::{PublicKey, Signature};
+use conclave_protocol::sign::Signature;
 use conclave_protocol::time::UnixMillis;
 use conclave_protocol::wire::datagram::{Datagram, Kind};
 use conclave_protocol::wire::relay::{EVERYBODY, FromRelay, Refusal};
@@ -16,11 +16,6 @@ use super::turn::Turn;
 use crate::core::ConnId;
 
 impl Meeting {
-    /// The meeting's authority key, once anybody has brought the descriptor.
-    pub(super) fn authority(&self) -> Option<PublicKey> {
-        self.descriptor.as_ref().map(|descriptor| descriptor.authority)
-    }
-
     /// A client takes a slot, or renews its capability.
     pub(super) fn attach(
         &mut self,
@@ -31,16 +26,11 @@ impl Meeting {
         possession: &Signature,
     ) -> Result<(), Refusal> {
         let capability = self.verify(turn.wall, exporter, signed, possession)?;
-        let was_led = self.is_led();
         match self.slots.get(&conn) {
-            Some(&slot) if slot != capability.slot => return Err(Refusal::NotAllowed),
-            Some(_) => self.renew(turn, conn, &capability)?,
-            None => self.take_slot(turn, conn, &capability)?,
+            Some(&slot) if slot != capability.slot => Err(Refusal::NotAllowed),
+            Some(_) => self.renew(turn, conn, &capability),
+            None => self.take_slot(turn, conn, &capability),
         }
-        if !was_led && self.is_led() {
-            self.on_led(turn);
-        }
-        Ok(())
     }
 
     fn verify(
@@ -51,56 +41,67 @@ impl Meeting {
         possession: &Signature,
     ) -> Result<Capability, Refusal> {
         let authority = self.authority().ok_or(Refusal::Capability)?;
-        let capability = signed.verify(&authority, self.id, wall).map_err(|refused| match refused {
+        let capability = signed.verify(&authority, self.line.as_ref(), self.id, wall);
+        let capability = capability.map_err(|refused| match refused {
             Refused::Time if signed.claimed.not_after < wall => Refusal::Expired,
             _ => Refusal::Capability,
         })?;
         signed.verify_possession(exporter, possession).map_err(|_| Refusal::Capability)?;
-        let is_revoked = self.revoked.as_ref().is_some_and(|revoked| revoked.slots.contains(&capability.slot));
-        if is_revoked { Err(Refusal::Revoked) } else { Ok(capability) }
+        if self.is_revoked(capability.slot) {
+            return Err(Refusal::Revoked);
+        }
+        if self.may_sign(capability.signer) { Ok(capability) } else { Err(Refusal::Capability) }
+    }
+
+    pub(super) fn is_revoked(&self, slot: MemberIndex) -> bool {
+        self.revoked.as_ref().is_some_and(|revoked| revoked.slots.contains(&slot))
     }
 
     fn renew(&mut self, turn: &mut Turn<'_>, conn: ConnId, capability: &Capability) -> Result<(), Refusal> {
-        let Some(held) = self.members.get(&capability.slot).filter(|held| held.serial <= capability.serial) else {
+        if self.members.get(&capability.slot).is_none_or(|held| held.serial > capability.serial) {
             return Err(Refusal::Capability);
-        };
-        let allowances = held.allowances;
-        self.seat(turn, conn, capability, allowances);
+        }
+        let held = self.vacate(capability.slot);
+        self.seat(turn, conn, capability, held.as_ref());
         turn.send(conn, &FromRelay::Attached { slot: capability.slot });
         Ok(())
     }
 
     fn take_slot(&mut self, turn: &mut Turn<'_>, conn: ConnId, capability: &Capability) -> Result<(), Refusal> {
         let slot = capability.slot;
-        let allowances = match self.members.get(&slot) {
+        match self.members.get(&slot) {
             Some(held) if held.serial > capability.serial => return Err(Refusal::Replaced),
-            Some(held) => Some(held.allowances),
             None if self.members.len() >= self.max_members(turn.limits) => return Err(Refusal::Full),
-            None => None,
-        };
+            _ => {}
+        }
         // First of all, because whoever is a guest may have to make room for the connection that is replaced.
         self.unseat_guest(turn, conn);
-        if let Some(old) = self.vacate(slot) {
+        let old = self.vacate(slot);
+        if let Some(old) = &old {
             turn.detach(old.conn, Refusal::Replaced);
             self.seat_guest(turn, old.conn, Knows::Descriptor);
         }
-        self.seat(turn, conn, capability, allowances.unwrap_or_default());
+        self.seat(turn, conn, capability, old.as_ref());
         turn.stats.attached += 1;
         self.welcome_member(turn, conn, slot);
         // To the others a connection that replaces another is the same member, who has been here all the time.
-        if allowances.is_none() {
+        if old.is_none() {
             self.tell_presence(turn, slot, true);
         }
         Ok(())
     }
 
-    fn seat(&mut self, turn: &Turn<'_>, conn: ConnId, capability: &Capability, allowances: Allowances) {
-        let slot = capability.slot;
-        self.vacate(slot);
+    /// Gives a slot that nobody holds any more. It goes on sending and leading where `before`, its last holder, ended.
+    fn seat(&mut self, turn: &Turn<'_>, conn: ConnId, capability: &Capability, before: Option<&Member>) {
+        let &Capability { slot, serial, signer, .. } = capability;
         let expires = expiry(turn.now, turn.wall, capability);
-        self.members.insert(slot, Member::new(conn, capability, expires, allowances));
+        let allowances = before.map(|before| before.allowances).unwrap_or_default();
+        let may_lead = capability.rights.may_lead();
+        let leads = may_lead.then(|| before.and_then(|before| before.leads).unwrap_or_else(|| self.begin()));
+        self.members.insert(slot, Member { conn, leads, serial, signer, expires, allowances });
         self.slots.insert(conn, slot);
         self.expiries.insert((expires, slot));
+        self.leaders.extend(leads.map(|beginning| (beginning, slot)));
     }
 
     /// Takes the slot from whoever holds it, and tells nobody.
@@ -108,6 +109,7 @@ impl Meeting {
         let member = self.members.remove(&slot)?;
         self.slots.remove(&member.conn);
         self.expiries.remove(&(member.expires, slot));
+        member.leads.map(|beginning| self.leaders.remove(&beginning));
         Some(member)
     }
 
@@ -142,7 +144,7 @@ impl Meeting {
     }
 
     /// Takes slots away. Their connections become guests; the members who are left hear who is gone.
-    fn detach(&mut self, turn: &mut Turn<'_>, slots: &[MemberIndex], reason: Refusal) {
+    pub(super) fn detach(&mut self, turn: &mut Turn<'_>, slots: &[MemberIndex], reason: Refusal) {
         let mut gone = Vec::new();
         for &slot in slots {
             if let Some(member) = self.vacate(slot) {
@@ -159,27 +161,31 @@ impl Meeting {
     /// A leader revokes slots.
     pub(super) fn revoke(&mut self, turn: &mut Turn<'_>, conn: ConnId, revoked: Revoked) -> Result<(), Refusal> {
         self.charge_act(turn, conn)?;
-        let seq = revoked.seq;
-        self.learn_revocation(turn, revoked).map_err(|_| Refusal::NotAllowed)?;
+        self.learn_revocation(turn, &revoked)?;
         // A leader that is behind is shown the revocation that it doesn't know, so that it can go on from there.
-        if let Some(newest) = self.revoked.clone().filter(|newest| newest.seq > seq) {
-            turn.send(conn, &FromRelay::Revoked { revoked: newest });
+        let newest = self.revoked.as_ref().filter(|newest| newest.replaces(&revoked, self.line.as_ref()));
+        if let Some(newest) = newest {
+            turn.send(conn, &FromRelay::Revoked { revoked: newest.clone() });
         }
         Ok(())
     }
 
     /// Keeps a revocation that is newer than the one kept, and carries it out. Without a descriptor it can't be
     /// checked, and nobody holds a slot: then it is passed over.
-    pub(super) fn learn_revocation(&mut self, turn: &mut Turn<'_>, revoked: Revoked) -> Result<(), Refusal> {
+    pub(super) fn learn_revocation(&mut self, turn: &mut Turn<'_>, revoked: &Revoked) -> Result<(), Refusal> {
         let Some(authority) = self.authority() else { return Ok(()) };
-        revoked.verify(&authority, self.id).map_err(|_| Refusal::Capability)?;
-        if self.revoked.as_ref().is_some_and(|known| known.seq >= revoked.seq) {
+        let line = self.line.as_ref();
+        revoked.verify(&authority, line, self.id).map_err(|_| Refusal::NotAllowed)?;
+        if self.revoked.as_ref().is_some_and(|known| !revoked.replaces(known, line)) {
             return Ok(());
+        }
+        if !self.may_sign(revoked.signer) {
+            return Err(Refusal::NotAllowed);
         }
         // Those who lose their slots hear why, and from then on nothing that is said among members.
         turn.send_all(self.slots.keys().copied(), &FromRelay::Revoked { revoked: revoked.clone() });
         self.detach(turn, &revoked.slots, Refusal::Revoked);
-        self.revoked = Some(revoked);
+        self.revoked = Some(revoked.clone());
         Ok(())
     }
 
@@ -208,13 +214,13 @@ impl Meeting {
         let &slot = self.slots.get(&conn).ok_or(Refusal::NotAllowed)?;
         let member = self.members.get_mut(&slot).ok_or(Refusal::NotAllowed)?;
         let limits = turn.limits;
-        let (messages, volume) = if member.rights.may_lead() {
-            (limits.leader_messages, limits.leader_bytes)
+        let Allowances { messages, bytes: volume, leader_messages, leader_bytes, .. } = &mut member.allowances;
+        let allowed = if member.leads.is_some() {
+            leader_messages.take(turn.now, 1, limits.leader_messages)
+                && leader_bytes.take(turn.now, bytes, limits.leader_bytes)
         } else {
-            (limits.member_messages, limits.member_bytes)
+            messages.take(turn.now, 1, limits.member_messages) && volume.take(turn.now, bytes, limits.member_bytes)
         };
-        let Allowances { messages: message_bucket, bytes: byte_bucket, .. } = &mut member.allowances;
-        let allowed = message_bucket.take(turn.now, 1, messages) && byte_bucket.take(turn.now, bytes, volume);
         if allowed { Ok(slot) } else { Err(Refusal::TooFast) }
     }
 
@@ -233,7 +239,7 @@ impl Meeting {
 
     fn leader(&mut self, conn: ConnId) -> Result<&mut Member, Refusal> {
         let member = self.slots.get(&conn).and_then(|slot| self.members.get_mut(slot));
-        member.filter(|member| member.rights.may_lead()).ok_or(Refusal::NotAllowed)
+        member.filter(|member| member.leads.is_some()).ok_or(Refusal::NotAllowed)
     }
 
     /// Whether a datagram may pass. Allocates nothing.
@@ -244,7 +250,7 @@ impl Meeting {
         if datagram.slot != *slot {
             return Err(Drop::WrongSlot);
         }
-        if datagram.kind == Kind::Removal && !member.rights.may_lead() {
+        if datagram.kind == Kind::Removal && member.leads.is_none() {
             return Err(Drop::NotAllowed);
         }
         if member.allowances.datagrams.take(now, 1, limits.datagrams) { Ok(()) } else { Err(Drop::TooFast) }

@@ -1,11 +1,11 @@
 //! The hub: everything the relay decides about meetings (`docs/protocol.md` §6, DESIGN §9).
 //!
-//! It reads no clock and does no I/O. It holds descriptors, gates, revocations, and who is connected to which
+//! It reads no clock and does no I/O. It holds descriptors, lines, gates, revocations, and who is connected to which
 //! meeting; no name, no identity, no address, no key but public ones, and nothing that outlives a connection. What
 //! members and guests send each other is opaque to it.
 //!
 //! A client says Hello to one meeting and is a *guest* there. A guest hears nothing before a leader is present; then
-//! it gets the descriptor, and for the token that the link gives it a mailbox, from which it reaches the leaders and
+//! it gets the descriptor with the line of succession, and for the token that the link gives it a mailbox, from which it reaches the leaders and
 //! nobody else. Who shows a capability, with the proof that it was made for this very connection, takes a *slot*:
 //! only slots send and receive datagrams and members' messages.
 //!
@@ -16,6 +16,7 @@ mod mailboxes;
 mod meeting;
 mod members;
 mod stats;
+mod succession;
 mod turn;
 
 #[cfg(test)]
@@ -25,7 +26,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use bytes::Bytes;
-use conclave_protocol::capability::Revoked;
 use conclave_protocol::descriptor::{Descriptor, Region};
 use conclave_protocol::id::{MeetingId, MemberIndex};
 use conclave_protocol::time::WallClock;
@@ -79,6 +79,7 @@ struct Client {
     stage: Stage,
     malformed: u8,
     attaches: Bucket,
+    messages: Bucket,
 }
 
 /// How far a connection has come.
@@ -140,13 +141,12 @@ impl Hub {
         let (was_due, was_described) = (meeting.next_expiry(), meeting.descriptor.is_some());
         let wall = self.clock.at(now);
         let mut turn = Turn { now, wall, limits: &self.limits, stats: &mut self.stats, out, closed: Vec::new() };
+        let was_led = meeting.is_led();
         act(meeting, &mut turn);
-        while let Some(conn) = turn.closed.pop() {
-            meeting.leave(&mut turn, conn);
-            if let Some(client) = self.clients.get_mut(&conn) {
-                client.stage = Stage::Closed;
-            }
-        }
+        bury(&mut self.clients, meeting, &mut turn);
+        meeting.tell_lead(&mut turn, was_led);
+        // No leader is among those: only guests' tokens have been looked at.
+        bury(&mut self.clients, meeting, &mut turn);
         let due = meeting.next_expiry();
         if due != was_due {
             was_due.map(|at| self.deadlines.remove(&(at, id)));
@@ -174,18 +174,18 @@ impl Hub {
 
     /// A first message: only a Hello will do.
     fn greet(&mut self, now: Instant, conn: ConnId, message: Option<ToRelay>, out: &mut Vec<Output>) {
-        let Some(ToRelay::Hello { meeting, descriptor, revoked }) = message else {
+        let Some(ToRelay::Hello { meeting: id, descriptor, revoked, line }) = message else {
             return self.refuse(conn, Refusal::Malformed, Some(NO_HELLO), out);
         };
-        if !self.has_room(meeting, descriptor.as_ref()) {
+        if !self.has_room(id, descriptor.as_ref()) {
             return self.refuse(conn, Refusal::Full, Some(FULL), out);
         }
         let welcome = FromRelay::Welcome { time: self.clock.at(now), region: self.region.clone() };
         out.push(Output::Control { to: conn, bytes: welcome.encode().into() });
-        if let Some(client) = self.clients.get_mut(&conn) {
-            client.stage = Stage::In(meeting);
-        }
-        self.enter(now, conn, meeting, descriptor, revoked, out);
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        client.stage = Stage::In(id);
+        self.meetings.entry(id).or_insert_with(|| Meeting::new(id, client.peer.exporter));
+        self.with_meeting(now, id, out, |meeting, turn| meeting.enter(turn, conn, descriptor, line, revoked));
     }
 
     fn has_room(&self, meeting: MeetingId, descriptor: Option<&Descriptor>) -> bool {
@@ -199,20 +199,6 @@ impl Hub {
         } else {
             known.is_none_or(|meeting| meeting.has_room_for_guest(&self.limits))
         }
-    }
-
-    fn enter(
-        &mut self,
-        now: Instant,
-        conn: ConnId,
-        id: MeetingId,
-        descriptor: Option<Descriptor>,
-        revoked: Option<Revoked>,
-        out: &mut Vec<Output>,
-    ) {
-        let Some(client) = self.clients.get(&conn) else { return };
-        self.meetings.entry(id).or_insert_with(|| Meeting::new(id, client.peer.exporter));
-        self.with_meeting(now, id, out, |meeting, turn| meeting.enter(turn, conn, descriptor, revoked));
     }
 
     /// A message that is none, or a second Hello.
@@ -230,10 +216,14 @@ impl Hub {
 
     /// A message of a client that belongs to a meeting.
     fn act(&mut self, now: Instant, conn: ConnId, id: MeetingId, message: ToRelay, out: &mut Vec<Output>) {
-        let Some(Client { peer, attaches, .. }) = self.clients.get_mut(&conn) else { return };
+        let Some(Client { peer, attaches, messages, .. }) = self.clients.get_mut(&conn) else { return };
+        let has_slot = self.meetings.get(&id).is_some_and(|meeting| meeting.slots.contains_key(&conn));
+        if !has_slot && !messages.take(now, 1, self.limits.guest_messages) {
+            return self.stats.count_refusal(Refusal::TooFast);
+        }
         // What costs the relay work even when it fails has an allowance outside of the meeting.
         let is_allowed = match &message {
-            ToRelay::Attach { .. } => attaches.take(now, 1, self.limits.attaches),
+            ToRelay::Attach { .. } | ToRelay::Line { .. } => attaches.take(now, 1, self.limits.attaches),
             ToRelay::OpenMailbox { .. } => self.prefixes.take(now, peer.prefix, self.limits.prefix_tokens),
             _ => true,
         };
@@ -265,13 +255,30 @@ fn act_in(
         ToRelay::Send { to, bytes } => meeting.send(turn, conn, to, bytes),
         ToRelay::Revoke { revoked } => meeting.revoke(turn, conn, revoked),
         ToRelay::Gate { gate } => meeting.set_gate(turn, conn, gate),
+        ToRelay::Line { line } => meeting.bring_line(turn, conn, line),
+    }
+}
+
+/// Forgets the connections that were closed in this call.
+fn bury(clients: &mut BTreeMap<ConnId, Client>, meeting: &mut Meeting, turn: &mut Turn<'_>) {
+    while let Some(conn) = turn.closed.pop() {
+        meeting.leave(turn, conn);
+        if let Some(client) = clients.get_mut(&conn) {
+            client.stage = Stage::Closed;
+        }
     }
 }
 
 impl Core for Hub {
     fn connected(&mut self, now: Instant, conn: ConnId, peer: &Peer, out: &mut Vec<Output>) {
         self.timeout(now, out);
-        let client = Client { peer: peer.clone(), stage: Stage::Greeting, malformed: 0, attaches: Bucket::default() };
+        let client = Client {
+            peer: peer.clone(),
+            stage: Stage::Greeting,
+            malformed: 0,
+            attaches: Bucket::default(),
+            messages: Bucket::default(),
+        };
         self.clients.insert(conn, client);
     }
 

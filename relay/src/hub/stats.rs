@@ -48,6 +48,8 @@ pub struct Stats {
     pub messages_revoke: u64,
     /// Messages `Gate`.
     pub messages_gate: u64,
+    /// Messages `Line`.
+    pub messages_line: u64,
     /// Messages that are none.
     pub messages_malformed: u64,
     /// Messages and mail dropped because their receiver isn't there.
@@ -72,8 +74,15 @@ pub struct Stats {
     /// `Refused(NotAllowed)`.
     pub refused_not_allowed: u64,
 
+    /// Lines of succession that replaced an older one or none, from Hello or `Line`.
+    pub lines_learned: u64,
+    /// Lines of succession that the meeting's authority didn't sign, or whose sender may bring none.
+    pub lines_refused: u64,
+
     /// Slots taken; renewals don't count.
     pub attached: u64,
+    /// Slots lost because a newer line no longer holds the key that signed their capability.
+    pub detached_capability: u64,
     /// Slots lost because their capability ran out.
     pub detached_expired: u64,
     /// Slots lost because they were revoked.
@@ -104,6 +113,7 @@ impl Stats {
             ToRelay::Send { .. } => &mut self.messages_send,
             ToRelay::Revoke { .. } => &mut self.messages_revoke,
             ToRelay::Gate { .. } => &mut self.messages_gate,
+            ToRelay::Line { .. } => &mut self.messages_line,
         };
         *counter += 1;
     }
@@ -125,6 +135,7 @@ impl Stats {
 
     pub(super) fn count_detached(&mut self, reason: Refusal) {
         match reason {
+            Refusal::Capability => self.detached_capability += 1,
             Refusal::Expired => self.detached_expired += 1,
             Refusal::Replaced => self.detached_replaced += 1,
             _ => self.detached_revoked += 1,

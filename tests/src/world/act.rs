@@ -8,6 +8,7 @@ use conclave_protocol::id::MemberIndex;
 use conclave_protocol::identity::{DisplayName, Identity};
 use conclave_protocol::link::{Link, RelayAddress};
 use conclave_protocol::noise::handshake::Passcode;
+use conclave_protocol::succession::Rank;
 use conclave_protocol::time::UnixMillis;
 use conclave_protocol::wire::codec::Wire;
 use conclave_protocol::wire::relay::FromRelay;
@@ -93,6 +94,15 @@ impl World {
         self.join_by(guest, link)
     }
 
+    /// A leader puts somebody out, as far as the rules let it. It may be cut off itself, so the witness is not told when.
+    pub fn put_out(&mut self, leader: Who, who: Who) {
+        let Some(index) = self.peer(who).conference.index() else { return };
+        let known = self.peer(leader).roster().get(&index.0) == Some(&self.peer(who).name);
+        if known {
+            let _ = self.acts(leader, |conference, now| conference.remove(now, index));
+        }
+    }
+
     /// Somebody sets out to join by a link of any kind.
     pub fn join_by(&mut self, guest: Guest, link: Link) -> Who {
         let (mut rng, drawn, name) = self.somebody(guest.identity.as_ref());
@@ -144,6 +154,8 @@ impl World {
             conn: None,
             talks,
             manners,
+            dead: false,
+            gone: false,
             events: Vec::new(),
             opened: std::collections::BTreeMap::new(),
             datagrams: 0,
@@ -151,7 +163,7 @@ impl World {
             drawn,
             tick: 0,
             timer: None,
-            seen_epoch: 0,
+            seen_epoch: (None, 0),
         });
         self.settle(who);
         self.connect(who);
@@ -162,6 +174,7 @@ impl World {
 
     /// A client connects to the relay, for the first time or again.
     pub fn connect(&mut self, who: Who) {
+        self.peers[who.0].gone = false;
         let conn = ConnId(self.owners.len() as u64 + 1);
         let exporter = self.dice().bytes();
         self.owners.insert(conn, who);
@@ -175,9 +188,11 @@ impl World {
 
     /// A client's connection ends; the relay hears of it after everything that was sent before.
     pub fn hang_up(&mut self, who: Who) {
-        let now = self.now();
+        let (base, now) = (self.base, self.now());
         let peer = &mut self.peers[who.0];
+        peer.gone = true;
         let Some(conn) = peer.conn.take() else { return };
+        peer.conference.disconnected(base + now);
         let at = peer.up.control(now, &mut self.dice);
         let name = peer.name.clone();
         self.queue(at, Arrival::HungUp(conn));
@@ -250,7 +265,32 @@ impl World {
         self.settle(HOST);
     }
 
+    /// The host makes somebody a co-host, and everybody knows it.
+    pub fn promote(&mut self, who: Who) {
+        let index = self.peer(who).conference.index().expect("a member");
+        self.acts(HOST, |conference, now| conference.promote(now, index)).expect("the host may promote");
+        let known = |world: &Self| world.peer(HOST).conference.rank(index) != Rank::Member;
+        assert!(self.run_until(Duration::from_secs(5), known), "nobody was promoted");
+        // Sessions with everybody, made ready.
+        self.run(Duration::from_secs(3));
+    }
+
     // ---- everybody ----
+
+    /// Somebody does something.
+    ///
+    /// # Errors
+    /// [`ActError`].
+    pub fn acts<T>(
+        &mut self,
+        who: Who,
+        act: impl FnOnce(&mut Conference, std::time::Instant) -> Result<T, ActError>,
+    ) -> Result<T, ActError> {
+        let now = self.instant();
+        let done = act(&mut self.peer_mut(who).conference, now);
+        self.settle(who);
+        done
+    }
 
     /// Somebody joins, knocks, is let in, and is in the meeting.
     pub fn bring_in(&mut self, guest: Guest) -> Who {
@@ -263,7 +303,7 @@ impl World {
 
     /// Lets time pass until somebody is in the meeting.
     pub fn await_member(&mut self, who: Who) {
-        let in_meeting = self.run_until(Duration::from_secs(30), |world| world.peer(who).conference.can_send());
+        let in_meeting = self.run_until(Duration::from_secs(30), |world| world.can_send(who));
         assert!(in_meeting, "{} does not get in", self.peer(who).name);
     }
 

@@ -8,13 +8,14 @@
 mod act;
 pub mod dice;
 pub mod eavesdropper;
+mod faults;
 pub mod model;
 pub mod net;
 pub mod peer;
 pub mod relay;
 pub mod witness;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
@@ -57,6 +58,8 @@ enum Arrival {
     DatagramAtPeer(Who, ConnId, Payload),
     Closed(Who, ConnId),
     HungUp(ConnId),
+    Noticed(Who, ConnId),
+    Restored(Who),
     Timer(Who),
     RelayTimer,
     Tick(Who),
@@ -86,6 +89,8 @@ pub struct World {
     owners: BTreeMap<ConnId, Who>,
     exporters: BTreeMap<ConnId, [u8; 32]>,
     relay_timer: Option<Duration>,
+    /// Connections through which nothing comes any more.
+    severed: BTreeSet<ConnId>,
     model: Option<Model>,
     /// Everything that crossed the relay, if anybody wants it.
     pub record: Option<Vec<Crossing>>,
@@ -113,6 +118,7 @@ impl World {
             owners: BTreeMap::new(),
             exporters: BTreeMap::new(),
             relay_timer: None,
+            severed: BTreeSet::new(),
             model: None,
             record: None,
             relay: Relay::new(base, DAWN),
@@ -144,6 +150,11 @@ impl World {
     /// A client, to be changed.
     pub fn peer_mut(&mut self, who: Who) -> &mut Peer {
         &mut self.peers[who.0]
+    }
+
+    /// Whether a client can send media now.
+    pub fn can_send(&self, who: Who) -> bool {
+        self.peer(who).conference.can_send(self.instant())
     }
 
     /// All clients that ever were.
@@ -191,6 +202,9 @@ impl World {
 
     fn arrive(&mut self, arrival: Arrival) {
         let now = self.instant();
+        if self.is_severed(&arrival) {
+            return;
+        }
         match arrival {
             Arrival::AtRelay(conn, message) => self.on_control(conn, &message),
             Arrival::DatagramAtRelay(conn, datagram) => {
@@ -219,6 +233,8 @@ impl World {
                 let out = self.relay.disconnected(now, conn, &mut self.dice);
                 self.out_of_relay(out);
             }
+            Arrival::Noticed(who, conn) => self.on_noticed(who, conn),
+            Arrival::Restored(who) => self.on_restored(who),
             Arrival::Timer(who) => self.on_timer(who),
             Arrival::RelayTimer => {
                 self.relay_timer = None;
@@ -226,6 +242,18 @@ impl World {
                 self.out_of_relay(out);
             }
             Arrival::Tick(who) => self.on_tick(who),
+        }
+    }
+
+    fn is_severed(&self, arrival: &Arrival) -> bool {
+        match arrival {
+            Arrival::AtRelay(conn, _)
+            | Arrival::DatagramAtRelay(conn, _)
+            | Arrival::AtPeer(_, conn, _)
+            | Arrival::DatagramAtPeer(_, conn, _)
+            | Arrival::Closed(_, conn) => self.severed.contains(conn),
+            Arrival::Timer(who) | Arrival::Tick(who) => self.peer(*who).dead,
+            _ => false,
         }
     }
 
@@ -314,14 +342,14 @@ impl World {
     }
 
     fn on_tick(&mut self, who: Who) {
-        let now = self.now;
+        let (base, now) = (self.base, self.now);
         let peer = &mut self.peers[who.0];
         // Who is silent sleeps half a second at a time: its clock goes on.
         let frames = if peer.talks { 1 } else { 25 };
         peer.tick += frames;
         self.queue(now + FRAME * frames, Arrival::Tick(who));
         let peer = &mut self.peers[who.0];
-        let Some(conn) = peer.conn.filter(|_| peer.talks && peer.conference.can_send()) else { return };
+        let Some(conn) = peer.conn.filter(|_| peer.talks && peer.conference.can_send(base + now)) else { return };
         let opus = peer.voice.packet(peer.tick);
         let stamp = (now.as_millis() as u32).wrapping_mul(100);
         let frame = Frame { seq: peer.tick, stamp, microphone: Microphone::On, level: 20, opus: &opus };
@@ -329,7 +357,7 @@ impl World {
         if peer.conference.seal(&frame, &mut datagram).is_err() {
             return;
         }
-        self.witness.sealed(now, peer.voice, peer.tick, &datagram);
+        self.witness.sealed(now, peer, peer.tick, &datagram);
         let datagram = Payload::from(&datagram[..]);
         for at in peer.up.datagram(now, &mut self.dice) {
             self.queue(at, Arrival::DatagramAtRelay(conn, Payload::clone(&datagram)));
@@ -358,18 +386,19 @@ impl World {
         while let Some(transmit) = self.peers[who.0].conference.poll_transmit() {
             self.transmit(who, transmit);
         }
-        let mut is_over = false;
+        let (mut is_over, mut rejoins) = (false, false);
         while let Some(event) = self.peers[who.0].conference.poll_event() {
             is_over |= matches!(event, Event::Denied(_) | Event::Removed | Event::Ended { .. } | Event::Failed(_));
+            rejoins |= matches!(event, Event::Rejoining);
             if who == HOST {
                 self.on_host_event(&event);
             }
             self.peers[who.0].events.push((self.now, event));
         }
         let peer = &mut self.peers[who.0];
-        let epoch = peer.conference.epoch().number();
-        if epoch != peer.seen_epoch {
-            assert!(epoch > peer.seen_epoch, "an epoch went back");
+        let epoch = (peer.conference.index(), peer.conference.epoch().number());
+        if epoch.0.is_some() && epoch != peer.seen_epoch {
+            assert!(epoch.0 != peer.seen_epoch.0 || epoch.1 > peer.seen_epoch.1, "an epoch went back");
             peer.seen_epoch = epoch;
             self.witness.in_epoch(peer);
         }
@@ -377,6 +406,10 @@ impl World {
             self.hang_up(who);
         }
         self.arm(who);
+        if rejoins && !is_over && self.peers[who.0].conn.is_some() {
+            self.hang_up(who);
+            self.connect(who);
+        }
     }
 
     fn transmit(&mut self, who: Who, transmit: Transmit) {
@@ -442,6 +475,19 @@ impl World {
             assert_eq!(member.conference.chain_hash(), hash, "{name} has another history");
             assert_eq!(member.roster(), roster, "{name} has another roster");
         }
+    }
+
+    /// Where some of the clients are, and what each was told last, for a test that fails.
+    pub fn story(&self, of: &[Who]) -> String {
+        let told = |who: &Who| {
+            let peer = self.peer(*who);
+            let c = &peer.conference;
+            let place = (c.index(), c.epoch(), c.term(), c.leader());
+            let last: Vec<String> =
+                peer.events.iter().rev().take(8).rev().map(|event| format!("  {event:?}")).collect();
+            format!("{} {place:?}\n{}", peer.name, last.join("\n"))
+        };
+        of.iter().map(told).collect::<Vec<_>>().join("\n")
     }
 
     /// The ticks of a talker in a time that a listener has not opened.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use conclave_protocol::conference::{Conference, Event};
+use conclave_protocol::id::MemberIndex;
 use conclave_protocol::sframe::frame::MAX_OPUS;
 use conclave_relay::core::ConnId;
 
@@ -59,6 +60,10 @@ pub struct Peer {
     pub talks: bool,
     /// What it does when it is over.
     pub manners: Manners,
+    /// Its process was killed.
+    pub dead: bool,
+    /// It has hung up for good.
+    pub gone: bool,
     /// Everything it was told, and when.
     pub events: Vec<(Duration, Event)>,
     /// When each frame was opened, by index and tick of the talker.
@@ -69,7 +74,7 @@ pub struct Peer {
     pub(super) drawn: Drawn,
     pub(super) tick: u32,
     pub(super) timer: Option<Duration>,
-    pub(super) seen_epoch: u32,
+    pub(super) seen_epoch: (Option<MemberIndex>, u32),
 }
 
 impl Peer {

@@ -17,8 +17,14 @@ pub const REMOVAL_LIMIT: Duration = Duration::from_millis(500);
 /// A frame that was sealed.
 struct Sent {
     at: Duration,
-    epoch: u32,
+    chain: [u8; 32],
     voice: Voice,
+}
+
+/// An epoch, as somebody in it sees it.
+struct Seen {
+    leader: u16,
+    roster: BTreeMap<u16, String>,
 }
 
 /// What is known from outside about a meeting.
@@ -27,20 +33,27 @@ pub struct Witness {
     /// SFrame headers, hence (KID, CTR) pairs, that were sealed with.
     headers: HashSet<[u8; HEADER_LEN]>,
     sent: HashMap<(u16, u32), Sent>,
-    epochs: BTreeMap<u32, (ChainHash, BTreeMap<u16, String>)>,
+    /// By the head of the chain: what splits has no common epochs from there on.
+    epochs: HashMap<[u8; 32], Seen>,
+    /// The chain that each index is on, at each epoch. An index is never on two.
+    chains: HashMap<(u16, u32), [u8; 32]>,
+    /// Who made the epoch of that number in that term.
+    leaders: BTreeMap<(u32, u32, u16), [u8; 32]>,
     removed: BTreeMap<u16, Duration>,
     silenced: u64,
 }
 
 impl Witness {
     /// A client has sealed the frame of its tick `seq`.
-    pub fn sealed(&mut self, now: Duration, voice: Voice, seq: u32, bytes: &[u8; DATAGRAM_LEN]) {
+    pub fn sealed(&mut self, now: Duration, peer: &Peer, seq: u32, bytes: &[u8; DATAGRAM_LEN]) {
         let header = bytes[datagram::HEADER_LEN..].first_chunk::<HEADER_LEN>().expect("a datagram holds a header");
         assert!(self.headers.insert(*header), "a (KID, CTR) pair was sealed with twice");
         let (parsed, len) = Header::decode(header).expect("what is sealed has a header");
         assert_eq!(len, HEADER_LEN, "a header of another length");
         let name = KeyName::of(parsed.kid).expect("what is sealed names a key");
-        self.sent.insert((name.index.0, seq), Sent { at: now, epoch: name.epoch.number(), voice });
+        let ChainHash(chain) = peer.conference.chain_hash_at(name.epoch).expect("who seals is in the epoch");
+        let voice = peer.voice;
+        self.sent.insert((name.index.0, seq), Sent { at: now, chain, voice });
     }
 
     /// A client has opened a frame that is said to be of `talker`.
@@ -56,7 +69,8 @@ impl Witness {
         let again = peer.opened.insert((talker, frame.seq), now);
         assert!(again.is_none(), "{name} was given a frame of {talker} twice");
         let index = peer.conference.index().expect("who opens is a member").0;
-        let (_, roster) = self.epochs.get(&sent.epoch).expect("an epoch that the host does not know");
+        // Nobody may have stopped at an epoch that the next one followed at once.
+        let Some(Seen { roster, .. }) = self.epochs.get(&sent.chain) else { return };
         assert_eq!(roster.get(&index), Some(name), "{name} opens a frame of an epoch that it is not in");
         assert!(roster.contains_key(&talker), "{talker} is heard in an epoch that it is not in");
         if let Some(act) = self.removed.get(&index) {
@@ -67,13 +81,23 @@ impl Witness {
 
     /// A client has come to an epoch: everybody in it must see the same history and roster.
     pub fn in_epoch(&mut self, peer: &Peer) {
-        let (epoch, hash) = (peer.conference.epoch().number(), peer.conference.chain_hash());
-        let Some(hash) = hash else { return };
+        let conference = &peer.conference;
+        let (Some(ChainHash(chain)), Some(leader), Some(index)) =
+            (conference.chain_hash(), conference.leader(), conference.index())
+        else {
+            return;
+        };
+        let (epoch, term) = (conference.epoch().number(), conference.term().0);
         let roster = peer.roster();
         assert!(roster.values().any(|name| *name == peer.name), "{} is not in its own roster", peer.name);
-        let (same_hash, same_roster) = self.epochs.entry(epoch).or_insert_with(|| (hash, roster.clone()));
-        assert_eq!(*same_hash, hash, "two members of epoch {epoch} have another history");
-        assert_eq!(*same_roster, roster, "two members of epoch {epoch} have another roster");
+        let leader = leader.0;
+        let seen = self.epochs.entry(chain).or_insert_with(|| Seen { leader, roster: roster.clone() });
+        assert_eq!(seen.leader, leader, "two members of one epoch have two leaders");
+        assert_eq!(seen.roster, roster, "two members of epoch {epoch} have another roster");
+        let first = *self.leaders.entry((term, epoch, leader)).or_insert(chain);
+        assert_eq!(first, chain, "a leader has made epoch {epoch} of term {term} twice");
+        let on = *self.chains.entry((index.0, epoch)).or_insert(chain);
+        assert_eq!(on, chain, "{} is in two histories at once", peer.name);
     }
 
     /// The host puts somebody out.

@@ -61,10 +61,10 @@ fn removed_member_ends_with_status_four_and_cannot_come_back_with_the_same_ident
 }
 
 #[test]
-fn relay_that_is_told_to_stop_ends_well_within_a_second_and_its_clients_within_two_with_status_six() {
+fn relay_that_is_told_to_stop_ends_well_within_a_second_and_clients_that_do_not_reconnect_within_two() {
     let _stage = Stage::enter();
-    let mut meeting = Meeting::open(&["--input", "tone"]);
-    let mut guest = meeting.guest("Bela", &[]);
+    let mut meeting = Meeting::open(&["--input", "tone", "--reconnect", "0"]);
+    let mut guest = meeting.guest("Bela", &["--reconnect", "0"]);
     hears_more(&guest, "Hestia", 25, LIMIT);
     let start = Instant::now();
     let (status, took) = meeting.relay.stop(LIMIT).unwrap();
@@ -80,10 +80,10 @@ fn relay_that_is_told_to_stop_ends_well_within_a_second_and_its_clients_within_t
 }
 
 #[test]
-fn clients_whose_relay_is_killed_end_with_status_six() {
+fn clients_that_do_not_reconnect_end_with_status_six_when_their_relay_is_killed() {
     let _stage = Stage::enter();
-    let mut meeting = Meeting::open(&[]);
-    let mut guest = meeting.guest("Bela", &[]);
+    let mut meeting = Meeting::open(&["--reconnect", "0"]);
+    let mut guest = meeting.guest("Bela", &["--reconnect", "0"]);
     meeting.relay.kill();
     for client in [&mut meeting.host, &mut guest] {
         // Nobody tells them, so they learn it from silence: 15 s (docs/protocol.md §10).

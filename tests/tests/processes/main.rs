@@ -7,6 +7,8 @@
 // A test may panic, and says what it measured.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, missing_docs)]
 
+mod acts;
+mod bad_path;
 mod command_line;
 mod crowd;
 mod delay;
@@ -14,7 +16,11 @@ mod demo;
 mod endings;
 mod entrance;
 mod hostile;
+mod people;
+mod reconnect;
 mod removal;
 mod sound;
 mod stage;
+mod succession;
+mod wave;
 mod wire;

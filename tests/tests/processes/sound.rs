@@ -104,8 +104,8 @@ fn guest_in_the_waiting_room_gets_no_roster_no_figures_and_no_media() {
     eprintln!("waiting: {waiting:?}; media of {media} bytes in {} datagrams", admitted.len());
     assert!(admitted.iter().filter(|size| **size >= media).count() > 150, "{admitted:?}");
     assert!(waiting.iter().all(|size| *size < media), "{waiting:?}, and media have {media} bytes");
-    // Two talkers were heard in three seconds by 300 datagrams; a guest who waits is kept alive by a few.
-    assert!(waiting.len() < 10, "{waiting:?}");
+    // Two talkers were heard in three seconds by 300 datagrams; a guest who waits is kept alive by two a second.
+    assert!(waiting.len() < 20, "{waiting:?}");
     end(meeting.host, vec![member, guest]);
 }
 

@@ -181,3 +181,20 @@ pub fn end(mut host: JsonlClient, guests: Vec<JsonlClient>) {
     assert_eq!(host.wait_exit(LIMIT).unwrap(), 0, "{}", host.stderr());
     assert_eq!(host.faults(), Vec::<String>::new());
 }
+
+/// Whoever leads ends the meeting, and all leave with status 0.
+pub fn end_all(mut leader: JsonlClient, others: Vec<JsonlClient>) {
+    leader.act("end").unwrap();
+    for mut client in others {
+        assert_eq!(client.wait_event("ended", |_| true, LIMIT).unwrap()["by"], "host");
+        assert_eq!(client.wait_exit(LIMIT).unwrap(), 0);
+        assert_eq!(client.faults(), Vec::<String>::new());
+    }
+    assert_eq!(leader.wait_exit(LIMIT).unwrap(), 0, "{}", leader.stderr());
+    assert_eq!(leader.faults(), Vec::<String>::new());
+}
+
+/// The newest event of a name, if there is one.
+pub fn newest(client: &JsonlClient, name: &str) -> Option<Value> {
+    client.events_named(name).pop()
+}

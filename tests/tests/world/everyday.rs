@@ -232,9 +232,9 @@ fn the_host_ends_the_meeting_for_everybody_at_once() {
     world.run(millis(100));
     for guest in guests {
         assert!(world.peer(guest).was_told(|event| matches!(event, Event::Ended { .. })));
-        assert!(!world.peer(guest).conference.can_send());
+        assert!(!world.can_send(guest));
     }
-    assert!(!world.peer(HOST).conference.can_send());
+    assert!(!world.can_send(HOST));
 }
 
 #[test]

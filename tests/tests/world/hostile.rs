@@ -53,7 +53,7 @@ fn spoil_mail(mail: Meddling, seeds: u64) {
         world.run(secs(30));
         world.assert_converged();
         for who in newcomers {
-            let is_in = world.peer(who).conference.can_send();
+            let is_in = world.can_send(who);
             let waits = world.knock_of(who).is_some();
             assert!(is_in || waits || is_warned(&world, who), "{who:?} neither goes on nor is told why");
         }
@@ -140,7 +140,7 @@ fn another_descriptor_than_the_links_ends_the_attempt() {
         other.run(secs(1));
         let theirs = other.record.take().unwrap().into_iter().find_map(|crossing| match crossing {
             Crossing::Out(_, bytes) => match FromRelay::decode(&bytes) {
-                Ok(FromRelay::Meeting { descriptor }) => Some(descriptor),
+                Ok(FromRelay::Meeting { descriptor, .. }) => Some(descriptor),
                 _ => None,
             },
             _ => None,
@@ -148,7 +148,9 @@ fn another_descriptor_than_the_links_ends_the_attempt() {
         let theirs = theirs.unwrap();
         world.open_meeting(Meeting::default());
         world.relay.villainy.rewrites = Some(Box::new(move |_, message| match message {
-            FromRelay::Meeting { .. } => vec![FromRelay::Meeting { descriptor: theirs.clone() }],
+            FromRelay::Meeting { line, leader, .. } => {
+                vec![FromRelay::Meeting { descriptor: theirs.clone(), line, leader }]
+            }
             other => vec![other],
         }));
         let guest = world.join(Guest::default());
@@ -165,10 +167,10 @@ fn a_descriptor_with_the_relays_own_keys_ends_the_attempt() {
     world.open_meeting(Meeting::default());
     let own = KeyPair::generate(&mut ClientRng::new(8, 99, Drawn::default())).public();
     world.relay.villainy.rewrites = Some(Box::new(move |_, message| match message {
-        FromRelay::Meeting { descriptor } => {
+        FromRelay::Meeting { descriptor, line, leader } => {
             let mut forged = Descriptor::decode(&descriptor).unwrap();
             forged.authority = own;
-            vec![FromRelay::Meeting { descriptor: forged.encode() }]
+            vec![FromRelay::Meeting { descriptor: forged.encode(), line, leader }]
         }
         other => vec![other],
     }));
@@ -254,12 +256,12 @@ fn a_forged_revocation_raises_an_alarm_and_puts_nobody_out() {
         let forger = KeyPair::generate(&mut ClientRng::new(seed, 99, Drawn::default()));
         let index = world.peer(guests[0]).conference.index().unwrap();
         let meeting = world.peer(HOST).conference.meeting();
-        let revoked = Revoked::sign(meeting, 77, vec![index], &forger);
+        let revoked = Revoked::sign(meeting, 77, MemberIndex::HOST, vec![index], &forger);
         for who in [HOST, guests[0], guests[1]] {
             world.relay_says(who, &FromRelay::Revoked { revoked: revoked.clone() });
             let forged = |event: &Event| matches!(event, Event::Alarm { kind: AlarmKind::ForgedNotice, .. });
             assert!(world.peer(who).was_told(forged));
-            assert!(world.peer(who).conference.can_send());
+            assert!(world.can_send(who));
         }
         world.run(secs(2));
         world.assert_converged();
@@ -293,22 +295,28 @@ fn a_true_revocation_shown_again_and_again_changes_nothing_for_others() {
 }
 
 #[test]
-fn a_client_that_is_told_that_it_lost_its_slot_says_so_and_stops() {
+fn a_client_that_is_told_that_it_lost_its_slot_comes_back_without_a_knock() {
     let reasons = [Refusal::Expired, Refusal::Revoked, Refusal::Replaced, Refusal::Capability];
     for (seed, reason) in reasons.into_iter().enumerate() {
         let mut world = World::new(seed as u64);
         let guests = four(&mut world);
+        world.model().switch_off();
         world.relay_says(guests[0], &FromRelay::Detached { reason });
-        assert!(failure(&world, guests[0]).is_some());
-        assert!(!world.peer(guests[0]).conference.can_send());
-        world.run(secs(70));
+        assert!(!world.can_send(guests[0]));
+        world.run(secs(5));
+        if reason == Refusal::Replaced {
+            // Somebody else is it now, as far as the relay says.
+            assert_eq!(failure(&world, guests[0]), Some(Failure::Replaced));
+            continue;
+        }
+        assert!(world.can_send(guests[0]), "it is not back after {reason:?}");
         world.assert_converged();
-        assert_eq!(world.peer(HOST).roster().len(), 3);
+        assert_eq!(world.peer(HOST).roster().len(), 4);
     }
 }
 
 #[test]
-fn lies_about_who_is_there_can_only_lose_people_and_only_after_a_minute() {
+fn lies_about_who_is_there_lose_nobody_who_is_heard() {
     for_seeds(3, |seed| {
         let mut world = World::new(seed);
         let guests = four(&mut world);
@@ -316,13 +324,9 @@ fn lies_about_who_is_there_can_only_lose_people_and_only_after_a_minute() {
             world.relay_says(HOST, &FromRelay::Presence { slot: MemberIndex(slot), here: false });
             world.relay_says(guests[2], &FromRelay::Presence { slot: MemberIndex(slot), here: false });
         }
-        world.run(secs(58));
-        assert_eq!(world.peer(HOST).roster().len(), 4);
-        world.relay_says(HOST, &FromRelay::Presence { slot: MemberIndex(1), here: true });
-        world.run(secs(10));
+        world.run(secs(200));
         world.assert_converged();
-        // The first was seen again in time; the second was not.
-        assert_eq!(world.peer(HOST).roster().keys().copied().collect::<Vec<_>>(), [0, 1, 3]);
+        assert_eq!(world.peer(HOST).roster().len(), 4);
     });
 }
 
@@ -337,8 +341,8 @@ fn lies_about_the_time_deceive_nobody() {
             world.relay_lies_about_time(who, UnixMillis(time));
         }
         world.run(secs(1));
-        // The relay itself refuses what the host makes by that clock: the host is told.
-        assert_eq!(failure(&world, HOST), Some(Failure::Detached));
+        // The relay itself refuses what the host makes by that clock, which takes nothing away.
+        assert_eq!(failure(&world, HOST), None);
         assert_eq!(failure(&world, guests[0]), None);
     }
 }

@@ -3,10 +3,13 @@
 
 mod entrance;
 mod epochs;
+mod equivocation;
 mod everyday;
 mod hostile;
 mod malformed;
+mod partitions;
 mod removal;
+mod succession;
 mod walk;
 
 use std::time::Duration;

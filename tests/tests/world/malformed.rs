@@ -121,7 +121,7 @@ fn a_control_message_that_is_none_ends_the_connection_with_a_word_and_nothing_el
         assert_eq!(failure(&world, guest), Some(Failure::Relay));
         world.relay_sends(HOST, bytes);
         assert_eq!(failure(&world, HOST), Some(Failure::Relay));
-        assert!(!world.peer(HOST).conference.can_send());
+        assert!(!world.can_send(HOST));
     }
 }
 

@@ -21,7 +21,7 @@ fn members(world: &World) -> Vec<Who> {
     let roster = world.peer(HOST).roster();
     let is_member = |who: &Who| {
         let peer = world.peer(*who);
-        *who != HOST && peer.conn.is_some() && peer.conference.can_send() && roster.values().any(|n| *n == peer.name)
+        *who != HOST && peer.conn.is_some() && world.can_send(*who) && roster.values().any(|n| *n == peer.name)
     };
     world.everybody().filter(is_member).collect()
 }

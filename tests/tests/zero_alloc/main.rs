@@ -45,12 +45,13 @@ fn a_frame_allocates_nothing_on_its_way_from_source_to_sink() {
     }
     let _profiler = dhat::Profiler::builder().testing().build();
     let before = dhat::HeapStats::get();
-    // Forty segments of 25 frames: key changes are on the path, too.
-    for seq in 100..1_100 {
+    // Fourteen segments of 25 frames: key changes are on the path, too. No longer than a talker is heard who confirms
+    // nothing, since no control message is measured here.
+    for seq in 100..450 {
         carry(&mut room, &mut talker, &mut listener, seq);
     }
     let after = dhat::HeapStats::get();
     assert_eq!(after.total_blocks - before.total_blocks, 0, "the media path allocated");
     let stats = listener.stats(0).unwrap();
-    assert!(stats.played >= 900 && stats.concealed >= 90, "frames did not pass: {stats:?}");
+    assert!(stats.played >= 390 && stats.concealed >= 35, "frames did not pass: {stats:?}");
 }

@@ -93,8 +93,7 @@ fn skipped_frames_pass_in_time_as_captured_ones_do() {
     let samples: Vec<i16> = (0..FRAME_SAMPLES * 3).map(|i| (i % 2_000) as i16 * 8).collect();
     let engine = || engine(Source::Wav(Recording::new(samples.clone(), Repeat::Once)), Sink::Null);
     let (mut skipping, mut muted) = (engine(), engine());
-    skipping.skip();
-    skipping.skip();
+    skipping.skip(2);
     muted.capture(true);
     muted.capture(true);
     let level = skipping.capture(false).level;

@@ -4,15 +4,10 @@ use std::time::Duration;
 
 use conclave_protocol::capability::{KnockGate, KnockToken, Rights};
 use conclave_protocol::id::MemberIndex;
-use conclave_protocol::wire::codec::Wire;
 use conclave_protocol::wire::relay::{EVERYBODY, FromRelay, KnockTokenBytes, MailboxId, Refusal, ToRelay};
 
 use super::super::MISBEHAVED;
 use super::world::{Room, START, World, attach, frame, refused, removal_notice};
-
-fn meeting_of(room: &Room) -> FromRelay {
-    FromRelay::Meeting { descriptor: room.descriptor.encode() }
-}
 
 fn mail(text: &str) -> ToRelay {
     ToRelay::Mail { bytes: text.as_bytes().to_vec() }
@@ -32,7 +27,7 @@ fn guest_hears_of_the_meeting_at_once_when_a_leader_is_there() {
     let (mut world, room) = (World::new(), Room::new(1));
     world.host(&room);
     let guest = world.guest(&room);
-    assert_eq!(world.heard(guest)[1..], [meeting_of(&room)]);
+    assert_eq!(world.heard(guest)[1..], [room.meeting_led_by(0)]);
 }
 
 #[test]
@@ -44,31 +39,45 @@ fn guest_hears_of_the_meeting_when_a_leader_attaches_and_not_before() {
     let host = world.bearer(&room);
     assert_eq!(world.heard(guest), []);
     world.say(host, &attach(host, world.signed(&room, 0, Rights::LEADER, 1)));
-    assert_eq!(world.heard(guest), [meeting_of(&room)]);
+    assert_eq!(world.heard(guest), [room.meeting_led_by(0)]);
 }
 
 #[test]
-fn guest_hears_of_a_host_who_comes_back_but_not_of_a_second_leader() {
+fn guest_hears_of_a_host_who_comes_back_unless_its_mailbox_is_open() {
     let (mut world, room) = (World::new(), Room::new(1));
     let host = world.host(&room);
     let guest = world.guest(&room);
+    let (knocker, _) = world.knocker(&room, host);
     world.hush();
-    let second = world.member(&room, 1, Rights::LEADER);
     world.disconnect(host);
     assert_eq!(world.heard(guest), []);
-    world.disconnect(second);
     world.host(&room);
-    assert_eq!(world.heard(guest), [meeting_of(&room)]);
+    assert_eq!(world.heard(guest), [room.meeting_led_by(0)]);
+    assert_eq!(world.heard(knocker), []);
 }
 
 #[test]
 fn unknown_meeting_and_absent_host_look_the_same_byte_for_byte() {
-    let room = Room::new(1);
+    let (room, other) = (Room::with_cohosts(1, &[1]), Room::new(2));
+    // What the host signed, and what it didn't.
+    let proofs = [
+        (None, None),
+        (room.line.clone(), Some(room.revoked_by(1, 1, &[9]))),
+        (None, Some(other.revoked(1, &[1]))),
+        (Some(other.line(1, &[1])), Some(room.revoked(1, &[9]))),
+    ];
+    for (line, revoked) in proofs {
+        let hello = ToRelay::Hello { meeting: room.id, descriptor: None, revoked, line };
+        assert_same_answers(&room, &hello);
+    }
+}
+
+fn assert_same_answers(room: &Room, hello: &ToRelay) {
     let transcript = |known: bool| {
         let mut world = World::new();
         if known {
-            world.host(&room);
-            world.member(&room, 1, Rights::MEMBER);
+            world.host(room);
+            world.member(room, 1, Rights::MEMBER);
             // The host goes, members stay.
             let host = world.hub.attached(room.id).next().unwrap().1;
             world.disconnect(host);
@@ -76,7 +85,8 @@ fn unknown_meeting_and_absent_host_look_the_same_byte_for_byte() {
             world.connect();
             world.connect();
         }
-        let guest = world.guest(&room);
+        let guest = world.connect();
+        world.say(guest, hello);
         world.say(guest, &room.knock());
         world.say(guest, &ToRelay::OpenMailbox { token: KnockTokenBytes([99; 32]) });
         world.say(guest, &mail("hello"));
@@ -85,6 +95,7 @@ fn unknown_meeting_and_absent_host_look_the_same_byte_for_byte() {
         world.say(guest, &ToRelay::CloseMailbox { mailbox: MailboxId(1) });
         world.say(guest, &ToRelay::Revoke { revoked: room.revoked(1, &[1]) });
         world.say(guest, &room.gate(2));
+        world.say(guest, &ToRelay::Line { line: room.line(2, &[3]) });
         world.say_bytes(guest, b"garbage");
         assert_eq!(world.datagram(guest, &frame(1)), []);
         (world.heard_bytes(guest), world.closed.clone())
@@ -138,7 +149,7 @@ fn new_gate_refuses_the_old_link_and_an_older_gate_changes_nothing() {
     let (mut world, room) = (World::new(), Room::new(1));
     let host = world.host(&room);
     let fresh = KnockToken([200; 32]);
-    world.say(host, &ToRelay::Gate { gate: KnockGate::sign(room.id, 2, &fresh, &room.authority) });
+    world.say(host, &ToRelay::Gate { gate: KnockGate::sign(room.id, 2, MemberIndex::HOST, &fresh, &room.authority) });
     world.say(host, &room.gate(1));
     let guest = world.guest(&room);
     world.hush();
@@ -153,7 +164,7 @@ fn gate_of_another_meeting_or_key_is_refused() {
     let host = world.member(&room, 0, Rights::LEADER);
     world.hush();
     assert_eq!(world.ask(host, &other.gate(9)), refused(Refusal::NotAllowed));
-    let forged = KnockGate::sign(room.id, 9, &other.token, &other.authority);
+    let forged = KnockGate::sign(room.id, 9, MemberIndex::HOST, &other.token, &other.authority);
     assert_eq!(world.ask(host, &ToRelay::Gate { gate: forged }), refused(Refusal::NotAllowed));
 }
 
@@ -205,7 +216,7 @@ fn mail_needs_a_mailbox() {
 
 #[test]
 fn mail_goes_to_all_leaders_and_to_nobody_else() {
-    let (mut world, room) = (World::new(), Room::new(1));
+    let (mut world, room) = (World::new(), Room::with_cohosts(1, &[1]));
     let host = world.host(&room);
     let second = world.member(&room, 1, Rights::LEADER);
     let plain = world.member(&room, 2, Rights::MEMBER);
@@ -262,7 +273,7 @@ fn mailbox_is_gone_when_its_guest_leaves_or_takes_a_slot() {
 
 #[test]
 fn closed_mailbox_takes_no_mail_and_the_other_leaders_hear_of_it() {
-    let (mut world, room) = (World::new(), Room::new(1));
+    let (mut world, room) = (World::new(), Room::with_cohosts(1, &[1]));
     let host = world.host(&room);
     let second = world.member(&room, 1, Rights::LEADER);
     let (guest, mailbox) = world.knocker(&room, host);

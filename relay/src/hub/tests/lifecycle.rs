@@ -31,7 +31,7 @@ fn first_message_must_be_a_hello() {
 fn descriptor_of_another_meeting_is_refused() {
     let (mut world, room, other) = (World::new(), Room::new(1), Room::new(2));
     let conn = world.connect();
-    let hello = ToRelay::Hello { meeting: room.id, descriptor: Some(other.descriptor), revoked: None };
+    let hello = ToRelay::Hello { meeting: room.id, descriptor: Some(other.descriptor), revoked: None, line: None };
     assert_eq!(world.ask(conn, &hello), refused(Refusal::Malformed));
     assert_eq!(world.closed.get(&conn), Some(&NO_HELLO));
     assert_eq!(world.hub.stats().meetings_now, 0);
@@ -39,7 +39,7 @@ fn descriptor_of_another_meeting_is_refused() {
 
 #[test]
 fn meetings_state_vanishes_with_its_last_connection() {
-    let (mut world, room) = (World::new(), Room::new(1));
+    let (mut world, mut room) = (World::new(), Room::with_cohosts(1, &[2]));
     let host = world.host(&room);
     world.say(host, &ToRelay::Revoke { revoked: room.revoked(1, &[1]) });
     let (guest, _) = world.knocker(&room, host);
@@ -50,13 +50,16 @@ fn meetings_state_vanishes_with_its_last_connection() {
     assert_eq!((stats.meetings_now, stats.members_now, stats.guests_now, stats.mailboxes_now), (0, 0, 0, 0));
     assert!(world.hub.meetings.is_empty() && world.hub.clients.is_empty() && world.hub.deadlines.is_empty());
 
-    // Neither gate nor descriptor nor revocation is left.
+    // Neither gate nor descriptor nor line nor revocation is left.
     let guest = world.guest(&room);
     world.hush();
     let message = attach(guest, world.signed(&room, 0, Rights::LEADER, 1));
     assert_eq!(world.ask(guest, &message), refused(Refusal::Capability));
+    room.line = None;
     world.member(&room, 2, Rights::LEADER);
-    assert!(matches!(world.heard(guest)[..], [FromRelay::Meeting { .. }]));
+    assert_eq!(world.heard(guest), []);
+    world.member(&room, 0, Rights::LEADER);
+    assert_eq!(world.heard(guest), [room.meeting_led_by(0)]);
     assert_eq!(world.ask(guest, &room.knock()), []);
     let member = world.member(&room, 1, Rights::MEMBER);
     assert!(world.heard(member).iter().all(|message| !matches!(message, FromRelay::Refused { .. })));
@@ -107,7 +110,7 @@ fn looking_for_meetings_finds_nothing() {
         let mut id = [0; MeetingId::LEN];
         id[..4].copy_from_slice(&guess.to_be_bytes());
         let conn = world.connect();
-        world.say(conn, &ToRelay::Hello { meeting: MeetingId(id), descriptor: None, revoked: None });
+        world.say(conn, &ToRelay::Hello { meeting: MeetingId(id), descriptor: None, revoked: None, line: None });
         answers.insert(world.heard_bytes(conn));
         world.disconnect(conn);
     }

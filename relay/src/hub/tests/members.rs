@@ -8,18 +8,12 @@ use conclave_protocol::sign::KeyPair;
 use conclave_protocol::wire::relay::{EVERYBODY, FromRelay, MailboxId, Refusal, ToRelay};
 
 use super::super::Limits;
-use super::world::{Room, START, VALIDITY, World, attach, exporter, frame, presence, refused, removal_notice, rk};
+use super::world::{
+    Room, START, VALIDITY, World, attach, attached, detached, exporter, frame, presence, refused, removal_notice, rk,
+};
 use crate::core::Core;
 
 const SECOND: Duration = Duration::from_secs(1);
-
-fn attached(slot: u16) -> FromRelay {
-    FromRelay::Attached { slot: MemberIndex(slot) }
-}
-
-fn detached(reason: Refusal) -> FromRelay {
-    FromRelay::Detached { reason }
-}
 
 /// What the relay says to a client that shows this capability, made at the start of the world.
 fn answer_to(change: impl FnOnce(&mut Capability)) -> Vec<FromRelay> {
@@ -29,7 +23,7 @@ fn answer_to(change: impl FnOnce(&mut Capability)) -> Vec<FromRelay> {
     world.hush();
     let mut capability = room.capability(world.wall(), 1, Rights::MEMBER, 1);
     change(&mut capability);
-    world.ask(client, &attach(client, capability.sign(&room.authority)))
+    world.ask(client, &attach(client, room.sign(capability)))
 }
 
 #[test]
@@ -75,8 +69,8 @@ fn proof_for_another_capability_is_refused() {
     let (mut world, room) = (World::new(), Room::new(1));
     let client = world.bearer(&room);
     world.hush();
-    let possession = world.signed(&room, 1, Rights::MEMBER, 1).prove(&rk(1), &exporter(client));
-    let capability = world.signed(&room, 1, Rights::LEADER, 1);
+    let possession = world.signed(&room, 0, Rights::MEMBER, 1).prove(&rk(0), &exporter(client));
+    let capability = world.signed(&room, 0, Rights::LEADER, 1);
     assert_eq!(world.ask(client, &ToRelay::Attach { capability, possession }), refused(Refusal::Capability));
 }
 
@@ -85,11 +79,11 @@ fn capability_by_another_key_or_for_another_meeting_is_refused() {
     let (mut world, room, other) = (World::new(), Room::new(1), Room::new(2));
     let client = world.bearer(&room);
     world.hush();
-    let forged = room.capability(START, 1, Rights::LEADER, 1).sign(&KeyPair::from_seed(&[9; 32]));
+    let forged = room.capability(START, 0, Rights::LEADER, 1).sign(&KeyPair::from_seed(&[9; 32]));
     assert_eq!(world.ask(client, &attach(client, forged)), refused(Refusal::Capability));
-    let foreign = other.capability(START, 1, Rights::LEADER, 1).sign(&other.authority);
+    let foreign = other.capability(START, 0, Rights::LEADER, 1).sign(&other.authority);
     assert_eq!(world.ask(client, &attach(client, foreign)), refused(Refusal::Capability));
-    let foreign = other.capability(START, 1, Rights::LEADER, 1).sign(&room.authority);
+    let foreign = other.capability(START, 0, Rights::LEADER, 1).sign(&room.authority);
     assert_eq!(world.ask(client, &attach(client, foreign)), refused(Refusal::Capability));
 }
 
@@ -177,7 +171,7 @@ fn renewal_extends_and_nobody_else_hears_of_it() {
 
 #[test]
 fn renewal_changes_rights() {
-    let (mut world, room) = (World::new(), Room::new(1));
+    let (mut world, room) = (World::new(), Room::with_cohosts(1, &[1]));
     let guest = world.guest(&room);
     let member = world.member(&room, 1, Rights::MEMBER);
     world.hush();

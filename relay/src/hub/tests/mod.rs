@@ -6,4 +6,5 @@ mod limits;
 mod members;
 mod random;
 mod revocation;
+mod succession;
 mod world;

@@ -1,10 +1,12 @@
-//! Random sequences of honest acts, dishonest ones and garbage: nothing panics, everything stays within its bounds
-//! ([`super::world::assert_consistent`] runs after every call), and media reaches members only.
+//! Random sequences of honest acts, dishonest ones and garbage: nothing panics, everything stays within its bounds, who
+//! leads has the right to and guests know who it is (the [`World`] checks it after every call), and media reaches members
+//! only.
 
 use std::time::Duration;
 
-use conclave_protocol::capability::{KnockGate, Rights};
+use conclave_protocol::capability::{Revoked, Rights};
 use conclave_protocol::id::MemberIndex;
+use conclave_protocol::succession::Line;
 use conclave_protocol::wire::codec::Wire;
 use conclave_protocol::wire::relay::{EVERYBODY, KnockTokenBytes, MailboxId, ToRelay};
 use proptest::prelude::*;
@@ -29,6 +31,7 @@ const TIGHT: Limits = Limits {
     member_bytes: Rate { per_second: 1000, burst: 20_000 },
     leader_messages: Rate { per_second: 50, burst: 10 },
     leader_bytes: Rate { per_second: 10_000, burst: 40_000 },
+    guest_messages: Rate { per_second: 40, burst: 60 },
     guest_mail: Rate { per_second: 1, burst: 3 },
     meeting_mail: Rate { per_second: 2, burst: 4 },
     prefix_tokens: Rate { per_second: 2, burst: 6 },
@@ -48,7 +51,7 @@ struct Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let bytes = proptest::collection::vec(any::<u8>(), 0..200);
-    (0_u8..27, any::<usize>(), any::<u16>(), bytes).prop_map(|(act, who, detail, bytes)| Step {
+    (0_u8..32, any::<usize>(), any::<u16>(), bytes).prop_map(|(act, who, detail, bytes)| Step {
         act,
         who,
         detail,
@@ -64,9 +67,8 @@ fn message(world: &World, rooms: &[Room; 2], conn: ConnId, step: &Step) -> ToRel
     let bytes = step.bytes.repeat(1 + usize::from(detail % 19));
     match step.act {
         0 if detail.is_multiple_of(3) => room.guest_hello(),
-        0 if detail.is_multiple_of(2) => room.hello_with(room.revoked(u32::from(detail % 5), &[slot])),
-        0 => room.hello(),
-        1 | 2 => capability(world, rooms, conn, detail),
+        0 => hello(world, room, detail),
+        1 | 2 | 27.. => capability(world, rooms, conn, detail),
         3 => room.knock(),
         4 => ToRelay::OpenMailbox { token: KnockTokenBytes([step.bytes.first().copied().unwrap_or(0); 32]) },
         5 | 6 => ToRelay::Mail { bytes },
@@ -80,25 +82,59 @@ fn message(world: &World, rooms: &[Room; 2], conn: ConnId, step: &Step) -> ToRel
             }
         }
         8 | 9 => ToRelay::Send { to: if detail.is_multiple_of(2) { EVERYBODY } else { MemberIndex(slot) }, bytes },
-        10 => ToRelay::Revoke { revoked: room.revoked(u32::from(detail % 7), &[slot, slot, 3]) },
-        _ => ToRelay::Gate { gate: KnockGate::sign(room.id, u32::from(detail % 3), &room.token, &room.authority) },
+        10 => ToRelay::Revoke { revoked: revoked(room, detail) },
+        11 => ToRelay::Line { line: line(world, room, detail) },
+        _ if detail.is_multiple_of(5) => room.gate_by(1, u32::from(detail % 3), &room.token),
+        _ => room.gate(u32::from(detail % 3)),
+    }
+}
+
+/// A Hello with D, and often with a line and a revocation.
+fn hello(world: &World, room: &Room, detail: u16) -> ToRelay {
+    let line = (!detail.is_multiple_of(3)).then(|| line(world, room, detail / 3));
+    room.hello_of(line, detail.is_multiple_of(5).then(|| revoked(room, detail / 4)))
+}
+
+/// A line with two co-hosts or fewer, as often as not a newer one.
+fn line(world: &World, room: &Room, detail: u16) -> Line {
+    let slots: &[u16] = match detail % 5 {
+        0 => &[],
+        1 => &[1],
+        2 => &[2, 1],
+        _ => &[1, 2],
+    };
+    let known = world.hub.meetings.get(&room.id).and_then(|meeting| meeting.line.as_ref());
+    let known = known.map_or(0, |line| line.seq);
+    room.line(known.saturating_sub(1) + u32::from(detail % 4), slots)
+}
+
+/// A revocation by the host or a co-host.
+fn revoked(room: &Room, detail: u16) -> Revoked {
+    let (slot, seq) = ((detail >> 4) % 6, u32::from(detail % 7));
+    match detail % 6 {
+        0 => room.revoked_by(1, seq, &[slot]),
+        1 => room.revoked_by(2, seq, &[slot, 3]),
+        _ => room.revoked(seq, &[slot, slot, 3]),
     }
 }
 
 /// A capability and its proof, mostly in order.
 fn capability(world: &World, rooms: &[Room; 2], conn: ConnId, detail: u16) -> ToRelay {
-    let slot = (detail >> 4) % 6;
-    let rights = if slot < 2 { Rights::LEADER } else { Rights::MEMBER };
+    let slot = (detail >> 4) % 5;
+    let rights = if slot < 3 && !detail.is_multiple_of(5) { Rights::LEADER } else { Rights::MEMBER };
     let room = &rooms[usize::from(detail.is_multiple_of(8))];
     let mut capability = room.capability(world.wall(), slot, rights, u32::from(detail % 4));
+    capability.signer = MemberIndex(match detail % 7 {
+        0 => 0,
+        1 => 1,
+        _ if rights.may_lead() => slot,
+        _ => 0,
+    });
     if detail.is_multiple_of(11) {
         capability.not_after = capability.not_before.minus(Duration::from_secs(100));
     }
     let prover = if detail.is_multiple_of(13) { ConnId(0) } else { conn };
-    attach(
-        prover,
-        capability.sign(&rooms[usize::from(detail.is_multiple_of(8) != detail.is_multiple_of(17))].authority),
-    )
+    attach(prover, rooms[usize::from(detail.is_multiple_of(8) != detail.is_multiple_of(17))].sign(capability))
 }
 
 fn arrive(world: &mut World, rooms: &[Room; 2], detail: u16) -> ConnId {
@@ -112,7 +148,8 @@ fn arrive(world: &mut World, rooms: &[Room; 2], detail: u16) -> ConnId {
             world.say(conn, &room.knock());
         }
         _ => {
-            world.say(conn, &room.hello());
+            let hello = hello(world, room, detail / 7);
+            world.say(conn, &hello);
             let message = capability(world, rooms, conn, detail);
             world.say(conn, &message);
         }
@@ -121,7 +158,7 @@ fn arrive(world: &mut World, rooms: &[Room; 2], detail: u16) -> ConnId {
 }
 
 fn take(world: &mut World, rooms: &[Room; 2], conns: &mut Vec<ConnId>, step: &Step) {
-    if conns.is_empty() || (step.act >= 22 && conns.len() < 16) {
+    if conns.is_empty() || (matches!(step.act, 23..=26) && conns.len() < 14) {
         conns.push(arrive(world, rooms, step.detail));
         return;
     }
@@ -146,7 +183,7 @@ fn take(world: &mut World, rooms: &[Room; 2], conns: &mut Vec<ConnId>, step: &St
             world.disconnect(conn);
             conns.retain(|other| *other != conn);
         }
-        21.. => world.pass(Duration::from_millis(u64::from(step.detail))),
+        21..=26 => world.pass(Duration::from_millis(u64::from(step.detail))),
         _ => {
             let message = message(world, rooms, conn, step);
             world.say(conn, &message);

@@ -112,14 +112,14 @@ fn forged_or_foreign_revocation_is_refused() {
     let (mut world, room, other) = (World::new(), Room::new(1), Room::new(2));
     let host = world.host(&room);
     let member = world.member(&room, 1, Rights::MEMBER);
-    let forged = Revoked::sign(room.id, 9, vec![MemberIndex(1)], &other.authority);
+    let forged = Revoked::sign(room.id, 9, MemberIndex::HOST, vec![MemberIndex(1)], &other.authority);
     let foreign = other.revoked(9, &[1]);
     world.hush();
     for revoked in [forged, foreign] {
         assert_eq!(world.ask(host, &ToRelay::Revoke { revoked: revoked.clone() }), refused(Refusal::NotAllowed));
         let client = world.connect();
         world.say(client, &room.hello_with(revoked));
-        assert_eq!(world.heard(client)[1], FromRelay::Refused { reason: Refusal::Capability });
+        assert_eq!(world.heard(client)[1], FromRelay::Refused { reason: Refusal::NotAllowed });
     }
     assert_eq!(world.heard(member), []);
     assert_eq!(world.datagram(host, &frame(0)), [member]);
@@ -128,7 +128,7 @@ fn forged_or_foreign_revocation_is_refused() {
 #[test]
 fn revocation_without_descriptor_is_passed_over_unless_the_meeting_is_known() {
     let room = Room::new(1);
-    let hello = ToRelay::Hello { meeting: room.id, descriptor: None, revoked: Some(room.revoked(1, &[1])) };
+    let hello = ToRelay::Hello { meeting: room.id, descriptor: None, revoked: Some(room.revoked(1, &[1])), line: None };
 
     let mut world = World::new();
     let client = world.connect();
@@ -159,7 +159,7 @@ fn many_can_be_removed_in_one_act_and_hear_nothing_of_each_other_after_it() {
 
 #[test]
 fn leader_can_be_removed_too_and_leads_no_more() {
-    let (mut world, room) = (World::new(), Room::new(1));
+    let (mut world, room) = (World::new(), Room::with_cohosts(1, &[1]));
     let host = world.host(&room);
     let second = world.member(&room, 1, Rights::LEADER);
     world.say(host, &ToRelay::Revoke { revoked: room.revoked(1, &[1]) });

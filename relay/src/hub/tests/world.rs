@@ -8,6 +8,7 @@ use conclave_protocol::capability::{Capability, KnockGate, KnockToken, Revoked, 
 use conclave_protocol::descriptor::{Descriptor, Policy, Region};
 use conclave_protocol::id::{MeetingId, MemberIndex};
 use conclave_protocol::sign::KeyPair;
+use conclave_protocol::succession::{Delegate, Line, Rank, rank};
 use conclave_protocol::time::{UnixMillis, WallClock};
 use conclave_protocol::wire::codec::Wire;
 use conclave_protocol::wire::datagram::{self, Kind};
@@ -26,6 +27,8 @@ pub(super) const HOME: PrefixToken = PrefixToken(7);
 
 /// A meeting, with the secrets that its host holds.
 pub(super) struct Room {
+    /// What its members bring in their Hello.
+    pub(super) line: Option<Line>,
     pub(super) authority: KeyPair,
     pub(super) descriptor: Descriptor,
     pub(super) id: MeetingId,
@@ -52,19 +55,45 @@ impl Room {
             regions: Vec::new(),
         };
         let id = descriptor.meeting_id();
-        Self { authority, descriptor, id, token: KnockToken([seed; 32]) }
+        Self { line: None, authority, descriptor, id, token: KnockToken([seed; 32]) }
+    }
+
+    /// A meeting whose members know these co-hosts, the first in the line first.
+    pub(super) fn with_cohosts(seed: u8, slots: &[u16]) -> Self {
+        let mut room = Self::new(seed);
+        room.line = Some(room.line(1, slots));
+        room
+    }
+
+    pub(super) fn line(&self, seq: u32, slots: &[u16]) -> Line {
+        let delegate =
+            |slot: &u16| Delegate { slot: MemberIndex(*slot), hs: [0xDD; 32], authority: ak(*slot).public() };
+        Line::sign(self.id, seq, slots.iter().map(delegate).collect(), &self.authority)
     }
 
     pub(super) fn hello(&self) -> ToRelay {
-        ToRelay::Hello { meeting: self.id, descriptor: Some(self.descriptor.clone()), revoked: None }
+        self.hello_of(self.line.clone(), None)
     }
 
     pub(super) fn hello_with(&self, revoked: Revoked) -> ToRelay {
-        ToRelay::Hello { meeting: self.id, descriptor: Some(self.descriptor.clone()), revoked: Some(revoked) }
+        self.hello_of(self.line.clone(), Some(revoked))
+    }
+
+    pub(super) fn hello_of(&self, line: Option<Line>, revoked: Option<Revoked>) -> ToRelay {
+        ToRelay::Hello { meeting: self.id, descriptor: Some(self.descriptor.clone()), revoked, line }
     }
 
     pub(super) fn guest_hello(&self) -> ToRelay {
-        ToRelay::Hello { meeting: self.id, descriptor: None, revoked: None }
+        ToRelay::Hello { meeting: self.id, descriptor: None, revoked: None, line: None }
+    }
+
+    /// What guests are told while that slot leads, by the line that members bring.
+    pub(super) fn meeting_led_by(&self, leader: u16) -> FromRelay {
+        FromRelay::Meeting {
+            descriptor: self.descriptor.encode(),
+            line: self.line.clone(),
+            leader: MemberIndex(leader),
+        }
     }
 
     pub(super) fn capability(&self, wall: UnixMillis, slot: u16, rights: Rights, serial: u32) -> Capability {
@@ -76,11 +105,20 @@ impl Room {
             not_before: wall,
             not_after: wall.plus(VALIDITY),
             serial,
+            signer: MemberIndex::HOST,
+        }
+    }
+
+    /// Signs as its signer does.
+    pub(super) fn sign(&self, capability: Capability) -> SignedCapability {
+        match capability.signer.0 {
+            0 => capability.sign(&self.authority),
+            cohost => capability.sign(&ak(cohost)),
         }
     }
 
     pub(super) fn gate(&self, seq: u32) -> ToRelay {
-        ToRelay::Gate { gate: KnockGate::sign(self.id, seq, &self.token, &self.authority) }
+        ToRelay::Gate { gate: KnockGate::sign(self.id, seq, MemberIndex::HOST, &self.token, &self.authority) }
     }
 
     pub(super) fn knock(&self) -> ToRelay {
@@ -88,13 +126,34 @@ impl Room {
     }
 
     pub(super) fn revoked(&self, seq: u32, slots: &[u16]) -> Revoked {
-        Revoked::sign(self.id, seq, slots.iter().map(|slot| MemberIndex(*slot)).collect(), &self.authority)
+        Revoked::sign(self.id, seq, MemberIndex::HOST, indices(slots), &self.authority)
     }
+
+    pub(super) fn revoked_by(&self, cohost: u16, seq: u32, slots: &[u16]) -> Revoked {
+        Revoked::sign(self.id, seq, MemberIndex(cohost), indices(slots), &ak(cohost))
+    }
+
+    pub(super) fn gate_by(&self, cohost: u16, seq: u32, token: &KnockToken) -> ToRelay {
+        ToRelay::Gate { gate: KnockGate::sign(self.id, seq, MemberIndex(cohost), token, &ak(cohost)) }
+    }
+}
+
+fn indices(slots: &[u16]) -> Vec<MemberIndex> {
+    slots.iter().map(|slot| MemberIndex(*slot)).collect()
 }
 
 /// The routing key of a slot's member.
 pub(super) fn rk(slot: u16) -> KeyPair {
-    let mut seed = [0x5A; 32];
+    key_of(slot, 0x5A)
+}
+
+/// The authority key of a co-host.
+pub(super) fn ak(slot: u16) -> KeyPair {
+    key_of(slot, 0xA5)
+}
+
+fn key_of(slot: u16, fill: u8) -> KeyPair {
+    let mut seed = [fill; 32];
     seed[..2].copy_from_slice(&slot.to_be_bytes());
     KeyPair::from_seed(&seed)
 }
@@ -127,6 +186,14 @@ pub(super) fn refused(reason: Refusal) -> Vec<FromRelay> {
     vec![FromRelay::Refused { reason }]
 }
 
+pub(super) fn attached(slot: u16) -> FromRelay {
+    FromRelay::Attached { slot: MemberIndex(slot) }
+}
+
+pub(super) fn detached(reason: Refusal) -> FromRelay {
+    FromRelay::Detached { reason }
+}
+
 pub(super) fn presence(slot: u16, here: bool) -> FromRelay {
     FromRelay::Presence { slot: MemberIndex(slot), here }
 }
@@ -136,7 +203,19 @@ pub(super) struct World {
     pub(super) now: Instant,
     pub(super) closed: BTreeMap<ConnId, CloseCode>,
     raw: BTreeMap<ConnId, Vec<Bytes>>,
+    /// What each connection was told as a guest, last.
+    told: BTreeMap<ConnId, Told>,
+    /// The leaders of each meeting, in the order in which they began.
+    began: BTreeMap<MeetingId, Vec<MemberIndex>>,
     next: u64,
+}
+
+/// What a connection knows of who leads.
+enum Told {
+    Nothing,
+    Meeting(FromRelay),
+    /// It held a slot, where it is told by other means.
+    Member,
 }
 
 impl World {
@@ -148,7 +227,15 @@ impl World {
         let now = Instant::now();
         let region = Some(Region::parse("eu-west").unwrap());
         let hub = Hub::new(WallClock::new(now, START), Config { region, limits });
-        Self { hub, now, closed: BTreeMap::new(), raw: BTreeMap::new(), next: 0 }
+        Self {
+            hub,
+            now,
+            closed: BTreeMap::new(),
+            raw: BTreeMap::new(),
+            told: BTreeMap::new(),
+            began: BTreeMap::new(),
+            next: 0,
+        }
     }
 
     pub(super) fn wall(&self) -> UnixMillis {
@@ -163,6 +250,7 @@ impl World {
         let conn = ConnId(self.next);
         self.next += 1;
         self.raw.insert(conn, Vec::new());
+        self.told.insert(conn, Told::Nothing);
         let peer = Peer { exporter: exporter(conn), prefix };
         self.call(|hub, now, out| hub.connected(now, conn, &peer, out));
         conn
@@ -227,10 +315,22 @@ impl World {
     // What clients commonly do.
 
     pub(super) fn signed(&self, room: &Room, slot: u16, rights: Rights, serial: u32) -> SignedCapability {
-        room.capability(self.wall(), slot, rights, serial).sign(&room.authority)
+        let signer = if rights.may_lead() { slot } else { 0 };
+        self.signed_by(signer, room, slot, rights, serial)
     }
 
-    /// A client that says Hello with the descriptor.
+    pub(super) fn signed_by(
+        &self,
+        signer: u16,
+        room: &Room,
+        slot: u16,
+        rights: Rights,
+        serial: u32,
+    ) -> SignedCapability {
+        room.sign(Capability { signer: MemberIndex(signer), ..room.capability(self.wall(), slot, rights, serial) })
+    }
+
+    /// A client that says Hello with the descriptor and the line.
     pub(super) fn bearer(&mut self, room: &Room) -> ConnId {
         let conn = self.connect();
         self.say(conn, &room.hello());
@@ -274,6 +374,11 @@ impl World {
                 Output::Control { to, bytes } => {
                     assert!(bytes.len() <= crate::framing::MAX_MESSAGE);
                     assert!(!self.closed.contains_key(&to), "a closed connection is sent something");
+                    match FromRelay::decode(&bytes).unwrap() {
+                        meeting @ FromRelay::Meeting { .. } => self.told.insert(to, Told::Meeting(meeting)),
+                        FromRelay::Attached { .. } => self.told.insert(to, Told::Member),
+                        _ => None,
+                    };
                     self.raw.get_mut(&to).expect("only connections that exist are sent anything").push(bytes);
                 }
                 Output::Close { conn, code } => {
@@ -284,6 +389,36 @@ impl World {
             }
         }
         assert_consistent(&self.hub);
+        self.assert_led_by_who_began_last();
+        self.assert_guests_know_who_leads();
+    }
+
+    fn assert_led_by_who_began_last(&mut self) {
+        self.began.retain(|id, _| self.hub.meetings.contains_key(id));
+        for (id, meeting) in &self.hub.meetings {
+            let began = self.began.entry(*id).or_default();
+            let leads = |slot: &MemberIndex| meeting.members.get(slot).is_some_and(|member| member.leads.is_some());
+            began.retain(leads);
+            let new: Vec<_> = meeting.members.keys().filter(|slot| leads(slot) && !began.contains(slot)).collect();
+            assert!(new.len() <= 1);
+            began.extend(new);
+            assert!(meeting.leaders.values().eq(&*began));
+        }
+    }
+
+    fn assert_guests_know_who_leads(&self) {
+        for meeting in self.hub.meetings.values() {
+            let Some(leader) = self.began[&meeting.id].last() else { continue };
+            for conn in meeting.guests.keys() {
+                match &self.told[conn] {
+                    Told::Nothing => panic!("a guest of a meeting that is led has heard nothing"),
+                    Told::Meeting(FromRelay::Meeting { line, leader: told, .. }) => {
+                        assert!(told == leader && *line == meeting.line);
+                    }
+                    _ => {}
+                }
+            }
+        }
     }
 }
 
@@ -302,6 +437,15 @@ pub(super) fn assert_consistent(hub: &Hub) {
         assert_eq!(slots, meeting.slots);
         let expiries: BTreeSet<_> = meeting.members.iter().map(|(slot, member)| (member.expires, *slot)).collect();
         assert_eq!(expiries, meeting.expiries);
+        let leaders = meeting.members.iter().filter_map(|(slot, member)| Some((member.leads?, *slot)));
+        assert_eq!(leaders.collect::<BTreeMap<_, _>>(), meeting.leaders);
+        for slot in meeting.leaders.values() {
+            // Whoever leads has signed for itself, and the line has its key.
+            let rank = rank(meeting.line.as_ref(), *slot);
+            assert!(meeting.members[slot].signer == *slot && rank != Rank::Member && meeting.may_sign(*slot));
+        }
+        assert!(meeting.leaders.is_empty() || meeting.lead() == meeting.told);
+        assert!(meeting.line.is_none() || meeting.descriptor.is_some());
         let mailboxes = meeting.guests.iter().filter_map(|(conn, guest)| Some((guest.mailbox.as_ref()?.id, *conn)));
         assert_eq!(mailboxes.collect::<BTreeMap<_, _>>(), meeting.mailboxes);
         assert!(meeting.members.is_empty() || meeting.descriptor.is_some());

@@ -1,0 +1,65 @@
+//! What to do about ticks of the frame clock that were missed. Pure.
+//!
+//! A tick that comes a little late is made up for, so that the clock never falls behind real time. A process that was
+//! stopped, or a machine that slept, has missed thousands: nobody wants to hear those frames any more, and the relay,
+//! which gives each slot 120 datagrams a second and 30 at once, would drop them with the good ones that follow.
+
+use std::time::{Duration, Instant};
+
+use super::FRAME;
+
+/// Lag beyond which ticks are skipped instead of made up for: longer than any hiccup of a busy machine.
+const SKIP_FROM: Duration = Duration::from_secs(1);
+/// A frame that is so late goes to nobody: every listener has passed its place, and two thirds of the relay's burst
+/// are used up by those that are less late.
+const STALE: Duration = Duration::from_millis(400);
+
+/// How long after ticks were skipped what arrives is thrown away: the socket has kept the frames of the first seconds of
+/// the stall, which takes milliseconds to read, on a busy machine more. Nobody wants to hear them, and a listener who opens them now takes those
+/// that follow, which are seconds further on, for ones ahead of their time (`docs/protocol.md` §8.3).
+pub(super) const BACKLOG: Duration = Duration::from_millis(300);
+
+/// How many ticks to skip, of which the first was due at `due`. What is left is not a frame behind.
+pub(super) fn to_skip(due: Instant, now: Instant) -> u32 {
+    let lag = now.saturating_duration_since(due);
+    if lag <= SKIP_FROM {
+        return 0;
+    }
+    u32::try_from(lag.as_nanos() / FRAME.as_nanos()).unwrap_or(u32::MAX)
+}
+
+/// Whether the frame of a tick that was due at `due` is still of use.
+pub(super) fn is_fresh(due: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(due) <= STALE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_made_up_for_up_to_a_second_and_skipped_beyond() {
+        let due = Instant::now();
+        assert_eq!(to_skip(due, due), 0);
+        assert_eq!(to_skip(due, due + SKIP_FROM), 0);
+        assert_eq!(to_skip(due, due + Duration::from_millis(20_019)), 1_000);
+        // A tick that is early was never missed.
+        assert_eq!(to_skip(due + FRAME, due), 0);
+    }
+
+    #[test]
+    fn after_skipping_the_clock_is_within_a_frame_of_real_time() {
+        let due = Instant::now();
+        let now = due + Duration::from_millis(5_013);
+        let next = due + FRAME * to_skip(due, now);
+        assert!(next <= now && now < next + FRAME);
+    }
+
+    #[test]
+    fn what_is_sent_of_a_stall_fits_into_the_burst_that_the_relay_allows() {
+        let due = Instant::now();
+        let now = due + SKIP_FROM;
+        let sent = (0..=50).filter(|tick| is_fresh(due + FRAME * *tick, now)).count();
+        assert!((1..=25).contains(&sent), "{sent}");
+    }
+}

@@ -1,0 +1,155 @@
+//! What a conference says beyond coming and going: who did what, who leads, codes, chat.
+
+use std::time::Instant;
+
+use conclave_protocol::admission::lobby::KnockId;
+use conclave_protocol::conference::{ActError, AlarmKind, Event, Person};
+use conclave_protocol::epoch::statement::Act;
+use conclave_protocol::id::MemberIndex;
+use conclave_protocol::sframe::frame::Microphone;
+
+use super::Running;
+use crate::command::Who;
+use crate::report::Report;
+
+impl Running {
+    /// An event of a meeting that is under way.
+    pub(super) fn on_told(&mut self, event: Event) {
+        match event {
+            Event::Act { by, act, who } => {
+                let (who, who_name) = who.map_or((None, None), |(i, name)| (Some(i.0), Some(name.as_str().to_owned())));
+                let by_name = self.name_of(by);
+                self.reports.send(Report::Act { by: by.0, what: act_name(act), who, by_name, who_name });
+            }
+            Event::Leader { index } => self.reports.send(Report::Leader { index: index.0 }),
+            Event::SecurityCode { epoch, code } => {
+                let (words, digits) = (code.words(), code.digits().to_owned());
+                self.reports.send(Report::SecurityCode { epoch: epoch.number(), words, digits });
+            }
+            Event::Locked { on } => self.reports.send(Report::Locked { on }),
+            Event::Chat { from, text } => {
+                let name = self.name_of(from).unwrap_or_default();
+                self.reports.send(Report::Chat { from: from.0, name, text });
+            }
+            Event::Hand { index, on } => self.reports.send(Report::Hand { index: index.0, on }),
+            Event::AskedToMute { by } => self.reports.send(Report::AskedToMute { by: by.0 }),
+            Event::Stale { silence } => {
+                let for_ms = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
+                self.reports.send(Report::Stale { for_ms });
+            }
+            Event::Refused(error) => self.reports.send(Report::Error { message: error.to_string() }),
+            _ => {}
+        }
+    }
+
+    /// The name of a member who is here.
+    fn name_of(&self, index: MemberIndex) -> Option<String> {
+        self.conference.members().find(|m| m.index == index).map(|m| m.name.as_str().to_owned())
+    }
+
+    /// Begins muted where everybody does who comes.
+    pub(super) fn follow_mute_policy(&mut self) {
+        let is_newcomer = self.conference.index() != Some(MemberIndex::HOST);
+        if is_newcomer && self.conference.settings().is_some_and(|settings| settings.newcomers_muted) {
+            let message = "everybody begins muted in this meeting: unmute when you want to speak".to_owned();
+            if self.switch(Microphone::Muted) {
+                self.reports.send(Report::Notice { message });
+            }
+        }
+    }
+
+    /// Somebody knocks. Who was blocked in an earlier meeting is turned down at once.
+    pub(super) fn on_knock(&mut self, knock: KnockId, person: Person) {
+        if self.pins.is_blocked(&person.identity) && self.conference.block_knock(Instant::now(), knock).is_ok() {
+            let message = format!("{} knocked and was turned down: blocked earlier", person.name.as_str());
+            return self.reports.send(Report::Notice { message });
+        }
+        self.report_knock(knock, &person);
+        self.knocking.insert(knock, person);
+    }
+
+    /// Writes the proof that a leader told two histories.
+    pub(super) fn write_proof(&mut self, file: &str) -> Result<(), String> {
+        let proof = self.conference.proof().ok_or("there is nothing to prove: no leader told two histories")?;
+        crate::private::write_new(std::path::Path::new(file), &proof).map_err(|error| format!("{file}: {error:#}"))?;
+        self.reports.send(Report::Proof { file: file.to_owned() });
+        Ok(())
+    }
+
+    /// The member whom a block concerns; `None` for somebody who knocks.
+    fn member_to_block(&self, who: &Who) -> Result<Option<MemberIndex>, String> {
+        let Who::Name(name) = who else { return self.find_member(who).map(Some) };
+        let members = self.conference.members().filter(|m| m.name.as_str() == name).count();
+        let knocks = self.conference.knocks().iter().filter(|(_, knocking)| knocking.as_str() == name).count();
+        match (members, knocks) {
+            (0, _) => Ok(None),
+            (1, 0) => self.find_member(who).map(Some),
+            _ => {
+                Err("more than one of that name: use the number instead, a member's here, a knock's to deny".to_owned())
+            }
+        }
+    }
+
+    /// Blocks a member or somebody who knocks, here and in later meetings.
+    pub(super) fn block(&mut self, who: &Who) -> Result<(), String> {
+        let now = Instant::now();
+        let refused = |error: ActError| error.to_string();
+        if let Some(index) = self.member_to_block(who)? {
+            let member = self.conference.members().find(|m| m.index == index);
+            let known = member.map(|m| (m.cert.identity, m.cert.kind, m.name.as_str().to_owned()));
+            self.conference.block(now, index).map_err(refused)?;
+            if let Some((identity, kind, name)) = known {
+                self.pins.block(&identity, kind, &name, super::start_now().wall);
+            }
+            return Ok(());
+        }
+        let knock = self.find_knock(who)?;
+        let person = self.knocking.get(&knock).cloned();
+        self.conference.block_knock(now, knock).map_err(refused)?;
+        if let Some(person) = person {
+            self.pins.block(&person.identity, person.kind, person.name.as_str(), super::start_now().wall);
+        }
+        Ok(())
+    }
+}
+
+/// The name of an act in `act.what`.
+fn act_name(act: Act) -> &'static str {
+    match act {
+        Act::Admit(_) => "admit",
+        Act::Remove(_) => "remove",
+        Act::Leave(_) => "leave",
+        Act::Lost(_) => "lost",
+        Act::Rekey => "rekey",
+        Act::OpenRate => "open_rate",
+        Act::End => "end",
+        Act::Lock => "lock",
+        Act::Unlock => "unlock",
+        Act::MuteNewcomers => "mute_newcomers",
+        Act::UnmuteNewcomers => "unmute_newcomers",
+        Act::WaitingRoomOn => "waiting_room_on",
+        Act::WaitingRoomOff => "waiting_room_off",
+        Act::AskMute(_) => "ask_mute",
+        Act::Promote(_) => "promote",
+        Act::Demote(_) => "demote",
+        Act::HandOver(_) => "hand_over",
+        Act::TakeOver(_) => "take_over",
+        Act::Deny => "deny",
+        Act::Block => "block",
+    }
+}
+
+/// The name of an alarm in `alarm.kind`.
+pub(super) fn alarm_name(kind: AlarmKind) -> &'static str {
+    match kind {
+        AlarmKind::BadStatement => "bad_statement",
+        AlarmKind::BadRoster => "bad_roster",
+        AlarmKind::BadKey => "bad_key",
+        AlarmKind::BadAcknowledgement => "bad_acknowledgement",
+        AlarmKind::ForgedNotice => "forged_notice",
+        AlarmKind::Unauthentic => "unauthentic",
+        AlarmKind::Equivocation => "equivocation",
+        AlarmKind::Withheld => "withheld",
+        AlarmKind::Forbidden => "forbidden",
+    }
+}
