@@ -28,14 +28,6 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// Tests on real processes need both cores for real-time audio: hold this for as long as the processes run, and the
-/// tests of one test binary run one after the other.
-pub fn one_at_a_time() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    // The lock guards no data, so a test that panicked while it held it leaves nothing broken.
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// A client that reports events as lines of JSON and takes commands likewise.
 pub struct JsonlClient {
     running: Running,

@@ -52,7 +52,7 @@ fn sees(client: &JsonlClient, what: &str, by: &str, who: Option<&str>) {
 
 #[test]
 fn everybody_shows_the_same_security_code_for_the_same_epoch_and_another_after_a_change() {
-    let _stage = Stage::enter();
+    let _stage = Stage::shared();
     let mut meeting = Meeting::open(&[]);
     let bela = meeting.guest("Bela", &[]);
     let cleo = meeting.guest("Cleo", &[]);
@@ -75,7 +75,7 @@ fn everybody_shows_the_same_security_code_for_the_same_epoch_and_another_after_a
 
 #[test]
 fn locked_meeting_lets_a_dropped_member_back_without_a_knock_and_nobody_else() {
-    let stage = Stage::enter();
+    let stage = Stage::shared();
     let home = stage.argument("bela");
     let mut meeting = Meeting::open(&[]);
     let mut bela = meeting.guest("Bela", &["--home", &home]);
@@ -110,7 +110,7 @@ fn locked_meeting_lets_a_dropped_member_back_without_a_knock_and_nobody_else() {
 
 #[test]
 fn client_that_is_started_again_with_its_home_is_back_without_a_knock() {
-    let stage = Stage::enter();
+    let stage = Stage::shared();
     let home = stage.argument("bela");
     let mut meeting = Meeting::open(&[]);
     let mut bela = meeting.guest("Bela", &["--home", &home]);
@@ -134,7 +134,7 @@ fn client_that_is_started_again_with_its_home_is_back_without_a_knock() {
 
 #[test]
 fn who_was_blocked_or_removed_stays_out_with_the_same_key_in_this_meeting_and_after_a_block_in_the_next() {
-    let stage = Stage::enter();
+    let stage = Stage::shared();
     let [ada, mallory, oscar] = ["ada", "mallory", "oscar"].map(|name| stage.argument(name));
     let mut meeting = Meeting::open(&["--home", &ada]);
     let bela = meeting.guest("Bela", &[]);
@@ -173,7 +173,7 @@ fn who_was_blocked_or_removed_stays_out_with_the_same_key_in_this_meeting_and_af
 
 #[test]
 fn blocked_member_is_put_out_and_stays_out() {
-    let stage = Stage::enter();
+    let stage = Stage::shared();
     let home = stage.argument("mallory");
     let mut meeting = Meeting::open(&[]);
     let bela = meeting.guest("Bela", &[]);
@@ -188,10 +188,12 @@ fn blocked_member_is_put_out_and_stays_out() {
 
 #[test]
 fn chat_comes_in_order_to_everybody_present_and_late_joiners_get_nothing_from_before() {
-    let _stage = Stage::enter();
+    let _stage = Stage::shared();
     let mut meeting = Meeting::open(&[]);
     let mut bela = meeting.guest("Bela", &[]);
     let cleo = meeting.guest("Cleo", &[]);
+    // What she writes in the epoch before Cleo's is from before Cleo.
+    bela.wait_event("joined", |joined| joined["name"] == "Cleo", LIMIT).unwrap();
     let lines = |from: usize| (from..from + 10).map(|number| format!("line {number} – “ünïcode”"));
     for text in lines(0) {
         bela.send(&json!({ "do": "chat", "text": text })).unwrap();
@@ -205,7 +207,6 @@ fn chat_comes_in_order_to_everybody_present_and_late_joiners_get_nothing_from_be
         client.wait_event("hand", |hand| hand["index"] == 1 && hand["on"] == true, LIMIT).unwrap();
     }
     let dora = meeting.guest("Dora", &[]);
-    // What she writes in the epoch before Dora's is from before Dora.
     bela.wait_event("joined", |joined| joined["name"] == "Dora", LIMIT).unwrap();
     for text in lines(10) {
         bela.send(&json!({ "do": "chat", "text": text })).unwrap();
@@ -232,7 +233,7 @@ fn chat_comes_in_order_to_everybody_present_and_late_joiners_get_nothing_from_be
 
 #[test]
 fn promotion_and_demotion_are_shown_to_everybody_and_a_plain_member_may_do_nothing() {
-    let _stage = Stage::enter();
+    let _stage = Stage::shared();
     let mut meeting = Meeting::open(&[]);
     let mut bela = meeting.guest("Bela", &[]);
     let mut cleo = meeting.guest("Cleo", &[]);
@@ -283,7 +284,7 @@ fn promotion_and_demotion_are_shown_to_everybody_and_a_plain_member_may_do_nothi
 
 #[test]
 fn of_two_people_of_one_name_neither_is_meant_by_it_and_the_number_decides() {
-    let _stage = Stage::enter();
+    let _stage = Stage::shared();
     let mut meeting = Meeting::open(&[]);
     let first = meeting.guest("Bela", &[]);
     let mut second = join("Bela", &meeting.link, &[]);
@@ -310,7 +311,7 @@ fn of_two_people_of_one_name_neither_is_meant_by_it_and_the_number_decides() {
 
 #[test]
 fn who_is_to_be_blocked_by_a_name_that_several_have_is_asked_for_by_number() {
-    let _stage = Stage::enter();
+    let _stage = Stage::shared();
     let mut meeting = Meeting::open(&[]);
     let first = meeting.guest("Bela", &[]);
     let third = join("Bela", &meeting.link, &[]);

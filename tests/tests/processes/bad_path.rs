@@ -26,7 +26,7 @@ const KNOCKS_WITHIN: Duration = Duration::from_secs(40);
 
 #[test]
 fn join_code_and_removal_complete_for_everybody_on_paths_with_delay_and_loss() {
-    let _stage = Stage::enter();
+    let _stage = Stage::shared();
     let relay = conclave_tests::process::RelayProcess::start(&[]).unwrap();
     let proxy = Proxy::start(relay.addr(), Config::symmetric(BAD, 5)).unwrap();
     let host = crate::stage::host_at(proxy.addr(), relay.pin().unwrap(), &[]);

@@ -19,7 +19,7 @@ fn stdout(output: &Output) -> String {
 
 #[test]
 fn help_teaches_every_verb() {
-    let _stage = Stage::enter();
+    let _stage = Stage::shared();
     let verbs: [(&[&str], &[&str]); 4] = [
         (&["--help"], &["host", "join", "demo", "End-to-end encrypted"]),
         (&["host", "--help"], &["--relay", "--pin", "--passcode", "--admit", "--input", "admit NAME", "conclave host"]),
@@ -40,7 +40,7 @@ fn help_teaches_every_verb() {
 
 #[test]
 fn arguments_that_make_no_sense_end_with_status_two_and_say_why() {
-    let _stage = Stage::enter();
+    let _stage = Stage::shared();
     let wrong: [&[&str]; 7] = [
         &["fly"],
         &["host"],
@@ -61,7 +61,7 @@ fn arguments_that_make_no_sense_end_with_status_two_and_say_why() {
 
 #[test]
 fn pins_and_passcodes_may_begin_with_a_hyphen() {
-    let _stage = Stage::enter();
+    let _stage = Stage::shared();
     let pin = format!("-{}", "A".repeat(42));
     let nobody = "127.0.0.1:1";
     let output = conclave(&["host", "--name", "Ada", "--relay", nobody, "--pin", &pin, "--passcode", "-x", "--jsonl"]);
@@ -71,7 +71,7 @@ fn pins_and_passcodes_may_begin_with_a_hyphen() {
 
 #[test]
 fn kept_identity_is_private_to_its_owner_and_known_by_the_same_safety_number_again() {
-    let stage = Stage::enter();
+    let stage = Stage::shared();
     let meeting = Meeting::open(&[]);
     let home = stage.argument("home");
     let knock = |name: &str, args: &[&str]| {
@@ -98,7 +98,7 @@ fn kept_identity_is_private_to_its_owner_and_known_by_the_same_safety_number_aga
 
 #[test]
 fn denied_guest_may_knock_again_once_and_is_then_blocked() {
-    let stage = Stage::enter();
+    let stage = Stage::shared();
     let mut meeting = Meeting::open(&[]);
     let home = stage.argument("home");
     for (name, reason) in [("First", "denied"), ("Second", "blocked")] {
@@ -119,7 +119,7 @@ fn denied_guest_may_knock_again_once_and_is_then_blocked() {
 
 #[test]
 fn name_of_two_guests_is_refused_with_the_advice_to_use_the_number() {
-    let _stage = Stage::enter();
+    let _stage = Stage::shared();
     let mut meeting = Meeting::open(&[]);
     let guests: Vec<JsonlClient> = (0..2).map(|_| join("Bela", &meeting.link, &[])).collect();
     meeting.host.wait_event("knock", |knock| knock["id"] == 2, LIMIT).unwrap();
@@ -139,7 +139,7 @@ fn name_of_two_guests_is_refused_with_the_advice_to_use_the_number() {
 
 #[test]
 fn commands_that_cannot_be_carried_out_are_refused_and_change_nothing() {
-    let _stage = Stage::enter();
+    let _stage = Stage::shared();
     let mut meeting = Meeting::open(&[]);
     let mut guest = meeting.guest("Bela", &[]);
     for command in [
@@ -171,7 +171,7 @@ fn commands_that_cannot_be_carried_out_are_refused_and_change_nothing() {
 
 #[test]
 fn muting_is_seen_by_everybody_and_in_the_roster() {
-    let _stage = Stage::enter();
+    let _stage = Stage::shared();
     let mut meeting = Meeting::open(&["--input", "tone"]);
     let mut guest = meeting.guest("Bela", &["--input", "tone"]);
     let seen = |client: &JsonlClient, on: bool| {

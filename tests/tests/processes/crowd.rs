@@ -22,7 +22,7 @@ const ENTRY: Duration = Duration::from_secs(60);
 
 #[test]
 fn fifty_members_hear_five_talkers_over_one_relay_without_loss_and_without_growth() {
-    let stage = Stage::enter();
+    let stage = Stage::alone();
     let inputs: Vec<_> =
         (0..TALKERS.len()).map(|i| stage.sound(&format!("{i}.wav"), &speech::clip(i, 10.0).unwrap())).collect();
     let mut meeting = Meeting::open(&["--input", &inputs[0], "--loop"]);

@@ -19,7 +19,7 @@ const OBSERVED: Duration = Duration::from_secs(12);
 
 #[test]
 fn frames_cross_a_path_of_seventy_five_ms_per_hop_and_five_percent_loss_without_waiting() {
-    let stage = Stage::enter();
+    let stage = Stage::alone();
     let input = stage.sound("talk.wav", &speech::clip(0, 8.0).unwrap());
     let talk = ["--input", input.as_str(), "--loop"];
     let relay = RelayProcess::start(&[]).unwrap();

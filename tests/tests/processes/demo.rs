@@ -15,7 +15,7 @@ const CALL: f64 = 6.0;
 
 #[test]
 fn demo_has_everybody_heard_by_all_the_others_and_shuts_out_the_denied_and_the_removed() {
-    let stage = Stage::enter();
+    let stage = Stage::alone();
     let (out, json) = (stage.path("out"), stage.path("demo.json"));
     let mut command = Command::new(binary("conclave").unwrap());
     command.args(["demo", "--people", "4", "--seconds", "6", "--out"]).arg(&out).arg("--json").arg(&json);

@@ -8,7 +8,7 @@ use crate::stage::{LIMIT, Meeting, Stage, hears_more};
 
 #[test]
 fn leaving_ending_and_running_out_of_time_end_with_status_zero_and_tell_the_others_why() {
-    let _stage = Stage::enter();
+    let _stage = Stage::shared();
     let mut meeting = Meeting::open(&[]);
     let mut leaver = meeting.guest("Leaver", &[]);
     let mut timed = meeting.guest("Timed", &["--seconds", "2"]);
@@ -38,7 +38,7 @@ fn leaving_ending_and_running_out_of_time_end_with_status_zero_and_tell_the_othe
 
 #[test]
 fn host_whose_seconds_have_passed_ends_the_meeting_for_all() {
-    let _stage = Stage::enter();
+    let _stage = Stage::shared();
     let mut meeting = Meeting::open(&["--seconds", "4"]);
     let mut guest = meeting.guest("Bela", &[]);
     assert_eq!(guest.wait_event("ended", |_| true, LIMIT).unwrap()["by"], "host");
@@ -48,7 +48,7 @@ fn host_whose_seconds_have_passed_ends_the_meeting_for_all() {
 
 #[test]
 fn removed_member_ends_with_status_four_and_cannot_come_back_with_the_same_identity() {
-    let stage = Stage::enter();
+    let stage = Stage::shared();
     let mut meeting = Meeting::open(&[]);
     let home = stage.argument("home");
     let mut removed = meeting.guest("Bela", &["--home", &home]);
@@ -62,7 +62,7 @@ fn removed_member_ends_with_status_four_and_cannot_come_back_with_the_same_ident
 
 #[test]
 fn relay_that_is_told_to_stop_ends_well_within_a_second_and_clients_that_do_not_reconnect_within_two() {
-    let _stage = Stage::enter();
+    let _stage = Stage::shared();
     let mut meeting = Meeting::open(&["--input", "tone", "--reconnect", "0"]);
     let mut guest = meeting.guest("Bela", &["--reconnect", "0"]);
     hears_more(&guest, "Hestia", 25, LIMIT);
@@ -81,7 +81,7 @@ fn relay_that_is_told_to_stop_ends_well_within_a_second_and_clients_that_do_not_
 
 #[test]
 fn clients_that_do_not_reconnect_end_with_status_six_when_their_relay_is_killed() {
-    let _stage = Stage::enter();
+    let _stage = Stage::shared();
     let mut meeting = Meeting::open(&["--reconnect", "0"]);
     let mut guest = meeting.guest("Bela", &["--reconnect", "0"]);
     meeting.relay.kill();

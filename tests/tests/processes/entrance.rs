@@ -16,7 +16,7 @@ const WRONG_SECRET: &str = "AAECAwQFBgcICQoLDA0ODw";
 
 #[test]
 fn wrong_edited_and_missing_secrets_are_refused_at_once_with_the_right_status_and_no_secret_in_the_message() {
-    let _stage = Stage::enter();
+    let _stage = Stage::shared();
     let meeting = Meeting::open(&["--passcode", PASSCODE]);
     let (front, secret) = meeting.link.split_once('#').unwrap();
     let secrets = [secret, PASSCODE, WRONG_PASSCODE, WRONG_SECRET];
@@ -45,7 +45,7 @@ fn wrong_edited_and_missing_secrets_are_refused_at_once_with_the_right_status_an
 
 #[test]
 fn garbage_for_a_link_is_refused_at_once_and_not_repeated() {
-    let _stage = Stage::enter();
+    let _stage = Stage::shared();
     let secret = "c2VjcmV0IHRvIGtlZXAuLg";
     let garbage = [
         String::new(),
@@ -65,7 +65,7 @@ fn garbage_for_a_link_is_refused_at_once_and_not_repeated() {
 
 #[test]
 fn guessing_at_the_passcode_is_slowed_down_by_the_host_and_a_right_one_still_gets_in_after_the_penalty() {
-    let _stage = Stage::enter();
+    let _stage = Stage::shared();
     let meeting = Meeting::open(&["--passcode", PASSCODE, "--admit", "all"]);
     let guess = |number: usize| {
         let start = Instant::now();

@@ -78,7 +78,7 @@ impl Victims {
 
 #[test]
 fn garbage_truncated_oversized_changed_and_replayed_packets_disturb_nobody() {
-    let stage = Stage::enter();
+    let stage = Stage::alone();
     let victims = Victims::gather(&stage);
     let recorded: Vec<Observed> = victims.proxy.take_recorded();
     assert!(recorded.len() > 200);
@@ -124,7 +124,7 @@ fn hostile_packet(rng: &mut ChaCha8Rng, recorded: &[Observed]) -> Vec<u8> {
 
 #[test]
 fn path_that_loses_doubles_and_reorders_packets_lets_the_meeting_go_on() {
-    let stage = Stage::enter();
+    let stage = Stage::alone();
     let victims = Victims::gather(&stage);
     let ms = Duration::from_millis;
     let bad =
@@ -140,7 +140,7 @@ fn path_that_loses_doubles_and_reorders_packets_lets_the_meeting_go_on() {
 
 #[test]
 fn strangers_who_speak_quic_and_talk_nonsense_are_put_out_and_disturb_nobody() {
-    let stage = Stage::enter();
+    let stage = Stage::alone();
     let victims = Victims::gather(&stage);
     let (relay, pin) = (victims.meeting.relay.addr(), victims.meeting.relay.pin().unwrap().to_owned());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -190,7 +190,7 @@ async fn announce_too_much(relay: SocketAddr, trust: &Trust) {
 
 #[test]
 fn garbage_on_standard_input_is_refused_line_by_line_and_disturbs_nobody() {
-    let stage = Stage::enter();
+    let stage = Stage::alone();
     let mut victims = Victims::gather(&stage);
     let mut rng = ChaCha8Rng::seed_from_u64(9);
     let lines =

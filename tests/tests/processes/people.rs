@@ -22,7 +22,7 @@ fn compare(client: &mut JsonlClient, who: &str, digits: &str) {
 
 #[test]
 fn compared_safety_numbers_are_remembered_and_a_wrong_one_is_an_alarm() {
-    let stage = Stage::enter();
+    let stage = Stage::shared();
     let (ada, bob) = (stage.argument("ada"), stage.argument("bob"));
     let mut meeting = Meeting::open(&["--home", &ada]);
     let guest = meeting.guest("Bob", &["--home", &bob]);
@@ -60,7 +60,7 @@ fn compared_safety_numbers_are_remembered_and_a_wrong_one_is_an_alarm() {
 
 #[test]
 fn a_damaged_list_of_people_keeps_the_client_from_starting_and_is_left_alone() {
-    let stage = Stage::enter();
+    let stage = Stage::shared();
     let home = stage.argument("home");
     let meeting = Meeting::open(&["--home", &home]);
     end(meeting.host, vec![]);

@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 #[test]
 fn after_a_relay_is_killed_and_started_again_everybody_is_heard_within_two_seconds_without_knocking() {
-    let stage = Stage::enter();
+    let stage = Stage::shared();
     let directory = stage.argument("relay");
     let mut relay = Some(relay_at("127.0.0.1:0", &directory));
     let address = relay.as_ref().unwrap().addr();
@@ -56,7 +56,7 @@ fn after_a_relay_is_killed_and_started_again_everybody_is_heard_within_two_secon
 
 #[test]
 fn when_one_of_two_relays_is_killed_everybody_meets_at_the_other() {
-    let stage = Stage::enter();
+    let stage = Stage::shared();
     let mut first = relay_at("127.0.0.1:0", &stage.argument("first"));
     let second = relay_at("127.0.0.1:0", &stage.argument("second"));
     let (mut host, mut guest) = meeting_of_two(&[&first, &second], &[]);
@@ -75,7 +75,7 @@ fn when_one_of_two_relays_is_killed_everybody_meets_at_the_other() {
 
 #[test]
 fn first_connection_does_not_wait_for_a_relay_that_is_down() {
-    let stage = Stage::enter();
+    let stage = Stage::shared();
     let mut first = relay_at("127.0.0.1:0", &stage.argument("first"));
     let second = relay_at("127.0.0.1:0", &stage.argument("second"));
     first.kill();
@@ -89,7 +89,7 @@ fn first_connection_does_not_wait_for_a_relay_that_is_down() {
 
 #[test]
 fn when_one_of_two_relays_shuts_down_nobody_waits_for_its_end() {
-    let stage = Stage::enter();
+    let stage = Stage::shared();
     let mut first = relay_at("127.0.0.1:0", &stage.argument("first"));
     let second = relay_at("127.0.0.1:0", &stage.argument("second"));
     let (mut host, mut guest) = meeting_of_two(&[&first, &second], &[]);
@@ -107,7 +107,7 @@ fn when_one_of_two_relays_shuts_down_nobody_waits_for_its_end() {
 
 #[test]
 fn client_that_was_cut_off_for_twenty_seconds_is_back_within_two() {
-    let stage = Stage::enter();
+    let stage = Stage::shared();
     let relay = relay_at("127.0.0.1:0", &stage.argument("relay"));
     let (mut host, mut guest, proxy) = meeting_by_proxy(&relay, Impairment::default(), &[]);
     let (host_mark, guest_mark) = (host.mark(), guest.mark());
@@ -128,7 +128,7 @@ fn client_that_was_cut_off_for_twenty_seconds_is_back_within_two() {
 
 #[test]
 fn short_silence_is_nothing_to_tell() {
-    let stage = Stage::enter();
+    let stage = Stage::shared();
     let relay = relay_at("127.0.0.1:0", &stage.argument("relay"));
     let (mut host, mut guest, proxy) = meeting_by_proxy(&relay, Impairment::default(), &[]);
     let mark = guest.mark();
@@ -148,7 +148,7 @@ fn short_silence_is_nothing_to_tell() {
 
 #[test]
 fn change_of_address_in_mid_call_is_not_noticed() {
-    let stage = Stage::enter();
+    let stage = Stage::shared();
     let relay = relay_at("127.0.0.1:0", &stage.argument("relay"));
     let (mut host, mut guest, proxy) = meeting_by_proxy(&relay, Impairment::default(), &[]);
     let mark = guest.mark();
@@ -166,7 +166,7 @@ fn change_of_address_in_mid_call_is_not_noticed() {
 
 #[test]
 fn client_that_was_stopped_goes_on_with_the_connection_that_it_has() {
-    let stage = Stage::enter();
+    let stage = Stage::shared();
     let relay = relay_at("127.0.0.1:0", &stage.argument("relay"));
     let (mut host, mut guest) = meeting_of_two(&[&relay], &[]);
     let mark = guest.mark();
@@ -180,7 +180,7 @@ fn client_that_was_stopped_goes_on_with_the_connection_that_it_has() {
 
 #[test]
 fn client_that_was_stopped_for_longer_than_its_connection_lasts_comes_back() {
-    let stage = Stage::enter();
+    let stage = Stage::shared();
     let relay = relay_at("127.0.0.1:0", &stage.argument("relay"));
     let (mut host, mut guest) = meeting_of_two(&[&relay], &[]);
     let mark = guest.mark();
@@ -224,7 +224,7 @@ fn is_heard_steadily(listener: &mut JsonlClient, name: &str) -> bool {
 #[test]
 fn bad_path_is_enough_to_connect_and_to_connect_again() {
     const BAD: Impairment = Impairment { loss: 0.2, delay: Duration::from_millis(300), ..CUT };
-    let stage = Stage::enter();
+    let stage = Stage::shared();
     let relay = relay_at("127.0.0.1:0", &stage.argument("relay"));
     let (mut host, mut guest, proxy) = meeting_by_proxy(&relay, BAD, &[]);
     let mark = guest.mark();
@@ -241,7 +241,7 @@ fn bad_path_is_enough_to_connect_and_to_connect_again() {
 
 #[test]
 fn who_does_not_find_a_relay_in_time_ends_with_status_six_and_words() {
-    let stage = Stage::enter();
+    let stage = Stage::shared();
     let mut relay = relay_at("127.0.0.1:0", &stage.argument("relay"));
     let (mut host, mut guest) = meeting_of_two(&[&relay], &["--reconnect", "4"]);
     relay.kill();
@@ -258,7 +258,7 @@ fn who_does_not_find_a_relay_in_time_ends_with_status_six_and_words() {
 
 #[test]
 fn who_leaves_without_a_relay_ends_at_once_with_status_zero() {
-    let stage = Stage::enter();
+    let stage = Stage::shared();
     let mut relay = relay_at("127.0.0.1:0", &stage.argument("relay"));
     let (mut host, mut guest) = meeting_of_two(&[&relay], &[]);
     relay.stop(LIMIT).unwrap();

@@ -89,7 +89,7 @@ fn leaky_relay() -> EmbeddedRelay {
 
 #[test]
 fn removed_member_fed_with_every_frame_by_a_leaking_relay_opens_none_later_than_half_a_second_after_the_act() {
-    let stage = Stage::enter();
+    let stage = Stage::alone();
     let input = stage.sound("talk.wav", &speech::clip(0, 4.0).unwrap());
     let talk = ["--input", input.as_str(), "--loop"];
     let relay = leaky_relay();

@@ -15,7 +15,7 @@ const TURN: f64 = 6.0;
 
 #[test]
 fn speech_of_one_talker_at_a_time_has_pesq_of_at_least_four_at_every_listener() {
-    let stage = Stage::enter();
+    let stage = Stage::alone();
     // The last to start speaks first, so that all are in when anybody speaks, and differences of start shorten no
     // pause below zero.
     let cast: Vec<Person> = ["Hestia", "Bela", "Cleo"].iter().zip([2, 1, 0]).map(|(n, t)| Person::new(n, t)).collect();
@@ -76,7 +76,7 @@ impl Person {
 
 #[test]
 fn guest_in_the_waiting_room_gets_no_roster_no_figures_and_no_media() {
-    let stage = Stage::enter();
+    let stage = Stage::alone();
     let input = stage.sound("talk.wav", &speech::clip(0, 4.0).unwrap());
     let mut meeting = Meeting::open(&["--input", &input, "--loop"]);
     let member = meeting.guest("Bela", &["--input", &input, "--loop"]);

@@ -1,14 +1,14 @@
 //! What the tests here have in common: a relay, a host and guests as processes of their own.
 //!
-//! Whoever is on stage has a place in the queue of [`one_at_a_time`], because the figures of real-time audio mean
-//! nothing while another test takes the processor.
+//! Tests that measure audio have the stage to themselves, because their figures mean nothing while another test takes
+//! the processor. Those that mostly wait for seconds to pass share it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::MutexGuard;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use conclave_tests::process::{JsonlClient, Mark, RelayProcess, one_at_a_time};
+use conclave_tests::process::{JsonlClient, Mark, RelayProcess};
 use conclave_tests::wav::{self, Sound};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -16,16 +16,33 @@ use tempfile::TempDir;
 /// For everything that has no bound of its own: far beyond what it takes, even on a loaded machine.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
+/// Guards no data, so a test that panicked while it held it leaves nothing broken.
+static STAGE: RwLock<()> = RwLock::new(());
+
+/// Held for as long as the processes of a test run.
+enum Turn {
+    Alone { _guard: RwLockWriteGuard<'static, ()> },
+    Shared { _guard: RwLockReadGuard<'static, ()> },
+}
+
 /// The turn of one test, and a folder for its files.
 pub struct Stage {
     folder: TempDir,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 impl Stage {
-    /// Waits for the turn.
-    pub fn enter() -> Self {
-        let turn = one_at_a_time();
+    /// Waits until no other test is on stage. For whoever measures audio, the processor or memory.
+    pub fn alone() -> Self {
+        Self::with(Turn::Alone { _guard: STAGE.write().unwrap_or_else(PoisonError::into_inner) })
+    }
+
+    /// Waits until no test needs the stage for itself. For whoever has no bound below a second.
+    pub fn shared() -> Self {
+        Self::with(Turn::Shared { _guard: STAGE.read().unwrap_or_else(PoisonError::into_inner) })
+    }
+
+    fn with(turn: Turn) -> Self {
         Self { folder: tempfile::tempdir().unwrap(), _turn: turn }
     }
 

@@ -108,7 +108,7 @@ fn newest_epoch(client: &JsonlClient) -> u64 {
 
 #[test]
 fn when_the_host_is_killed_a_co_host_leads_admits_and_removes_and_the_others_go_on_hearing_each_other() {
-    let _stage = Stage::enter();
+    let _stage = Stage::shared();
     let mut meeting = Meeting::open(&[]);
     let mut others = Others::gather(&mut meeting);
     let (before, start) = (others.figures(), Instant::now());
@@ -163,7 +163,7 @@ fn when_the_host_is_killed_a_co_host_leads_admits_and_removes_and_the_others_go_
 
 #[test]
 fn host_takes_the_lead_back_that_it_lost_while_it_was_away_or_handed_over() {
-    let _stage = Stage::enter();
+    let _stage = Stage::shared();
     let mut meeting = Meeting::open(&TALK);
     let mut others = Others::gather(&mut meeting);
     others.host_is_away_and_follows(&mut meeting.host);
@@ -177,7 +177,7 @@ fn host_takes_the_lead_back_that_it_lost_while_it_was_away_or_handed_over() {
 
 #[test]
 fn host_that_was_away_makes_no_epoch_of_its_own_that_was_due_meanwhile() {
-    let _stage = Stage::enter();
+    let _stage = Stage::shared();
     let mut meeting = Meeting::open(&TALK);
     let mut others = Others::gather(&mut meeting);
     // The epoch of a takeover can have no code, so that another is due 2 s later (docs/protocol.md §7.5).

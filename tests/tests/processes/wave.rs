@@ -176,7 +176,7 @@ async fn take_part(
 
 #[test]
 fn two_hundred_come_within_twenty_seconds_and_a_hundred_go_within_five() {
-    let _stage = Stage::enter();
+    let _stage = Stage::alone();
     let mut meeting = Meeting::open(&["--admit", "all", "--input", "tone"]);
     let crowd = Crowd::come(&meeting.link, meeting.relay.addr(), meeting.relay.pin().unwrap());
     // Once muted members are silent.

@@ -19,7 +19,7 @@ const WATCHED: Duration = Duration::from_secs(5);
 
 #[test]
 fn speaking_silent_and_muted_sender_look_alike_on_the_wire() {
-    let stage = Stage::enter();
+    let stage = Stage::alone();
     let input = stage.sound("talk.wav", &speech::clip(0, 8.0).unwrap());
     let mut meeting = Meeting::open(&[]);
     let recorder =
@@ -110,7 +110,7 @@ const PASSCODE: &str = "planted passcode";
 
 #[test]
 fn nothing_planted_is_in_any_datagram_on_the_wire_or_in_the_memory_of_the_relay() {
-    let stage = Stage::enter();
+    let stage = Stage::alone();
     // Not repeated, so that the encoder's state, and with it every packet, is the one that the test computes.
     let said = stage.sound("talk.wav", &speech::clip(3, 60.0).unwrap());
     let mut meeting = Meeting::open(&["--passcode", PASSCODE]);
