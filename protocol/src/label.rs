@@ -103,8 +103,32 @@ pub const CHAT: &str = "conclave/1 chat";
 pub const HAND: &str = "conclave/1 hand";
 /// The security code of a whole meeting.
 pub const SECURITY_CODE: &str = "conclave/1 security code";
-/// Reserved for seals (their own issue).
-pub const SEAL: &str = "conclave/1 seal";
+/// Signature of a seal, over MeetingId, KID and root.
+pub const SEAL: &str = "conclave/1 seal sig";
+/// Root of a seal.
+pub const SEAL_ROOT: &str = "conclave/1 seal root";
+/// Key of a seal, from SK_i.
+pub const SEAL_KEY: &str = "conclave/1 seal key";
+/// A seal's commitment to SK_i.
+pub const SEAL_COMMIT: &str = "conclave/1 commits to segment";
+/// Hash of a frame in a seal.
+pub const FRAME_HASH: &str = "conclave/1 frame hash";
+/// A relay's stamp on a seal's public part.
+pub const STAMP: &str = "conclave/1 stamp";
+/// Name of a stamp key.
+pub const STAMP_KEY_ID: &str = "conclave/1 key of stamps";
+/// Hash of a meeting's list of moderators, in D.
+pub const MODERATORS: &str = "conclave/1 moderators";
+/// Name of a moderator's key.
+pub const MODERATOR_ID: &str = "conclave/1 moderator id";
+/// HPKE's info for a report.
+pub const REPORT: &str = "conclave/1 report";
+/// Signature of a reporter who gives its name.
+pub const REPORTER: &str = "conclave/1 by reporter";
+/// Signature of a moderator's request to a relay.
+pub const MODERATOR_REQUEST: &str = "conclave/1 asks as moderator";
+/// Signature of a ban statement.
+pub const BAN: &str = "conclave/1 ban";
 
 /// TLS exporter label under which relay and client derive the value that a proof of possession signs
 /// (RFC 8446 §7.5 asks for the prefix "EXPORTER").
@@ -162,6 +186,18 @@ pub const ALL: &[&str] = &[
     HAND,
     SECURITY_CODE,
     SEAL,
+    SEAL_ROOT,
+    SEAL_KEY,
+    SEAL_COMMIT,
+    FRAME_HASH,
+    STAMP,
+    STAMP_KEY_ID,
+    MODERATORS,
+    MODERATOR_ID,
+    REPORT,
+    REPORTER,
+    MODERATOR_REQUEST,
+    BAN,
 ];
 
 /// `SHA-256(label ‖ part ‖ part …)`. Every part but the last must have a fixed length or carry its own.

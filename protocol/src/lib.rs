@@ -16,6 +16,7 @@ pub mod descriptor;
 pub mod id;
 pub mod label;
 pub mod sign;
+pub mod stamp;
 pub mod succession;
 pub mod time;
 pub mod wire;
@@ -29,11 +30,17 @@ pub mod conference;
 #[cfg(feature = "conference")]
 pub mod epoch;
 #[cfg(feature = "conference")]
+pub mod evidence;
+#[cfg(feature = "conference")]
 pub mod identity;
 #[cfg(feature = "conference")]
 pub mod link;
 #[cfg(feature = "conference")]
+pub mod moderator;
+#[cfg(feature = "conference")]
 pub mod noise;
+#[cfg(feature = "conference")]
+pub mod seal;
 #[cfg(feature = "conference")]
 pub mod secret;
 #[cfg(feature = "conference")]

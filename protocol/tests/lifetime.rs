@@ -92,7 +92,12 @@ impl Room {
         match ToRelay::decode(&bytes).expect("a message") {
             ToRelay::Hello { descriptor, .. } => {
                 self.descriptor = descriptor.expect("a host brings its descriptor").encode();
-                self.hand_to_host(&FromRelay::Welcome { time: self.wall(), region: String::new() });
+                self.hand_to_host(&FromRelay::Welcome {
+                    time: self.wall(),
+                    region: String::new(),
+                    takes_reports: false,
+                    moderator: Vec::new(),
+                });
             }
             ToRelay::Attach { .. } => self.hand_to_host(&FromRelay::Attached { slot: MemberIndex(0) }),
             ToRelay::MailTo { bytes, .. } => self.hand_to_guest(&FromRelay::Mail { bytes }),
@@ -105,7 +110,12 @@ impl Room {
         let Transmit::Control(bytes) = transmit else { return };
         match ToRelay::decode(&bytes).expect("a message") {
             ToRelay::Hello { .. } => {
-                self.hand_to_guest(&FromRelay::Welcome { time: self.wall(), region: String::new() });
+                self.hand_to_guest(&FromRelay::Welcome {
+                    time: self.wall(),
+                    region: String::new(),
+                    takes_reports: false,
+                    moderator: Vec::new(),
+                });
                 let (descriptor, leader) = (self.descriptor.clone(), MemberIndex::HOST);
                 self.hand_to_guest(&FromRelay::Meeting { descriptor, line: None, leader });
             }

@@ -440,6 +440,9 @@ impl Conference {
             FromRelay::Refused { reason } => self.on_refused(now, reason),
             FromRelay::Detached { reason } => self.on_detached(now, reason),
             FromRelay::Closing => self.out.event(Event::RelayClosing),
+            FromRelay::Sealed { .. } => {}
+            // Reports are the caller's business.
+            FromRelay::ReportTaken { .. } | FromRelay::ReportRefused { .. } | FromRelay::StampsChecked { .. } => {}
         }
     }
 

@@ -9,6 +9,7 @@ use crate::capability::{KnockGate, KnockToken, Revoked, SignedCapability};
 use crate::descriptor::Descriptor;
 use crate::id::{MeetingId, MemberIndex};
 use crate::sign::Signature;
+use crate::stamp::{SealPublic, Stamp};
 use crate::succession::Line;
 use crate::time::UnixMillis;
 use crate::wire::codec::{Malformed, Reader, Wire, Writer};
@@ -21,6 +22,17 @@ pub const MAX_PAYLOAD: usize = MAX_MESSAGE - 16;
 pub const MAX_MAIL: usize = 4_096;
 /// The slot that addresses every other member.
 pub const EVERYBODY: MemberIndex = MemberIndex(0xFFFF);
+
+/// Longest seal: 50 frames of 10 ms (`docs/protocol.md` §9.2).
+pub const MAX_SEAL: usize = 985;
+/// Longest sealed report.
+pub const MAX_REPORT: usize = 2 * 1024 * 1024;
+/// Longest part of a report in one message.
+pub const MAX_REPORT_PART: usize = 8_192;
+/// Longest encoding of the operator's moderator key in a Welcome.
+pub const MAX_MODERATOR: usize = 1_400;
+/// Most stamps in one question.
+pub const MAX_STAMP_CHECKS: usize = 80;
 
 /// Names a guest's mailbox to the leaders; given by the relay.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -92,6 +104,92 @@ pub enum ToRelay {
         /// Signed by AK.
         line: Line,
     },
+    /// A member's seal, for all other members.
+    Seal {
+        /// The public part and what only members can open; at most [`MAX_SEAL`] bytes.
+        bytes: Vec<u8>,
+    },
+    /// A report is to come, in parts.
+    Report {
+        /// Drawn by the client; the same when it tries again.
+        id: ReportId,
+        /// Length of the sealed report, at most [`MAX_REPORT`].
+        length: u32,
+        /// SHA-256 of the sealed report.
+        digest: [u8; 32],
+        /// Who has no slot any more shows that it had one: a capability that ran out or was revoked no longer than ten
+        /// minutes ago, and the signature by rk over this connection's exporter.
+        past: Option<(SignedCapability, Signature)>,
+    },
+    /// The next part of a report.
+    ReportPart {
+        /// Which report.
+        id: ReportId,
+        /// At most [`MAX_REPORT_PART`] bytes.
+        bytes: Vec<u8>,
+    },
+    /// The operator's moderator asks whether stamps are genuine. Answered before any meeting is known.
+    CheckStamps {
+        /// By the moderator's signing key, over this connection's exporter and the questions.
+        signature: Signature,
+        /// At most [`MAX_STAMP_CHECKS`].
+        checks: Vec<StampCheck>,
+    },
+}
+
+/// Names a report between a client and its relay.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ReportId(pub [u8; 16]);
+
+/// What the relay knows a report by that it has handed on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Receipt(pub [u8; 10]);
+
+/// A stamp to be checked, and what it is said to be on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StampCheck {
+    /// The meeting.
+    pub meeting: MeetingId,
+    /// The sender.
+    pub slot: MemberIndex,
+    /// The seal.
+    pub public: SealPublic,
+    /// The stamp.
+    pub stamp: Stamp,
+}
+
+/// What the relay says of a stamp.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StampVerdict {
+    /// It made the stamp.
+    Genuine,
+    /// The key is known, and did not make this stamp.
+    Forged,
+    /// The key is none of its own, or destroyed.
+    UnknownKey,
+}
+
+/// Why a relay does not take a report. Nothing is lost: the client still has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ReportRefusal {
+    /// It has no sink.
+    #[error("this relay takes no reports")]
+    NoSink,
+    /// Its sink is full or does not answer.
+    #[error("the relay cannot hand reports on at the moment")]
+    Unavailable,
+    /// Too many reports.
+    #[error("the relay takes no more reports for the moment")]
+    TooMany,
+    /// Longer than [`MAX_REPORT`].
+    #[error("the report is too long")]
+    TooLong,
+    /// Neither a slot nor a capability that ended lately.
+    #[error("only members may report, and for ten minutes after they left")]
+    NotAllowed,
+    /// The parts are not what was announced.
+    #[error("the report arrived damaged")]
+    Damaged,
 }
 
 /// A knock token on its way, erased when dropped; compares in constant time nowhere, because the relay holds only its hash.
@@ -120,6 +218,10 @@ pub enum FromRelay {
         time: UnixMillis,
         /// The relay's region, empty when it names none.
         region: String,
+        /// Whether the relay hands reports on.
+        takes_reports: bool,
+        /// The operator's moderator (`docs/protocol.md` §10.1), empty when there is none.
+        moderator: Vec<u8>,
     },
     /// A leader is present: here is D. Before that a guest hears nothing, whether the meeting is unknown or its
     /// host absent.
@@ -186,6 +288,34 @@ pub enum FromRelay {
     },
     /// The relay is about to close.
     Closing,
+    /// A seal with the relay's stamp on its public part. The sender gets the public part only.
+    Sealed {
+        /// Slot of the sender, which the relay has checked.
+        from: MemberIndex,
+        /// The stamp.
+        stamp: Stamp,
+        /// The seal, or to its sender the public part.
+        bytes: Vec<u8>,
+    },
+    /// A report was handed on.
+    ReportTaken {
+        /// Which.
+        id: ReportId,
+        /// Its number from now on.
+        receipt: Receipt,
+    },
+    /// A report was not taken.
+    ReportRefused {
+        /// Which.
+        id: ReportId,
+        /// Why.
+        reason: ReportRefusal,
+    },
+    /// The answers to [`ToRelay::CheckStamps`], in order.
+    StampsChecked {
+        /// One for each question.
+        verdicts: Vec<StampVerdict>,
+    },
 }
 
 /// Why the relay refuses, in one byte.
@@ -236,12 +366,82 @@ impl Refusal {
 
 impl Wire for Refusal {
     fn write(&self, w: &mut Writer) {
-        let position = Self::ALL.iter().position(|r| r == self).unwrap_or(0);
-        w.u8(u8::try_from(position + 1).unwrap_or(1));
+        w.u8(place(&Self::ALL, self));
     }
     fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let code = usize::from(r.u8()?);
-        code.checked_sub(1).and_then(|i| Self::ALL.get(i)).copied().ok_or(Malformed("unknown refusal"))
+        at_place(&Self::ALL, r.u8()?).ok_or(Malformed("unknown refusal"))
+    }
+}
+
+/// An enumeration that goes as one byte: its place in the list, from 1.
+fn place<T: PartialEq>(all: &[T], value: &T) -> u8 {
+    let place = all.iter().position(|one| one == value).unwrap_or(0);
+    u8::try_from(place + 1).unwrap_or(1)
+}
+
+fn at_place<T: Copy>(all: &[T], code: u8) -> Option<T> {
+    usize::from(code).checked_sub(1).and_then(|place| all.get(place)).copied()
+}
+
+impl ReportRefusal {
+    const ALL: [Self; 6] =
+        [Self::NoSink, Self::Unavailable, Self::TooMany, Self::TooLong, Self::NotAllowed, Self::Damaged];
+}
+
+impl StampVerdict {
+    const ALL: [Self; 3] = [Self::Genuine, Self::Forged, Self::UnknownKey];
+}
+
+impl Wire for ReportRefusal {
+    fn write(&self, w: &mut Writer) {
+        w.u8(place(&Self::ALL, self));
+    }
+    fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        at_place(&Self::ALL, r.u8()?).ok_or(Malformed("unknown refusal of a report"))
+    }
+}
+
+impl Wire for StampVerdict {
+    fn write(&self, w: &mut Writer) {
+        w.u8(place(&Self::ALL, self));
+    }
+    fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        at_place(&Self::ALL, r.u8()?).ok_or(Malformed("unknown verdict on a stamp"))
+    }
+}
+
+impl Wire for ReportId {
+    fn write(&self, w: &mut Writer) {
+        w.array(&self.0);
+    }
+    fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self(r.array()?))
+    }
+}
+
+impl Wire for Receipt {
+    fn write(&self, w: &mut Writer) {
+        w.array(&self.0);
+    }
+    fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self(r.array()?))
+    }
+}
+
+impl Wire for StampCheck {
+    fn write(&self, w: &mut Writer) {
+        self.meeting.write(w);
+        self.slot.write(w);
+        self.public.write(w);
+        self.stamp.write(w);
+    }
+    fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            meeting: MeetingId::read(r)?,
+            slot: MemberIndex::read(r)?,
+            public: SealPublic::read(r)?,
+            stamp: Stamp::read(r)?,
+        })
     }
 }
 
@@ -313,6 +513,32 @@ impl Wire for ToRelay {
                 w.u8(10);
                 line.write(w);
             }
+            Self::Seal { bytes } => {
+                w.u8(11);
+                w.bytes(bytes);
+            }
+            Self::Report { id, length, digest, past } => {
+                w.u8(12);
+                id.write(w);
+                w.u32(*length);
+                w.array(digest);
+                w.u8(u8::from(past.is_some()));
+                if let Some((capability, possession)) = past {
+                    capability.write(w);
+                    possession.write(w);
+                }
+            }
+            Self::ReportPart { id, bytes } => {
+                w.u8(13);
+                id.write(w);
+                w.bytes(bytes);
+            }
+            Self::CheckStamps { signature, checks } => {
+                w.u8(14);
+                w.u8(VERSION);
+                signature.write(w);
+                w.list(checks);
+            }
         }
     }
 
@@ -340,6 +566,23 @@ impl Wire for ToRelay {
             8 => Self::Revoke { revoked: Revoked::read(r)? },
             9 => Self::Gate { gate: KnockGate::read(r)? },
             10 => Self::Line { line: Line::read(r)? },
+            11 => Self::Seal { bytes: r.bytes(MAX_SEAL)?.to_vec() },
+            12 => {
+                let (id, length, digest) = (ReportId::read(r)?, r.u32()?, r.array()?);
+                let past = match r.u8()? {
+                    0 => None,
+                    1 => Some((SignedCapability::read(r)?, Signature::read(r)?)),
+                    _ => return Err(Malformed("past capability")),
+                };
+                Self::Report { id, length, digest, past }
+            }
+            13 => Self::ReportPart { id: ReportId::read(r)?, bytes: r.bytes(MAX_REPORT_PART)?.to_vec() },
+            14 => {
+                if r.u8()? != VERSION {
+                    return Err(Malformed("another version"));
+                }
+                Self::CheckStamps { signature: Signature::read(r)?, checks: r.list(MAX_STAMP_CHECKS)? }
+            }
             _ => return Err(Malformed("unknown message to the relay")),
         })
     }
@@ -348,11 +591,13 @@ impl Wire for ToRelay {
 impl Wire for FromRelay {
     fn write(&self, w: &mut Writer) {
         match self {
-            Self::Welcome { time, region } => {
+            Self::Welcome { time, region, takes_reports, moderator } => {
                 w.u8(1);
                 w.u8(VERSION);
                 time.write(w);
                 w.bytes(region.as_bytes());
+                w.u8(u8::from(*takes_reports));
+                w.bytes(moderator);
             }
             Self::Meeting { descriptor, line, leader } => {
                 w.u8(2);
@@ -401,6 +646,26 @@ impl Wire for FromRelay {
                 reason.write(w);
             }
             Self::Closing => w.u8(13),
+            Self::Sealed { from, stamp, bytes } => {
+                w.u8(14);
+                from.write(w);
+                stamp.write(w);
+                w.bytes(bytes);
+            }
+            Self::ReportTaken { id, receipt } => {
+                w.u8(15);
+                id.write(w);
+                receipt.write(w);
+            }
+            Self::ReportRefused { id, reason } => {
+                w.u8(16);
+                id.write(w);
+                reason.write(w);
+            }
+            Self::StampsChecked { verdicts } => {
+                w.u8(17);
+                w.list(verdicts);
+            }
         }
     }
 
@@ -412,7 +677,13 @@ impl Wire for FromRelay {
                 }
                 let time = UnixMillis::read(r)?;
                 let region = std::str::from_utf8(r.bytes(64)?).map_err(|_| Malformed("region name"))?;
-                Self::Welcome { time, region: region.to_owned() }
+                let region = region.to_owned();
+                let takes_reports = match r.u8()? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(Malformed("reports")),
+                };
+                Self::Welcome { time, region, takes_reports, moderator: r.bytes(MAX_MODERATOR)?.to_vec() }
             }
             2 => {
                 let descriptor = r.bytes(Descriptor::MAX_LEN)?.to_vec();
@@ -438,6 +709,12 @@ impl Wire for FromRelay {
             11 => Self::Refused { reason: Refusal::read(r)? },
             12 => Self::Detached { reason: Refusal::read(r)? },
             13 => Self::Closing,
+            14 => {
+                Self::Sealed { from: MemberIndex::read(r)?, stamp: Stamp::read(r)?, bytes: r.bytes(MAX_SEAL)?.to_vec() }
+            }
+            15 => Self::ReportTaken { id: ReportId::read(r)?, receipt: Receipt::read(r)? },
+            16 => Self::ReportRefused { id: ReportId::read(r)?, reason: ReportRefusal::read(r)? },
+            17 => Self::StampsChecked { verdicts: r.list(MAX_STAMP_CHECKS)? },
             _ => return Err(Malformed("unknown message from the relay")),
         })
     }

@@ -180,7 +180,12 @@ impl Hub {
         if !self.has_room(id, descriptor.as_ref()) {
             return self.refuse(conn, Refusal::Full, Some(FULL), out);
         }
-        let welcome = FromRelay::Welcome { time: self.clock.at(now), region: self.region.clone() };
+        let welcome = FromRelay::Welcome {
+            time: self.clock.at(now),
+            region: self.region.clone(),
+            takes_reports: false,
+            moderator: Vec::new(),
+        };
         out.push(Output::Control { to: conn, bytes: welcome.encode().into() });
         let Some(client) = self.clients.get_mut(&conn) else { return };
         client.stage = Stage::In(id);
@@ -256,6 +261,9 @@ fn act_in(
         ToRelay::Revoke { revoked } => meeting.revoke(turn, conn, revoked),
         ToRelay::Gate { gate } => meeting.set_gate(turn, conn, gate),
         ToRelay::Line { line } => meeting.bring_line(turn, conn, line),
+        ToRelay::Seal { .. } | ToRelay::Report { .. } | ToRelay::ReportPart { .. } | ToRelay::CheckStamps { .. } => {
+            Err(Refusal::NotAllowed)
+        }
     }
 }
 

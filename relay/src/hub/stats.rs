@@ -50,6 +50,14 @@ pub struct Stats {
     pub messages_gate: u64,
     /// Messages `Line`.
     pub messages_line: u64,
+    /// Messages `Seal`.
+    pub messages_seal: u64,
+    /// Messages `Report`.
+    pub messages_report: u64,
+    /// Messages `ReportPart`.
+    pub messages_report_part: u64,
+    /// Messages `CheckStamps`.
+    pub messages_check_stamps: u64,
     /// Messages that are none.
     pub messages_malformed: u64,
     /// Messages and mail dropped because their receiver isn't there.
@@ -114,6 +122,10 @@ impl Stats {
             ToRelay::Revoke { .. } => &mut self.messages_revoke,
             ToRelay::Gate { .. } => &mut self.messages_gate,
             ToRelay::Line { .. } => &mut self.messages_line,
+            ToRelay::Seal { .. } => &mut self.messages_seal,
+            ToRelay::Report { .. } => &mut self.messages_report,
+            ToRelay::ReportPart { .. } => &mut self.messages_report_part,
+            ToRelay::CheckStamps { .. } => &mut self.messages_check_stamps,
         };
         *counter += 1;
     }

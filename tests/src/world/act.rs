@@ -337,7 +337,10 @@ impl World {
 
     /// The relay lies about the time to somebody.
     pub fn relay_lies_about_time(&mut self, who: Who, time: UnixMillis) {
-        self.relay_says(who, &FromRelay::Welcome { time, region: String::new() });
+        self.relay_says(
+            who,
+            &FromRelay::Welcome { time, region: String::new(), takes_reports: false, moderator: Vec::new() },
+        );
     }
 
     /// Somebody sends the relay any bytes on its own connection.

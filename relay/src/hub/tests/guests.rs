@@ -19,7 +19,10 @@ fn hello_is_answered_with_the_relays_time_and_region() {
     world.pass(Duration::from_millis(1500));
     let guest = world.guest(&Room::new(1));
     let time = START.plus(Duration::from_millis(1500));
-    assert_eq!(world.heard(guest), [FromRelay::Welcome { time, region: "eu-west".into() }]);
+    assert_eq!(
+        world.heard(guest),
+        [FromRelay::Welcome { time, region: "eu-west".into(), takes_reports: false, moderator: Vec::new() }]
+    );
 }
 
 #[test]
