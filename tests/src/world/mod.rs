@@ -484,7 +484,7 @@ impl World {
             let c = &peer.conference;
             let place = (c.index(), c.epoch(), c.term(), c.leader());
             let last: Vec<String> =
-                peer.events.iter().rev().take(8).rev().map(|event| format!("  {event:?}")).collect();
+                peer.events.iter().rev().take(16).rev().map(|event| format!("  {event:?}")).collect();
             format!("{} {place:?}\n{}", peer.name, last.join("\n"))
         };
         of.iter().map(told).collect::<Vec<_>>().join("\n")
