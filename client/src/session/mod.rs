@@ -252,7 +252,10 @@ impl Running {
                 Woken::Link(happened) => self.on_link(happened),
                 Woken::Command(Some(command)) => self.on_command(command),
                 Woken::Command(None) => commands_open = false,
-                Woken::Stats => self.report_stats(),
+                Woken::Stats => {
+                    self.report_stats();
+                    self.link.watch_for_company(Instant::now(), self.conference.is_alone());
+                }
                 Woken::Timer => self.on_timer(),
                 Woken::Stop => self.leave("signal"),
             }

@@ -212,6 +212,11 @@ impl Joiner {
         self.leader.map_or(MemberIndex::HOST, |(leader, _)| leader)
     }
 
+    /// Whether the relay knows of no leader.
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self.stage, Stage::Absent)
+    }
+
     pub(super) fn on_mailbox_open(&mut self, step: &mut Step<'_>) -> Progress {
         self.has_mailbox = true;
         if matches!(self.stage, Stage::Gate) { self.start_handshake(step) } else { Progress::Nothing }

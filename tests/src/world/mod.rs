@@ -485,7 +485,14 @@ impl World {
             let place = (c.index(), c.epoch(), c.term(), c.leader());
             let last: Vec<String> =
                 peer.events.iter().rev().take(16).rev().map(|event| format!("  {event:?}")).collect();
-            format!("{} {place:?}\n{}", peer.name, last.join("\n"))
+            let dead = match (peer.dead, peer.gone, peer.conn) {
+                (true, ..) => " (dead)",
+                (_, true, _) => " (gone)",
+                (_, _, None) => " (not connected)",
+                (_, _, Some(conn)) if self.severed.contains(&conn) => " (cut off)",
+                _ => "",
+            };
+            format!("{}{dead} {place:?}\n{}", peer.name, last.join("\n"))
         };
         of.iter().map(told).collect::<Vec<_>>().join("\n")
     }
