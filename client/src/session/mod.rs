@@ -260,6 +260,7 @@ impl Running {
                 Woken::Stop => self.leave("signal"),
             }
             self.drain();
+            self.link.expect_more(self.conference.index().is_some() || self.returns);
             self.watch_outage();
         }
         self.finish().await

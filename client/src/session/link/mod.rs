@@ -170,6 +170,11 @@ impl Link {
         self.dialling.begin_again(Some(relay));
     }
 
+    /// Whether this client is in the meeting, or waits for it: who waits is slower to suspect a silent relay.
+    pub(super) fn expect_more(&mut self, is_member: bool) {
+        self.liveness.expect_more(is_member);
+    }
+
     /// To be called about once a second. Whoever is at this relay without anybody else of the meeting looks whether
     /// one of the link's other relays is up, and moves there. Nothing is told as long as none is.
     pub(super) fn watch_for_company(&mut self, now: Instant, is_alone: bool) {
