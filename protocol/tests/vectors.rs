@@ -482,15 +482,15 @@ fn a_session_recovers_from_a_lost_acknowledgement_and_falls_silent() {
 }
 
 #[test]
-fn a_handshake_with_a_cohost_is_bound_to_its_slot_and_line() {
+fn a_handshake_with_a_cohost_is_bound_to_its_place_in_the_line() {
     let v = vectors().handshake;
     let parties = Parties::of(&v["cases"][2]);
-    let Responder::Delegate { slot, hs, line } = parties.responder else { panic!("a co-host answers") };
+    let Responder::Delegate(delegate) = parties.responder else { panic!("a co-host answers") };
     let message1 = bytes(&v["cases"][2]["message1"]);
     let responders = [
         Responder::Host,
-        Responder::Delegate { slot: MemberIndex(2), hs, line },
-        Responder::Delegate { slot, hs, line: [0; 32] },
+        Responder::Delegate(Delegate { slot: MemberIndex(2), ..delegate }),
+        Responder::Delegate(Delegate { authority: PublicKey([0; 32]), ..delegate }),
     ];
     for responder in responders {
         assert!(Parties { responder, ..Parties::of(&v["cases"][2]) }.answer(&message1).is_err());
@@ -1236,9 +1236,9 @@ fn a_guest_follows_the_meeting_of_the_vectors_from_knock_to_leadership() {
     }
     same(&transmitted(&mut guest)[0], &v.control["to_relay"]["open_mailbox"]);
     guest.handle_control(now, &bytes(&v.control["from_relay"]["mailbox_open"]));
-    assert_mailed(&transmitted(&mut guest), &[1], &case["message1"]);
-    mail_from_host(&mut guest, now, &[2], &case["message2"]);
-    assert_mailed(&transmitted(&mut guest), &[3], &case["message3"]);
+    assert_mailed(&transmitted(&mut guest), &[1, 0, 0], &case["message1"]);
+    mail_from_host(&mut guest, now, &[2, 0, 0], &case["message2"]);
+    assert_mailed(&transmitted(&mut guest), &[3, 0, 0], &case["message3"]);
 
     let mut sent = Vec::new();
     let mut epochs = Vec::new();

@@ -395,8 +395,8 @@ class Direction:
         self.key = noise_seal(self.key, 2**64 - 1, bytes(32))[:32]
 
 
-def handshake(world, guest, host, passcode, slot=0, line=b""):
-    """A join. The responder is the host, or the co-host of that slot in the line."""
+def handshake(world, guest, host, passcode, slot=0, line=b"", ak=b""):
+    """A join. The responder is the host, or the co-host of that slot in the line, with its authority key."""
     meeting, tag = world.meeting, "passcode" if passcode else "cohost" if slot else "link"
     draws = {side: {k: made_up(f"handshake {tag} {side} {k}", n) for k, n in fields} for side, fields in {
         "guest": [("ephemeral", 32), ("mlkem", 64), ("nonce", 16), ("cpace", 32)],
@@ -406,8 +406,8 @@ def handshake(world, guest, host, passcode, slot=0, line=b""):
             del side["cpace"]
     g, h = draws["guest"], draws["host"]
     prologue = b"conclave/1 noise join" + u8(VERSION) + u8(VERSION) + meeting + u16(world.d["policy"])
-    prologue += u16(slot) + line_hash(line) if slot else b""
     hs = x_public(host.ms)
+    prologue += u16(slot) + hs + ak if slot else b""
     assert slot or hs == world.d["hs"]
     psk_0 = psk0(meeting, world.secret)
     share_a = share_b = u8(0)
@@ -998,7 +998,7 @@ def handshake_vectors(world):
     # The records' content is that of the meeting above: a session does not look into it.
     with_passcode = handshake(asking, asking.guests[0], asking.host, "correct horse 7")
     # Another guest joins where a co-host leads.
-    with_cohost = handshake(world, world.late, guest, None, 1, world.line)
+    with_cohost = handshake(world, world.late, guest, None, 1, world.line, ed_public(world.cohost))
     out = []
     for w, c, h, g in ((world, case, host, guest), (asking, with_passcode, asking.host, asking.guests[0]),
                        (world, with_cohost, guest, world.late)):

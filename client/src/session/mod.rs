@@ -252,11 +252,15 @@ impl Running {
                 Woken::Link(happened) => self.on_link(happened),
                 Woken::Command(Some(command)) => self.on_command(command),
                 Woken::Command(None) => commands_open = false,
-                Woken::Stats => self.report_stats(),
+                Woken::Stats => {
+                    self.report_stats();
+                    self.link.watch_for_company(Instant::now(), self.conference.is_alone());
+                }
                 Woken::Timer => self.on_timer(),
                 Woken::Stop => self.leave("signal"),
             }
             self.drain();
+            self.link.expect_more(self.conference.index().is_some() || self.returns);
             self.watch_outage();
         }
         self.finish().await

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
-use super::mail::{Mail, Turned};
+use super::mail::{Mail, Shake, Turned};
 use crate::admission::throttle::Throttle;
+use crate::id::MemberIndex;
 use crate::identity::{DisplayName, IdCert};
 use crate::noise::handshake::{Answering, Context, HostKeys, Knocker, Passcode};
 use crate::time::UnixMillis;
@@ -26,6 +27,8 @@ enum Handshake {
 
 /// Handshakes that have not become knocks yet.
 pub(super) struct Door {
+    /// Whose door it is.
+    leader: MemberIndex,
     context: Context,
     session_secret: Zeroizing<[u8; 32]>,
     cert: IdCert,
@@ -48,6 +51,7 @@ pub(super) enum Opened {
 impl Door {
     pub(super) fn new(
         now: Instant,
+        leader: MemberIndex,
         context: Context,
         session_secret: Zeroizing<[u8; 32]>,
         cert: IdCert,
@@ -55,7 +59,7 @@ impl Door {
         passcode: Option<Passcode>,
     ) -> Self {
         let handshakes = BTreeMap::new();
-        Self { context, session_secret, cert, name, passcode, handshakes, throttle: Throttle::new(now) }
+        Self { leader, context, session_secret, cert, name, passcode, handshakes, throttle: Throttle::new(now) }
     }
 
     /// A handshake message of a guest.
@@ -68,10 +72,18 @@ impl Door {
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Opened {
         match mail {
-            Mail::Message1(message) => self.on_message1(now, mailbox, message, rng),
-            Mail::Message3(message) => self.on_message3(now, wall, mailbox, message),
+            Mail::Handshake(to, Shake::Message1(message)) if to == self.leader => {
+                self.on_message1(now, mailbox, message, rng)
+            }
+            Mail::Handshake(to, Shake::Message3(message)) if to == self.leader => {
+                self.on_message3(now, wall, mailbox, message)
+            }
             _ => Opened::Nothing,
         }
+    }
+
+    fn mail(&self, shake: Shake<'_>) -> Vec<u8> {
+        Mail::Handshake(self.leader, shake).bytes()
     }
 
     fn on_message1(
@@ -83,7 +95,7 @@ impl Door {
     ) -> Opened {
         match self.handshakes.get(&mailbox) {
             Some(Handshake::Answered { message1, message2, .. }) if message1 == message => {
-                return Opened::Reply(Mail::Message2(message2).bytes());
+                return Opened::Reply(self.mail(Shake::Message2(message2)));
             }
             Some(Handshake::Queued { message1 }) if message1 == message => return Opened::Nothing,
             _ => {}
@@ -95,7 +107,7 @@ impl Door {
         let message1 = message.to_vec();
         if self.passcode.is_some() && !self.throttle.may_start(now, self.in_flight()) {
             self.handshakes.insert(mailbox, Handshake::Queued { message1 });
-            return Opened::Reply(Mail::Turned(Turned::Later).bytes());
+            return Opened::Reply(self.mail(Shake::Turned(Turned::Later)));
         }
         Opened::Reply(self.answer(now, mailbox, message1, rng))
     }
@@ -116,12 +128,12 @@ impl Door {
         match Answering::answer(&self.context, &host, &message1, rng) {
             Ok((state, message2)) => {
                 self.throttle.on_start(now);
-                let mail = Mail::Message2(&message2).bytes();
+                let mail = self.mail(Shake::Message2(&message2));
                 let state = Box::new(state);
                 self.handshakes.insert(mailbox, Handshake::Answered { state, message1, message2, since: now });
                 mail
             }
-            Err(_) => Mail::Turned(Turned::Away).bytes(),
+            Err(_) => self.mail(Shake::Turned(Turned::Away)),
         }
     }
 
@@ -138,9 +150,9 @@ impl Door {
             Ok(knocker) => Opened::Knocker(Box::new(knocker)),
             Err(_) if self.passcode.is_some() => {
                 self.throttle.on_failure(now);
-                Opened::Reply(Mail::Turned(Turned::WrongPasscode).bytes())
+                Opened::Reply(self.mail(Shake::Turned(Turned::WrongPasscode)))
             }
-            Err(_) => Opened::Reply(Mail::Turned(Turned::Away).bytes()),
+            Err(_) => Opened::Reply(self.mail(Shake::Turned(Turned::Away))),
         }
     }
 

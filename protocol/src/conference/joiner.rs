@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 use super::event::{Event, Failure, Person};
-use super::mail::{Mail, Turned};
+use super::mail::{Mail, Shake, Turned};
 use super::member::Turn;
 use super::outbox::Step;
 use super::seat::FreshValue;
@@ -207,6 +207,16 @@ impl Joiner {
         Progress::Nothing
     }
 
+    /// Who is to answer, as the relay says.
+    fn leader(&self) -> MemberIndex {
+        self.leader.map_or(MemberIndex::HOST, |(leader, _)| leader)
+    }
+
+    /// Whether the relay knows of no leader.
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self.stage, Stage::Absent)
+    }
+
     pub(super) fn on_mailbox_open(&mut self, step: &mut Step<'_>) -> Progress {
         self.has_mailbox = true;
         if matches!(self.stage, Stage::Gate) { self.start_handshake(step) } else { Progress::Nothing }
@@ -222,7 +232,7 @@ impl Joiner {
     }
 
     fn start_handshake(&mut self, step: &mut Step<'_>) -> Progress {
-        let (Some(descriptor), Some((_, responder))) = (&self.descriptor, self.leader) else {
+        let (Some(descriptor), Some((leader, responder))) = (&self.descriptor, self.leader) else {
             return Progress::Nothing;
         };
         let meeting = self.link.meeting;
@@ -231,7 +241,7 @@ impl Joiner {
         let passcode = self.passcode.as_ref().filter(|_| descriptor.policy.asks_passcode());
         match Knocking::start(context, &self.secrets.session, passcode, step.rng) {
             Ok((state, message1)) => {
-                step.out.control(&ToRelay::Mail { bytes: Mail::Message1(&message1).bytes() });
+                step.out.control(&ToRelay::Mail { bytes: Mail::Handshake(leader, Shake::Message1(&message1)).bytes() });
                 self.stage = Stage::Knocking { state: Some(Box::new(state)), message1 };
                 self.resend_wait = RESEND_FIRST;
                 self.resend_due = Some(step.now + self.resend_wait);
@@ -243,9 +253,11 @@ impl Joiner {
 
     pub(super) fn on_mail(&mut self, step: &mut Step<'_>, bytes: &[u8], identity: &Identity) -> Progress {
         match Mail::parse(bytes) {
-            Some(Mail::Message2(message)) => self.on_message2(step, message, identity),
             Some(Mail::Session(packet)) => self.on_packet(step, packet),
-            Some(Mail::Turned(why)) => self.on_turned(step, why),
+            // Whoever led before may still answer what it was asked.
+            Some(Mail::Handshake(leader, _)) if leader != self.leader() => Progress::Nothing,
+            Some(Mail::Handshake(_, Shake::Message2(message))) => self.on_message2(step, message, identity),
+            Some(Mail::Handshake(_, Shake::Turned(why))) => self.on_turned(step, why),
             _ => Progress::Nothing,
         }
     }
@@ -272,7 +284,7 @@ impl Joiner {
         let Ok((session, message3)) = introducing.introduce(introduction) else {
             return Progress::Failed(Failure::Handshake);
         };
-        step.out.control(&ToRelay::Mail { bytes: Mail::Message3(&message3).bytes() });
+        step.out.control(&ToRelay::Mail { bytes: Mail::Handshake(self.leader(), Shake::Message3(&message3)).bytes() });
         self.cert = Some(cert);
         let is_news = self.host.replace(host).is_none_or(|known| known.cert.identity != host_identity);
         if is_news && !self.returns {
@@ -321,7 +333,7 @@ impl Joiner {
             link: self.link.duplicate(),
             name: self.name.clone(),
             passcode: self.passcode.as_ref().map(Passcode::duplicate),
-            leader: self.leader.map_or(MemberIndex::HOST, |(leader, _)| leader),
+            leader: self.leader(),
             session: *session,
             secrets,
             fresh,
@@ -345,11 +357,12 @@ impl Joiner {
             }
         }
         if self.resend_due.is_some_and(|due| due <= step.now) {
-            let mail = match &self.stage {
-                Stage::Knocking { message1, .. } => Some(Mail::Message1(message1).bytes()),
-                Stage::Introduced { message3, answered: false, .. } => Some(Mail::Message3(message3).bytes()),
+            let shake = match &self.stage {
+                Stage::Knocking { message1, .. } => Some(Shake::Message1(message1)),
+                Stage::Introduced { message3, answered: false, .. } => Some(Shake::Message3(message3)),
                 _ => None,
             };
+            let mail = shake.map(|shake| Mail::Handshake(self.leader(), shake).bytes());
             self.resend_due = mail.is_some().then(|| step.now + self.resend_wait);
             self.resend_wait = (self.resend_wait * 2).min(RESEND_MAX);
             if let Some(bytes) = mail {

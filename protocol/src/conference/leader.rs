@@ -73,7 +73,7 @@ impl Leader {
         let context = Context { meeting: room.meeting, descriptor, psk0, responder };
         let passcode = room.passcode.as_ref().map(crate::noise::handshake::Passcode::duplicate);
         let session_secret = room.secrets.session.clone();
-        let door = Door::new(now, context, session_secret, room.seat.cert(), room.name.clone(), passcode);
+        let door = Door::new(now, room.index(), context, session_secret, room.seat.cert(), room.name.clone(), passcode);
         Some(Self {
             door,
             lobby: Lobby::default(),

@@ -1,6 +1,7 @@
 //! What travels through the mailbox and between members, as the relay sees it: a kind and opaque bytes
 //! (`docs/protocol.md` §6.1).
 
+use crate::id::MemberIndex;
 use crate::noise::session;
 
 /// Kind of a handshake's first message.
@@ -26,40 +27,54 @@ pub(super) enum Turned {
 /// A mail, read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Mail<'a> {
+    /// Part of a handshake, to a leader or from it. All leaders get a guest's mail, and for a while there may be two:
+    /// what is for another is passed over.
+    Handshake(MemberIndex, Shake<'a>),
+    /// The whole packet, its kind included.
+    Session(&'a [u8]),
+}
+
+/// What a handshake consists of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Shake<'a> {
     Message1(&'a [u8]),
     Message2(&'a [u8]),
     Message3(&'a [u8]),
-    /// The whole packet, its kind included.
-    Session(&'a [u8]),
     Turned(Turned),
 }
 
 impl<'a> Mail<'a> {
     /// Reads a mail; `None` when it is of no known kind.
     pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
-        match bytes {
-            [MESSAGE_1, body @ ..] => Some(Self::Message1(body)),
-            [MESSAGE_2, body @ ..] => Some(Self::Message2(body)),
-            [MESSAGE_3, body @ ..] => Some(Self::Message3(body)),
-            [session::PACKET_KIND, ..] => Some(Self::Session(bytes)),
-            [REFUSAL, 1] => Some(Self::Turned(Turned::Away)),
-            [REFUSAL, 2] => Some(Self::Turned(Turned::WrongPasscode)),
-            [REFUSAL, 3] => Some(Self::Turned(Turned::Later)),
-            _ => None,
-        }
+        let [kind @ (MESSAGE_1 | MESSAGE_2 | MESSAGE_3 | REFUSAL), hi, lo, body @ ..] = bytes else {
+            return (bytes.first() == Some(&session::PACKET_KIND)).then_some(Self::Session(bytes));
+        };
+        let shake = match (*kind, body) {
+            (MESSAGE_1, _) => Shake::Message1(body),
+            (MESSAGE_2, _) => Shake::Message2(body),
+            (MESSAGE_3, _) => Shake::Message3(body),
+            (_, [1]) => Shake::Turned(Turned::Away),
+            (_, [2]) => Shake::Turned(Turned::WrongPasscode),
+            (_, [3]) => Shake::Turned(Turned::Later),
+            _ => return None,
+        };
+        Some(Self::Handshake(MemberIndex(u16::from_be_bytes([*hi, *lo])), shake))
     }
 
     /// The bytes of a mail.
     pub(super) fn bytes(self) -> Vec<u8> {
-        let with = |kind: u8, body: &[u8]| [&[kind], body].concat();
-        match self {
-            Self::Message1(body) => with(MESSAGE_1, body),
-            Self::Message2(body) => with(MESSAGE_2, body),
-            Self::Message3(body) => with(MESSAGE_3, body),
-            Self::Session(packet) => packet.to_vec(),
-            Self::Turned(Turned::Away) => vec![REFUSAL, 1],
-            Self::Turned(Turned::WrongPasscode) => vec![REFUSAL, 2],
-            Self::Turned(Turned::Later) => vec![REFUSAL, 3],
-        }
+        let (leader, shake) = match self {
+            Self::Session(packet) => return packet.to_vec(),
+            Self::Handshake(leader, shake) => (leader, shake),
+        };
+        let (kind, body) = match shake {
+            Shake::Message1(body) => (MESSAGE_1, body),
+            Shake::Message2(body) => (MESSAGE_2, body),
+            Shake::Message3(body) => (MESSAGE_3, body),
+            Shake::Turned(Turned::Away) => (REFUSAL, &[1][..]),
+            Shake::Turned(Turned::WrongPasscode) => (REFUSAL, &[2][..]),
+            Shake::Turned(Turned::Later) => (REFUSAL, &[3][..]),
+        };
+        [&[kind][..], &leader.0.to_be_bytes(), body].concat()
     }
 }

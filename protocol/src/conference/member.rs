@@ -246,7 +246,14 @@ impl Member {
             self.pending = None;
             return;
         }
-        if Some(key.previous) != self.room.seat.chain_hash() || !self.may_follow(step.now, from) {
+        if Some(key.previous) != self.room.seat.chain_hash() {
+            return;
+        }
+        if !self.may_follow(step.now, from) {
+            // As long as it is kept, a leader changes nothing.
+            if self.room.leads() && self.room.pulse.knows_who_hears(step.now) {
+                self.pending = None;
+            }
             return;
         }
         let Some((_, messages)) = self.pending.take() else { return };

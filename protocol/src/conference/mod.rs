@@ -340,6 +340,16 @@ impl Conference {
         !self.over && self.member().is_some_and(sends)
     }
 
+    /// Whether nobody else of the meeting is at this relay: a member's slot is taken and no other of the roster's is, or
+    /// a guest is told of no leader. As the relay says, which is a hint.
+    pub fn is_alone(&self) -> bool {
+        match &self.part {
+            Part::Guest(joiner) => joiner.is_absent(),
+            Part::Member(member) => member.room.is_alone(),
+            Part::Entering(_) | Part::Between => false,
+        }
+    }
+
     fn member(&self) -> Option<&Member> {
         match &self.part {
             Part::Member(member) => Some(member),

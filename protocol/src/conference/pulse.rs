@@ -369,10 +369,15 @@ impl Pulse {
         self.connected
     }
 
+    /// Whether this side has had a connection for long enough to know who hears it.
+    pub(super) fn knows_who_hears(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.connected) >= RECENT
+    }
+
     /// How many members, this one included, have confirmed anything lately, or could not yet since this side has a
     /// connection.
     pub(super) fn recent(&self, now: Instant, seat: &Seat) -> usize {
-        if now.saturating_duration_since(self.connected) < RECENT {
+        if !self.knows_who_hears(now) {
             return seat.roster().len();
         }
         self.heard(now, seat)

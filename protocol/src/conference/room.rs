@@ -251,6 +251,14 @@ impl Room {
         !std::mem::replace(&mut self.attached, true)
     }
 
+    /// Whether this member has its slot, and the relay says that nobody else of the roster has.
+    pub(super) fn is_alone(&self) -> bool {
+        let me = self.index();
+        let mut others =
+            self.seat.roster().members().map(|member| member.index).filter(|index| *index != me).peekable();
+        self.attached && others.peek().is_some() && !others.any(|index| self.present.contains(&index))
+    }
+
     /// The relay says that a slot is here, or not.
     pub(super) fn on_presence(&mut self, step: &mut Step<'_>, slot: MemberIndex, here: bool) {
         if here {

@@ -28,7 +28,7 @@ use crate::label;
 use crate::link::LinkPsk;
 use crate::secret::{self, Secret};
 use crate::sign::{BadSignature, Signature};
-use crate::succession::Line;
+use crate::succession::{Delegate, Line};
 use crate::time::UnixMillis;
 use crate::wire::codec::{Malformed, Reader, Wire, Writer};
 
@@ -104,14 +104,7 @@ pub enum Responder {
     /// The holder of D.hs.
     Host,
     /// A co-host of the line.
-    Delegate {
-        /// Its slot.
-        slot: MemberIndex,
-        /// Its X25519 key.
-        hs: [u8; 32],
-        /// [`crate::succession::Line::digest`] of the line that names it.
-        line: [u8; 32],
-    },
+    Delegate(Delegate),
 }
 
 impl Responder {
@@ -121,7 +114,7 @@ impl Responder {
             return Some(Self::Host);
         }
         let line = line?;
-        line.delegate(slot).map(|delegate| Self::Delegate { slot, hs: delegate.hs, line: line.digest() })
+        line.delegate(slot).copied().map(Self::Delegate)
     }
 }
 
@@ -131,9 +124,9 @@ impl Context {
         prologue.extend_from_slice(&[VERSION, VERSION]);
         prologue.extend_from_slice(&self.meeting.0);
         prologue.extend_from_slice(&self.descriptor.policy.bits().to_be_bytes());
-        if let Responder::Delegate { slot, line, .. } = &self.responder {
-            prologue.extend_from_slice(&slot.0.to_be_bytes());
-            prologue.extend_from_slice(line);
+        // The co-host's own entry and not the line, which may have changed for the others without this one's knowing.
+        if let Responder::Delegate(delegate) = &self.responder {
+            prologue.extend_from_slice(&delegate.encode());
         }
         prologue
     }
@@ -142,7 +135,7 @@ impl Context {
     fn responder_key(&self) -> (&[u8; 32], Role) {
         match &self.responder {
             Responder::Host => (&self.descriptor.hs, Role::Host),
-            Responder::Delegate { hs, .. } => (hs, Role::Member),
+            Responder::Delegate(Delegate { hs, .. }) => (hs, Role::Member),
         }
     }
 

@@ -484,8 +484,15 @@ impl World {
             let c = &peer.conference;
             let place = (c.index(), c.epoch(), c.term(), c.leader());
             let last: Vec<String> =
-                peer.events.iter().rev().take(8).rev().map(|event| format!("  {event:?}")).collect();
-            format!("{} {place:?}\n{}", peer.name, last.join("\n"))
+                peer.events.iter().rev().take(16).rev().map(|event| format!("  {event:?}")).collect();
+            let dead = match (peer.dead, peer.gone, peer.conn) {
+                (true, ..) => " (dead)",
+                (_, true, _) => " (gone)",
+                (_, _, None) => " (not connected)",
+                (_, _, Some(conn)) if self.severed.contains(&conn) => " (cut off)",
+                _ => "",
+            };
+            format!("{}{dead} {place:?}\n{}", peer.name, last.join("\n"))
         };
         of.iter().map(told).collect::<Vec<_>>().join("\n")
     }

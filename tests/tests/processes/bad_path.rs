@@ -6,7 +6,7 @@ use conclave_tests::process::JsonlClient;
 use conclave_tests::proxy::{Config, Impairment, Proxy};
 use serde_json::{Value, json};
 
-use crate::stage::{LIMIT, Meeting, Stage, at, knock_of, newest, observe};
+use crate::stage::{LIMIT, Meeting, Stage, at, knock_of, newest};
 
 /// One way between client and relay, which is twice what `docs/protocol.md` §10 reckons with; from client to client it
 /// is 600 ms.
@@ -18,9 +18,10 @@ const BAD: Impairment = Impairment {
     reorder: 0.0,
     reorder_by: Duration::ZERO,
 };
-// How long each is waited for; how long it takes is printed. Measured: 0.6 to 4.8 s, 7.5 to 11 s.
-const JOINS_WITHIN: Duration = Duration::from_secs(45);
-const CODE_WITHIN: Duration = Duration::from_secs(60);
+// Twice the bounds of `docs/protocol.md` §10, for a path twice as long. Measured: 0.6 to 4.8 s, 7.5 to 11 s, at most 2.6 s.
+const JOINS_WITHIN: Duration = Duration::from_secs(20);
+const CODE_WITHIN: Duration = Duration::from_secs(20);
+const REMOVED_WITHIN: Duration = Duration::from_secs(5);
 /// Until somebody knocks: a QUIC handshake and three messages.
 const KNOCKS_WITHIN: Duration = Duration::from_secs(40);
 
@@ -41,12 +42,6 @@ fn join_code_and_removal_complete_for_everybody_on_paths_with_delay_and_loss() {
     let admitted = Instant::now();
     meeting.host.act("admit_all").unwrap();
     let complete = |roster: &Value| roster["members"].as_array().unwrap().len() == 4;
-    // Who is idle on such a path may look for another connection while it waits, and knocks anew.
-    let is_in = |guest: &JsonlClient| !guest.events_named("admitted").is_empty();
-    while !guests.iter().all(is_in) && admitted.elapsed() < JOINS_WITHIN {
-        observe(Duration::from_millis(500));
-        meeting.host.act("admit_all").unwrap();
-    }
     let joins = guests.iter().map(|guest| {
         let event = guest.wait_event("admitted", |_| true, JOINS_WITHIN + LIMIT).unwrap();
         guest.wait_event("roster", complete, LIMIT).unwrap();
@@ -65,6 +60,8 @@ fn join_code_and_removal_complete_for_everybody_on_paths_with_delay_and_loss() {
         .collect();
     let times: Vec<Duration> = codes.iter().map(|code| code.0).collect();
     eprintln!("after the admission: joined {joins:?}, code {times:?}");
+    assert!(joins.iter().all(|join| *join <= JOINS_WITHIN), "{joins:?}");
+    assert!(times.iter().all(|time| *time <= CODE_WITHIN), "{times:?}");
 
     let removal = Instant::now();
     meeting.host.send(&json!({ "do": "remove", "who": "Mallory" })).unwrap();
@@ -77,6 +74,7 @@ fn join_code_and_removal_complete_for_everybody_on_paths_with_delay_and_loss() {
     });
     let others: Vec<Duration> = others.collect();
     eprintln!("after the removal: the removed ended with {status} after {own:?}, the others knew after {others:?}");
+    assert!(others.iter().all(|other| *other <= REMOVED_WITHIN), "{others:?}");
 
     for client in guests.iter().chain([&meeting.host]) {
         assert_eq!(client.events_named("alarm"), Vec::<Value>::new());

@@ -74,6 +74,35 @@ fn when_one_of_two_relays_is_killed_everybody_meets_at_the_other() {
 }
 
 #[test]
+fn who_is_alone_at_another_relay_goes_to_where_the_others_are() {
+    let stage = Stage::shared();
+    let first = relay_at("127.0.0.1:0", &stage.argument("first"));
+    let second = relay_at("127.0.0.1:0", &stage.argument("second"));
+    let proxy = Proxy::start(first.addr(), Config::symmetric(Impairment::default(), 12)).unwrap();
+    let mut host = host_of(&[&first, &second], &[]);
+    let link = link_of(&host);
+    let by_proxy = link.replace(&format!("://{},", first.addr()), &format!("://{},", proxy.addr()));
+    assert_ne!(by_proxy, link);
+    let mut guest = join("Bela", &by_proxy, &TALK);
+    admit(&mut host, "Bela", &guest);
+    both_are_heard(&host, &guest);
+    let mark = guest.mark();
+    // Only Bela's way to the first relay has a hiccup: long enough for another relay to be found.
+    set(&proxy, CUT);
+    guest.wait_event_after(mark, "reconnected", |_| true, LIMIT).unwrap();
+    set(&proxy, Impairment::default());
+    let mended = Instant::now();
+    let heard = [hears_again(&mut host, "Bela"), hears_again(&mut guest, "Hestia")].map(|at| at - mended);
+    eprintln!("heard {heard:?} after the path was mended");
+    // Four seconds alone are not yet a reason; nobody has to fall silent for want of a leader.
+    assert!(heard.iter().all(|after| *after <= Duration::from_secs(10)), "{heard:?}");
+    let why = outage_is_told(&guest, mark, 2);
+    assert!(why[1].contains("nobody else"), "{why:?}");
+    assert!(events_after(&guest, mark, "admitted").is_empty() && events_after(&guest, mark, "stale").is_empty());
+    end(host, vec![guest]);
+}
+
+#[test]
 fn first_connection_does_not_wait_for_a_relay_that_is_down() {
     let stage = Stage::shared();
     let mut first = relay_at("127.0.0.1:0", &stage.argument("first"));

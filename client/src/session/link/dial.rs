@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use conclave_protocol::link::RelayAddress;
@@ -99,6 +100,11 @@ impl Dialling {
         }
     }
 
+    /// How many relays the link has.
+    pub(super) fn count(&self) -> usize {
+        self.relays.len()
+    }
+
     /// The relay of that number.
     pub(super) fn relay(&self, index: usize) -> Option<&RelayAddress> {
         self.relays.get(index)
@@ -119,6 +125,13 @@ impl Dialling {
     pub(super) fn begin_again(&mut self, last: Option<usize>) {
         self.failures = Failures::default();
         self.begin(Effort::Again, last);
+    }
+
+    /// Tries these relays once, in their order.
+    pub(super) fn look_at(&mut self, relays: Range<usize>) {
+        self.begin(Effort::Once, None);
+        let others = (0..self.relays.len()).filter(|relay| !relays.contains(relay));
+        others.for_each(|relay| self.pace.exclude(relay));
     }
 
     fn begin(&mut self, effort: Effort, last: Option<usize>) {

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// Silence from which on the relay is suspected to be gone. Two keep-alives and their resends must have been lost by
 /// then; a shorter limit would mistake hiccups of a radio link for an end, a longer one be heard by everybody.
 pub(super) const SILENCE: Duration = Duration::from_millis(1_250);
+/// The same for who only waits, and has nothing answered but keep-alives: on a path that loses every fifth packet all of
+/// a second's get lost every minute, and whoever connects again knocks again. Nobody hears that one missing.
+const SILENCE_WHILE_WAITING: Duration = Duration::from_secs(4);
 /// How often one looks: by so much the suspicion comes late.
 const CHECK: Duration = Duration::from_millis(125);
 /// When one looks so late, it is this process that was stopped and not the relay that was silent: what arrived
@@ -22,12 +25,14 @@ pub(super) enum Pulse {
     Heard,
     /// Nothing came, for no suspicious time.
     Quiet,
-    /// Nothing came for [`SILENCE`] or longer.
+    /// Nothing came for [`SILENCE`] or longer; for [`SILENCE_WHILE_WAITING`] to who only waits.
     Silent,
 }
 
 /// Watches one connection.
 pub(super) struct Liveness {
+    /// The silence that is suspicious.
+    silence: Duration,
     received: u64,
     heard: Instant,
     looked: Instant,
@@ -36,7 +41,12 @@ pub(super) struct Liveness {
 impl Liveness {
     /// Watches from now on a connection on which `received` datagrams have come so far.
     pub(super) fn new(now: Instant, received: u64) -> Self {
-        Self { received, heard: now, looked: now }
+        Self { silence: SILENCE_WHILE_WAITING, received, heard: now, looked: now }
+    }
+
+    /// From now on this client waits only, or is in conversation.
+    pub(super) fn expect_more(&mut self, is_member: bool) {
+        self.silence = if is_member { SILENCE } else { SILENCE_WHILE_WAITING };
     }
 
     /// When to look again.
@@ -59,13 +69,20 @@ impl Liveness {
         if since >= STALL {
             self.heard += since;
         }
-        if now.saturating_duration_since(self.heard) >= SILENCE { Pulse::Silent } else { Pulse::Quiet }
+        if now.saturating_duration_since(self.heard) >= self.silence { Pulse::Silent } else { Pulse::Quiet }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Watches a connection of a member.
+    fn member(now: Instant, received: u64) -> Liveness {
+        let mut liveness = Liveness::new(now, received);
+        liveness.expect_more(true);
+        liveness
+    }
 
     /// Looks as often as it should until `until`; the time of the first suspicion.
     fn first_suspicion(liveness: &mut Liveness, until: Instant, received: u64) -> Option<Instant> {
@@ -81,16 +98,24 @@ mod tests {
     #[test]
     fn silence_is_suspected_within_one_and_a_half_seconds() {
         let now = Instant::now();
-        let mut liveness = Liveness::new(now, 7);
+        let mut liveness = member(now, 7);
         let suspected = first_suspicion(&mut liveness, now + SILENCE * 2, 7).unwrap().duration_since(now);
         assert!((SILENCE..=SILENCE + CHECK).contains(&suspected), "{suspected:?}");
         assert_eq!(liveness.heard(), now);
     }
 
     #[test]
+    fn who_waits_is_patient() {
+        let now = Instant::now();
+        let mut liveness = Liveness::new(now, 7);
+        assert_eq!(first_suspicion(&mut liveness, now + SILENCE_WHILE_WAITING - CHECK, 7), None);
+        assert!(first_suspicion(&mut liveness, now + SILENCE_WHILE_WAITING + CHECK, 7).is_some());
+    }
+
+    #[test]
     fn one_datagram_a_second_is_enough() {
         let mut now = Instant::now();
-        let mut liveness = Liveness::new(now, 0);
+        let mut liveness = member(now, 0);
         for received in 1..100 {
             now += Duration::from_secs(1);
             assert_eq!(first_suspicion(&mut liveness, now, received), None);
@@ -100,7 +125,7 @@ mod tests {
     #[test]
     fn what_comes_after_a_suspicion_takes_it_back() {
         let now = Instant::now();
-        let mut liveness = Liveness::new(now, 0);
+        let mut liveness = member(now, 0);
         let suspected = first_suspicion(&mut liveness, now + SILENCE * 2, 0).unwrap();
         let later = suspected + CHECK;
         assert_eq!(liveness.look(later, 1), Pulse::Heard);
@@ -110,7 +135,7 @@ mod tests {
     #[test]
     fn a_process_that_was_stopped_suspects_nobody_at_once() {
         let now = Instant::now();
-        let mut liveness = Liveness::new(now, 3);
+        let mut liveness = member(now, 3);
         assert_eq!(first_suspicion(&mut liveness, now + SILENCE / 2, 3), None);
         // Stopped for 20 s, and woken before the socket was read.
         let woken = now + Duration::from_secs(20);

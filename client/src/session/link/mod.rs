@@ -7,6 +7,7 @@
 //!
 //! Per frame nothing here allocates, logs or looks at the connection beyond handing it a datagram.
 
+mod alone;
 mod channel;
 mod dial;
 mod liveness;
@@ -23,6 +24,7 @@ use super::sink::ReportSink;
 use super::wait_until;
 use crate::exit::Outcome;
 use crate::report::Report;
+use alone::Alone;
 use channel::{Carried, Channel};
 use dial::{Connected, Dialling};
 use liveness::{Liveness, Pulse};
@@ -58,6 +60,7 @@ pub(super) struct Link {
     fading: Option<Fading>,
     dialling: Dialling,
     outages: Outages,
+    alone: Alone,
     reports: ReportSink,
     frames: BytesMut,
 }
@@ -96,6 +99,7 @@ impl Link {
             fading: None,
             dialling,
             outages: Outages::new(patience),
+            alone: Alone::new(),
             reports,
             frames: BytesMut::new(),
         };
@@ -166,6 +170,25 @@ impl Link {
         self.dialling.begin_again(Some(relay));
     }
 
+    /// Whether this client is in the meeting, or waits for it: who waits is slower to suspect a silent relay.
+    pub(super) fn expect_more(&mut self, is_member: bool) {
+        self.liveness.expect_more(is_member);
+    }
+
+    /// To be called about once a second. Whoever is at this relay without anybody else of the meeting looks whether
+    /// one of the link's other relays is up, and moves there. Nothing is told as long as none is.
+    pub(super) fn watch_for_company(&mut self, now: Instant, is_alone: bool) {
+        if self.outages.is_any() || !self.outages.are_mended() {
+            return;
+        }
+        let Some(relay) = self.channel.as_ref().map(Channel::relay) else { return };
+        if let Some(relays) = self.alone.look(now, is_alone, relay, self.dialling.count()) {
+            let why = format!("nobody else of the meeting is at the relay at {}", self.name(relay));
+            self.outages.on_closing(now, why);
+            self.dialling.look_at(relays);
+        }
+    }
+
     /// Hangs up and looks for another connection, since the relay would not have this client on the same one. Gives
     /// the end when connections are not replaced.
     pub(super) fn redial(&mut self, now: Instant, why: &str) -> Option<Outcome> {
@@ -233,7 +256,7 @@ impl Link {
             }
             Step::Dialled(Some(connected)) => self.on_connected(connected, now),
             Step::Dialled(None) => {
-                self.dialling.stop();
+                self.on_nothing_found();
                 None
             }
             Step::Due => self.on_due(now),
@@ -308,12 +331,24 @@ impl Link {
         let exporter = connected.dialed.exporter;
         let channel = Channel::new(connected);
         self.liveness = Liveness::new(now, channel.received());
+        self.alone.on_switched();
         let replaced = self.channel.replace(channel);
         let fading = replaced.map(|channel| Fading { channel, until: now + FADE });
         if let Some(older) = std::mem::replace(&mut self.fading, fading) {
             older.channel.hang_up();
         }
         Some(Happened::Switched(exporter))
+    }
+
+    /// None of the relays that were looked at answers.
+    fn on_nothing_found(&mut self) {
+        self.dialling.stop();
+        if self.channel.is_some() {
+            self.outages.on_nothing_found();
+        } else {
+            // The connection was lost meanwhile: now any relay will do.
+            self.dialling.begin_again(None);
+        }
     }
 
     fn give_up(&mut self) -> Outcome {

@@ -84,6 +84,11 @@ impl Outages {
         outage.stage = Stage::Certain;
     }
 
+    /// There is no other connection to be had, and the one in use goes on.
+    pub(super) fn on_nothing_found(&mut self) {
+        self.now.take_if(|outage| outage.stage == Stage::Certain);
+    }
+
     /// The connection in use is gone. Gives what to announce.
     pub(super) fn on_ended(&mut self, now: Instant, why: String) -> Option<String> {
         let new = |why| Outage::new(now, why, now, Stage::Certain);
