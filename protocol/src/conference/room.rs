@@ -279,6 +279,10 @@ impl Room {
 
     fn on_accepted(&mut self, step: &mut Step<'_>, accepted: Accepted) -> EpochAck {
         let epoch = self.seat.epoch();
+        if let Some(shown) = self.seat.statements().next_back() {
+            let (descriptor, line) = (self.seat.descriptor(), self.seat.line());
+            step.kept.ring.on_epoch(self.index(), descriptor, shown, line, self.seat.roster());
+        }
         let control = accepted.secret.control();
         self.previous_channel = self.channel.replace(Channel::new(epoch, self.index(), control));
         self.meshes.on_epoch(epoch, accepted.secret.mesh());
