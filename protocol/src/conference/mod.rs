@@ -16,6 +16,7 @@ mod member;
 mod mesh;
 mod outbox;
 mod peer;
+mod publication;
 mod pulse;
 mod rival;
 mod room;
@@ -31,7 +32,7 @@ use crate::admission::lobby::KnockId;
 use crate::capability::Revoked;
 use crate::code::SecurityCode;
 use crate::descriptor::{Descriptor, Policy, Region};
-use crate::epoch::broadcast::{MAX_TEXT, Said};
+use crate::epoch::broadcast::{MAX_TEXT, Said, SealingSeed};
 use crate::epoch::roster::{Member as RosterEntry, Roster};
 use crate::epoch::statement::{ChainHash, Rate, Settings};
 use crate::evidence::Exhibit;
@@ -181,7 +182,7 @@ impl Conference {
         };
         let meeting = descriptor.meeting_id();
         let link = Link { relays, meeting, secret: LinkSecret::generate(rng.as_mut()) };
-        let cert = identity.certify(meeting, Role::Host, keys, descriptor.not_after);
+        let cert = identity.certify(meeting, Role::Host, keys, &name, descriptor.not_after);
         let fresh = FreshValue::draw(meeting, rng.as_mut());
         let (index, roster) = (MemberIndex::HOST, Roster::default());
         let seat = Seat::new(NewSeat { meeting, descriptor, index, cert, fresh, roster });
@@ -430,6 +431,12 @@ impl Conference {
         self.operator.as_ref()
     }
 
+    /// The sealing keys of members who are gone, as far as they were published: anybody could have made seals of theirs
+    /// since.
+    pub fn published(&self) -> impl Iterator<Item = (MemberIndex, &SealingSeed)> {
+        self.member().into_iter().flat_map(|member| member.room.publication.published())
+    }
+
     /// Whether the relay hands reports on.
     pub fn relay_takes_reports(&self) -> bool {
         self.takes_reports
@@ -483,7 +490,7 @@ impl Conference {
     /// A control message from the relay.
     pub fn handle_control(&mut self, now: Instant, message: &[u8]) {
         if self.over {
-            return;
+            return self.on_late(now, message);
         }
         self.looked = now;
         match FromRelay::decode(message) {
@@ -491,6 +498,14 @@ impl Conference {
             Err(_) => self.fail(Failure::Relay),
         }
         self.note_end();
+    }
+
+    /// After the end only the others' last words count.
+    fn on_late(&mut self, now: Instant, message: &[u8]) {
+        let (part, mut step, _) = self.step(now);
+        if let (Part::Member(member), Ok(FromRelay::Deliver { from, bytes })) = (part, FromRelay::decode(message)) {
+            member.room.on_last_word(&mut step, from, &bytes);
+        }
     }
 
     fn on_relay(&mut self, now: Instant, message: FromRelay) {
@@ -884,7 +899,9 @@ impl Conference {
                 (Some(lead), Some(heir)) => {
                     // Cannot be refused: the heir is in the line.
                     let _ = lead.hand_over(&mut step, &mut member.room, identity, heir);
+                    let last_key = member.room.last_key();
                     if let Some(peer) = member.room.peers.get_mut(&heir) {
+                        peer.send(&mut step, &last_key);
                         peer.send(&mut step, &Message::Leave);
                     }
                 }
