@@ -3,6 +3,8 @@
 
 pub mod ring;
 mod segment;
+#[cfg(test)]
+mod tests;
 
 use crate::descriptor::Descriptor;
 use crate::epoch::roster::Member;
