@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::event::{AlarmKind, Event, LeftWhy};
+use super::gossip::Gossip;
 use super::joiner::JoinSecrets;
 use super::ledger::Ledger;
 use super::mesh::Meshes;
@@ -24,6 +25,7 @@ use crate::link::Link;
 use crate::noise::handshake::Passcode;
 use crate::noise::session::{Session, SessionId};
 use crate::sign::KeyPair;
+use crate::stamp::Stamp;
 use crate::succession::Rank;
 use crate::wire::control::{EpochAck, EpochKey, Missed, Past};
 use crate::wire::relay::{EVERYBODY, ToRelay};
@@ -66,6 +68,9 @@ pub(super) struct Room {
     pub(super) pulse: Pulse,
     pub(super) meshes: Meshes,
     pub(super) rival: Rival,
+    pub(super) gossip: Gossip,
+    /// The relay's newest stamp on a seal of this member's own.
+    pub(super) own_stamp: Option<Stamp>,
     log: SaidLog,
     channel: Option<Channel>,
     previous_channel: Option<Channel>,
@@ -110,6 +115,8 @@ impl Room {
             pulse: Pulse::new(now),
             meshes: Meshes::default(),
             rival: Rival::default(),
+            gossip: Gossip::default(),
+            own_stamp: None,
             log: SaidLog::default(),
             channel: None,
             previous_channel: None,
@@ -307,6 +314,7 @@ impl Room {
         for (from, packet) in std::mem::take(&mut self.early) {
             self.on_broadcast(step, from, &packet);
         }
+        self.after_epoch(step, accepted.ops.iter().any(|op| op.act == Act::End));
         accepted.ack
     }
 
@@ -438,6 +446,7 @@ impl Room {
                 let place = Place { meeting: self.meeting, epoch, index: from, counter };
                 self.on_said(step, &place, &said);
             }
+            Broadcast::Heads(heads) => self.on_heads(step, heads),
             _ => {}
         }
     }
@@ -551,6 +560,7 @@ impl Room {
     /// What is due for every member; the leader's and the follower's own come on top.
     pub(super) fn handle_timeout(&mut self, step: &mut Step<'_>, identity: &Identity) {
         self.seat.handle_timeout(step.now);
+        self.run_seals(step);
         if !self.is_connected() {
             return;
         }
@@ -584,7 +594,12 @@ impl Room {
         if !self.is_connected() {
             return seat;
         }
-        let waits = [self.own_renew_due, self.rival.poll_timeout(looked), self.meshes.next().filter(|_| self.attached)];
+        let waits = [
+            self.own_renew_due,
+            self.rival.poll_timeout(looked),
+            self.meshes.next().filter(|_| self.attached),
+            self.gossip.poll_timeout().filter(|_| self.attached),
+        ];
         let attached = if self.attached { self.pulse.poll_timeout(true, self.leads()) } else { None };
         waits.into_iter().flatten().chain(attached).chain(seat).min()
     }
