@@ -14,6 +14,10 @@
 //! seal; AAD = public part ‖ MeetingId. prev is the root of the sender's last seal, zeros before the first. The
 //! signature is by vk over "conclave/1 seal sig" ‖ MeetingId ‖ KID ‖ root.
 
+mod contradiction;
+
+pub use contradiction::Contradiction;
+
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{ChaCha20Poly1305, Nonce, Tag};
 

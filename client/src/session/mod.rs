@@ -356,7 +356,7 @@ impl Running {
             opus: if muted { &[] } else { captured.opus },
         };
         let mut out = [0; DATAGRAM_LEN];
-        if self.conference.seal(&frame, &mut out).is_ok() && self.link.send_frame(&out) {
+        if self.conference.seal(Instant::now(), &frame, &mut out).is_ok() && self.link.send_frame(&out) {
             self.sent += 1;
         }
     }

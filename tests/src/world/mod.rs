@@ -354,7 +354,7 @@ impl World {
         let stamp = (now.as_millis() as u32).wrapping_mul(100);
         let frame = Frame { seq: peer.tick, stamp, microphone: Microphone::On, level: 20, opus: &opus };
         let mut datagram = [0; DATAGRAM_LEN];
-        if peer.conference.seal(&frame, &mut datagram).is_err() {
+        if peer.conference.seal(base + now, &frame, &mut datagram).is_err() {
             return;
         }
         self.witness.sealed(now, peer, peer.tick, &datagram);

@@ -5,6 +5,7 @@ mod entrance;
 mod epochs;
 mod equivocation;
 mod everyday;
+mod evidence;
 mod hostile;
 mod malformed;
 mod partitions;
