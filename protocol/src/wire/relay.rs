@@ -220,7 +220,7 @@ pub enum FromRelay {
         region: String,
         /// Whether the relay hands reports on.
         takes_reports: bool,
-        /// The operator's moderator (`docs/protocol.md` §10.1), empty when there is none.
+        /// The operator's moderator (`docs/protocol.md` §17.1), empty when there is none.
         moderator: Vec<u8>,
     },
     /// A leader is present: here is D. Before that a guest hears nothing, whether the meeting is unknown or its
