@@ -9,6 +9,7 @@ mod hostile;
 mod malformed;
 mod partitions;
 mod removal;
+mod seals;
 mod succession;
 mod walk;
 
