@@ -11,6 +11,7 @@ mod malformed;
 mod partitions;
 mod removal;
 mod reports;
+mod seals;
 mod succession;
 mod walk;
 
