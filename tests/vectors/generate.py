@@ -302,7 +302,7 @@ class Person:
 
     def cert(self, meeting):
         fields = ed_public(self.ik) + u8(self.kind) + u8(self.role) + self.keys() + u64(self.not_after)
-        return fields + sign(self.ik, b"idcert", meeting, fields)
+        return fields + sign(self.ik, b"idcert", meeting, fields, H(b"name", self.name.encode()))
 
     def leaf(self, index, joined):
         return H(b"roster leaf", u16(index), ed_public(self.ik), u8(self.kind), u8(self.role), self.keys(),
@@ -783,10 +783,33 @@ def broadcasts(world):
     zero, one = (Broadcaster(world, third, i) for i in range(2))
     beat(zero, third, 2, beats[0], world.start + 4_100, [], world.authority)
     confirmed(one, third, 2, is_shown=False)
+    # §10.5: member 3 left with the third epoch.
+    out.append(zero.seal("published", u8(6) + u16(3) + people[3].vk, of=3, seed=people[3].vk))
     one = Broadcaster(world, fourth, 1)
     confirmed(one, fourth, 0)
     beat(one, fourth, 1, bytes(32), world.start + 9_000, [0], world.cohost)
     return out
+
+
+# ---- §10.1 moderators ----
+
+def moderators():
+    """Two of them. The halves of X-Wing keys are made up: nothing is sealed to them here."""
+    people = [("Trust and Safety", "moderator 1"), ("Betriebsrat Köln", "moderator 2")]
+    return [{"name": name, "signing_seed": made_up(f"{tag} Ed25519"), "sealing": made_up(f"{tag} X-Wing", 1216)}
+            for name, tag in people]
+
+
+def moderator(m):
+    return padded_name(m["name"]) + ed_public(m["signing_seed"]) + m["sealing"]
+
+
+def moderator_vectors():
+    named = moderators()
+    lists = [{"count": n, "digest": H(b"moderators", items([moderator(m) for m in named[:n]])) if n else bytes(32)}
+             for n in range(3)]
+    return {"moderators": [{**m, "bytes": moderator(m), "id": H(b"moderator id", ed_public(m["signing_seed"]),
+                                                               m["sealing"])[:8]} for m in named], "lists": lists}
 
 
 # ---- §7.9 witnesses ----
@@ -849,6 +872,68 @@ def frames(world, epoch, index, frame_ms, wanted):
             "frames": shown}
 
 
+# ---- §16 seals ----
+
+def seal_root(epoch, kid, sk, hashes, prev):
+    commit = H(b"commits to segment", sk)
+    root = H(b"seal root", epoch["T"], u64(kid), u8(len(hashes)), commit, b"".join(hashes), prev)
+    return commit, root
+
+
+def seal(world, epoch, vk, sender_frames, prev, per_segment):
+    """The seal of frames of one segment, and its parts."""
+    first = sender_frames[0]
+    kid, sk = int.from_bytes(first["kid"], "big"), first["SK"]
+    hashes = [H(b"frame hash", f["header"] + f["ciphertext"])[:16] for f in sender_frames]
+    commit, root = seal_root(epoch, kid, sk, hashes, prev)
+    head = u64(kid) + root + sign(vk, b"seal sig", world.meeting, u64(kid), root)
+    public = u64(kid) + u8(len(hashes)) + root
+    body = commit + b"".join(hashes) + bytes(16 * (per_segment - len(hashes))) + prev + head[40:]
+    key, aad = expand(sk, b"conclave/1 seal key"), public + world.meeting
+    whole = public + ChaCha20Poly1305(key).encrypt(bytes(12), body, aad)
+    assert len(whole) == (585 if per_segment == 25 else 985) and len(head) == 104
+    opened = public + commit + b"".join(hashes) + prev + head[40:]
+    return {"epoch": epoch["epoch"], "T": epoch["T"], "per_segment": per_segment, "SK": sk, "kid": u64(kid),
+            "segment": first["segment"], "frames": [f["datagram"] for f in sender_frames], "hashes": hashes,
+            "commit": commit, "prev": prev, "root": root, "head": head, "public": public, "key": key, "aad": aad,
+            "body": body, "seal": whole}, opened
+
+
+def stamp(world, slot, minute, key, public):
+    return H(b"key of stamps", key)[:8] + u32(minute) + mac(key, b"conclave/1 stamp", world.meeting, u16(slot),
+                                                            u32(minute), public)[:16]
+
+
+def seal_vectors(world):
+    second, third = world.epochs[1:3]
+    people = [world.host, *world.guests]
+    talker = frames(world, second, 1, 20, range(57))["frames"]
+    senders = []
+    # Full, full, ended early; of one sender, each following the one before.
+    prev, seals, opened = bytes(32), [], []
+    for part in (talker[:25], talker[25:50], talker[50:57]):
+        made, body = seal(world, second, people[1].vk, part, prev, 25)
+        prev = made["root"]
+        seals.append(made)
+        opened.append(body)
+    senders.append({"index": 1, "frame_ms": 20, "vk_seed": people[1].vk, "seals": seals})
+    ten = frames(world, third, 0, 10, range(50))["frames"]
+    made, _ = seal(world, third, people[0].vk, ten, bytes(32), 50)
+    senders.append({"index": 0, "frame_ms": 10, "vk_seed": people[0].vk, "seals": [made]})
+    # The same segments said otherwise: two roots of segment 0, and a segment 1 that follows the other one.
+    other, _ = seal(world, second, people[1].vk, talker[:24], bytes(32), 25)
+    _, broken = seal(world, second, people[1].vk, talker[25:50], other["root"], 25)
+    stamp_key = made_up("stamp key")
+    stamps = [{"slot": sender["index"], "minute": 29_454_000 + n, "public": made["public"],
+               "stamp": stamp(world, sender["index"], 29_454_000 + n, stamp_key, made["public"])}
+              for sender in senders for n, made in enumerate(sender["seals"])]
+    return {"meeting_id": world.meeting, "senders": senders,
+            "heads_message": u8(5) + items([made["head"] for made in seals]),
+            "stamp_key": stamp_key, "stamps": stamps,
+            "contradictions": [u8(1) + seals[0]["head"] + other["head"],
+                               u8(2) + seals[0]["head"] + second["T"] + broken]}
+
+
 def removal_notice(meeting, epoch, removed, authority):
     body = meeting + u32(epoch) + items([u16(i) for i in removed])
     return body + sign(authority, b"removal notice", body)
@@ -886,7 +971,8 @@ def link_vectors(world):
     people = [world.host, *world.guests]
     certs = [{**p.inputs(), "ik": ed_public(p.ik), "keys": p.keys(), "cert": p.cert(world.meeting),
               "commitment": p.commitment(world.meeting), "name_hash": H(b"name", p.name.encode())} for p in people]
-    return {"links": cases, "safety_numbers": numbers, "meeting_id": world.meeting, "people": certs}
+    return {"links": cases, "safety_numbers": numbers, "meeting_id": world.meeting, "people": certs,
+            **moderator_vectors()}
 
 
 def capability_vectors(world):
@@ -1037,7 +1123,7 @@ def control_vectors(world):
         "line": u8(10) + world.line,
     }
     from_relay = {
-        "welcome": u8(1) + u8(VERSION) + u64(world.start) + string(b"eu"),
+        "welcome": u8(1) + u8(VERSION) + u64(world.start) + string(b"eu") + u8(0) + string(b""),
         "meeting": u8(2) + string(d) + string(b"") + u16(0),
         "meeting_of_cohost": u8(2) + string(d) + string(world.line) + u16(1),
         "mailbox_open": u8(3),
@@ -1075,6 +1161,8 @@ def control_vectors(world):
         "missed": u8(17) + items([u16(m["sender"]) + u32(m["epoch"]) + u32(m["counter"]) + m["message"][1:]
                                   for m in broadcasts(world) if m["what"] in ("chat", "hand")]),
         "back": u8(18),
+        "moderators": u8(19) + items([moderator(m) for m in moderators()]),
+        "last_key": u8(20) + u16(3) + world.guests[2].vk,
     }
     return {"meeting_id": meeting, "to_relay": to_relay, "from_relay": from_relay, "session": session}
 
@@ -1094,6 +1182,7 @@ def main():
     write("frame.json", "§8", {"meeting_id": world.meeting, "senders": [
         frames(world, world.epochs[1], 1, 20, (0, 1, 24, 25, 50)), frames(world, world.epochs[1], 0, 20, (0, 99)),
         frames(world, world.epochs[2], 0, 10, (0, 49, 50))]})
+    write("seal.json", "§16", seal_vectors(world))
 
 
 if __name__ == "__main__":

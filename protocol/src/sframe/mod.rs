@@ -3,8 +3,11 @@
 pub mod frame;
 pub mod header;
 pub mod receiver;
+mod record;
 pub mod sender;
 pub mod suite;
+
+use std::time::Duration;
 
 use header::{Ctr, Header, Kid};
 
@@ -57,6 +60,12 @@ impl KeyName {
     }
 }
 
+/// Most frames in a segment: those of 10 ms.
+pub const MAX_FRAMES: usize = 50;
+
+/// A sender ends a segment at the latest so long after its first frame, full or not.
+pub const LONGEST_SEGMENT: Duration = Duration::from_secs(1);
+
 /// Frames per segment of 0.5 s.
 pub fn frames_per_segment(frame_ms: u8) -> u8 {
     if frame_ms == 10 { 50 } else { 25 }
@@ -73,7 +82,7 @@ fn aad(header: &[u8; HEADER_LEN], meeting: &MeetingId, slot: MemberIndex) -> [u8
     aad
 }
 
-fn encode_header(name: KeyName, number: u8) -> (Ctr, [u8; HEADER_LEN]) {
+pub(crate) fn encode_header(name: KeyName, number: u8) -> (Ctr, [u8; HEADER_LEN]) {
     let ctr = Ctr(CTR_BASE + u64::from(number));
     let mut bytes = [0; Header::MAX_LEN];
     let len = Header { kid: name.kid(), ctr }.encode(&mut bytes);
