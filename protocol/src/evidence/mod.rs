@@ -8,6 +8,8 @@ pub mod number;
 #[cfg(feature = "reports")]
 pub mod report;
 
+pub use encoding::MAX_SEGMENTS;
+
 use crate::descriptor::Descriptor;
 use crate::epoch::roster::Member;
 use crate::epoch::schedule::SegmentKey;

@@ -1,8 +1,11 @@
 //! A report: what somebody hands to a moderator (`docs/protocol.md` §10.4–10.6).
 //!
-//! [`Report::seal`] makes the file, [`open`] reads it with the moderator's key.
+//! [`Report::seal`] makes the file, [`open`] reads it with the moderator's key, and [`verify::verify`] says what it
+//! proves.
 
+pub mod opened;
 mod sealing;
+pub mod verify;
 
 pub use sealing::{CannotSeal, MAX_FILE, STEP, Unreadable, addressed_to, open};
 
