@@ -85,7 +85,7 @@ impl Step {
             Self::MeetingId => "everything in the report belongs to one meeting and keeps to its rules",
             Self::Authority => "the meeting's host, or a co-host that the host named, vouches for every epoch",
             Self::Roster => "the accused was a member in every epoch",
-            Self::Identity => "the accused's identity key signed for the keys used in this meeting",
+            Self::Identity => "the accused's identity key signed for the name and the keys used in this meeting",
             Self::Segment => "every segment is the accused's, once and in order",
             Self::Seal => "every seal opens with its segment's key",
             Self::Commitment => "every seal commits to its segment's key",
@@ -261,7 +261,7 @@ fn is_certified(exhibit: &Exhibit, meeting: MeetingId) -> bool {
     };
     // As the members saw it, who let the accused in by their clocks.
     let seen = exhibit.epochs.iter().map(|proof| proof.statement.time).min().unwrap_or(UnixMillis(0));
-    member.cert.verify(meeting, member.cert.role, session, seen).is_ok()
+    member.cert.verify(meeting, member.cert.role, session, &member.name, seen).is_ok()
 }
 
 fn are_segments_in_order(exhibit: &Exhibit) -> bool {
