@@ -472,7 +472,7 @@ impl Seat {
         };
         member
             .cert
-            .verify(self.meeting, role, session, wall)
+            .verify(self.meeting, role, session, &member.name, wall)
             .map_err(|_| bad("a member whose identity does not vouch for it"))
     }
 

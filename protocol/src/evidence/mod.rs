@@ -7,6 +7,10 @@ mod encoding;
 pub mod number;
 #[cfg(feature = "reports")]
 pub mod report;
+pub mod ring;
+mod segment;
+#[cfg(test)]
+mod tests;
 
 pub use encoding::MAX_SEGMENTS;
 

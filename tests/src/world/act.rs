@@ -78,6 +78,7 @@ impl World {
             max_members: meeting.max_members,
             duration: Duration::from_secs(4 * 3600),
             regions: Vec::new(),
+            moderators: Vec::new(),
         };
         let conference = Conference::host(config, self.start(), Box::new(rng));
         let link = conference.link().reveal();
