@@ -2,6 +2,7 @@
 
 pub mod frame;
 pub mod header;
+#[cfg(feature = "reports")]
 pub(crate) mod kept;
 pub mod receiver;
 pub mod sender;

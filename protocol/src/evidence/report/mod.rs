@@ -7,7 +7,7 @@ pub mod opened;
 mod sealing;
 pub mod verify;
 
-pub use sealing::{CannotSeal, MAX_FILE, STEP, Unreadable, addressed_to, open};
+pub use sealing::{CannotSeal, MAGIC, MAX_FILE, STEP, Unreadable, addressed_to, open};
 
 use crate::evidence::Exhibit;
 use crate::evidence::category::Category;

@@ -25,7 +25,8 @@ pub const STEP: usize = 64 * 1024;
 /// Longest file: 40 s with every frame take up 0.6 MiB.
 pub const MAX_FILE: usize = MAX_REPORT;
 
-const MAGIC: &[u8; 16] = b"conclave-report\x01";
+/// What every file begins with.
+pub const MAGIC: &[u8; 16] = b"conclave-report\x01";
 const HEADER_LEN: usize = MAGIC.len() + 8;
 /// An X-Wing ciphertext.
 const ENCAPPED_LEN: usize = 1_120;
