@@ -111,6 +111,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     fs::rename(&temporary, path)?;
     // The name is on the disk only when its directory is.
     match path.parent() {
+        Some(here) if here == Path::new("") => File::open(".")?.sync_all(),
         Some(directory) => File::open(directory)?.sync_all(),
         None => Ok(()),
     }

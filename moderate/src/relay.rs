@@ -10,7 +10,7 @@ use conclave_protocol::link::RelayAddress;
 use conclave_protocol::moderator::ModeratorKey;
 use conclave_protocol::stamp::StampKeyId;
 use conclave_protocol::wire::codec::{Wire, Writer};
-use conclave_protocol::wire::relay::{FromRelay, MAX_STAMP_CHECKS, StampCheck, StampVerdict, ToRelay};
+use conclave_protocol::wire::relay::{FromRelay, MAX_STAMP_CHECKS, Refusal, StampCheck, StampVerdict, ToRelay};
 use conclave_relay::dial::{self, Dialed};
 use conclave_relay::tls::{Pin, Trust};
 use tokio::time::timeout;
@@ -98,7 +98,12 @@ async fn ask_some(
         match FromRelay::decode(message)? {
             FromRelay::StampsChecked { verdicts } => break Ok(verdicts),
             FromRelay::Welcome { .. } => {}
-            FromRelay::Refused { reason } => break Err(anyhow::anyhow!("it refuses this moderator: {reason}")),
+            FromRelay::Refused { reason: Refusal::NotAllowed } => {
+                break Err(anyhow::anyhow!(
+                    "it answers another moderator only: its operator names one with --moderator"
+                ));
+            }
+            FromRelay::Refused { reason } => break Err(anyhow::anyhow!("it refuses: {reason}")),
             _ => break Err(anyhow::anyhow!("it does not know this question")),
         }
     };
