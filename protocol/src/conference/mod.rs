@@ -22,6 +22,8 @@ mod rival;
 mod room;
 mod said;
 mod seat;
+#[cfg(test)]
+mod tests;
 
 use rand_core::CryptoRng;
 use std::time::{Duration, Instant};

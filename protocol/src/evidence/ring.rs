@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::segment::Segment;
+use super::segment::{Frames, Segment};
 use super::{EpochProof, Exhibit, FrameBytes};
 use crate::descriptor::Descriptor;
 use crate::epoch::merkle;
@@ -34,6 +34,10 @@ pub const MAX_LENGTH: Duration = Duration::from_secs(40);
 const UNSEALED_FOR: Duration = Duration::from_secs(30);
 /// Epochs whose frames may still come: the current one and the two before.
 const CURRENT: usize = 3;
+/// Buffers for frames that are kept ready, so that the media path allocates nothing: half a second of sixteen talkers.
+const SPARE: usize = 16;
+/// Segments for which a talker gets room at once: half a minute.
+const ROOM: usize = 64;
 /// Between two looks for what is too old.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -132,6 +136,7 @@ pub struct Ring {
     bytes: usize,
     /// Of records.
     record_bytes: usize,
+    spare: Vec<Frames>,
     looked: Option<Instant>,
     ended: Option<Instant>,
     erased: bool,
@@ -166,6 +171,7 @@ impl Ring {
         self.follow(me, roster);
         self.drop_records();
         self.make_room();
+        self.stock();
     }
 
     fn follow(&mut self, me: MemberIndex, roster: &Roster) {
@@ -184,7 +190,8 @@ impl Ring {
         self.talkers.retain(|_, talker| talker.is_here || !talker.segments.is_empty());
     }
 
-    /// A frame has opened. `muted`: it holds no sound and says so. Allocates once for a segment, at its first frame.
+    /// A frame has opened. `muted`: it holds no sound and says so. Allocates nothing, as long as other things happen
+    /// between the segments, and once for a segment otherwise.
     pub fn on_frame(
         &mut self,
         now: Instant,
@@ -204,7 +211,12 @@ impl Ring {
         let place = match talker.segments.binary_search_by_key(&key, Segment::order) {
             Ok(place) => place,
             Err(place) => {
-                let segment = Segment::new(now, serial, name, frame_ms);
+                let per_segment = usize::from(frames_per_segment(frame_ms));
+                let frames = self.spare.pop().unwrap_or_else(|| Frames::with_capacity(per_segment));
+                let segment = Segment::new(now, serial, name, frame_ms, frames);
+                if talker.segments.capacity() == 0 {
+                    talker.segments.reserve(ROOM);
+                }
                 talker.bytes += segment.bytes();
                 self.bytes += segment.bytes();
                 talker.segments.insert(place, segment);
@@ -248,6 +260,7 @@ impl Ring {
         }
         self.make_room();
         self.expire(now);
+        self.stock();
     }
 
     /// The meeting is over for this member.
@@ -284,6 +297,7 @@ impl Ring {
         }
         self.talkers.retain(|_, talker| talker.is_here || !talker.segments.is_empty());
         self.drop_records();
+        self.stock();
     }
 
     /// When everything is erased, once the meeting is over.
@@ -314,7 +328,8 @@ impl Ring {
 
     /// How much memory the ring takes, in bytes.
     pub fn bytes(&self) -> usize {
-        self.bytes + self.record_bytes
+        let spare: usize = self.spare.iter().map(|frames| frames.capacity() * size_of::<(u8, FrameBytes)>()).sum();
+        self.bytes + self.record_bytes + spare
     }
 
     /// What proves what a member said in the window: the segments whose middle lies in it, and what they need.
@@ -366,6 +381,18 @@ impl Ring {
         self.bytes -= segment.bytes();
         if let Some(record) = record_mut(&mut self.records, segment.order().0) {
             record.held -= 1;
+        }
+        if self.spare.len() < SPARE {
+            self.spare.extend(segment.into_buffer());
+        }
+    }
+
+    /// Has buffers ready for the segments to come, and room to keep them.
+    fn stock(&mut self) {
+        let Some(descriptor) = self.descriptor.as_ref().filter(|_| self.ended.is_none()) else { return };
+        let per_segment = usize::from(frames_per_segment(descriptor.frame_ms));
+        while self.spare.len() < SPARE {
+            self.spare.push(Frames::with_capacity(per_segment));
         }
     }
 

@@ -12,6 +12,9 @@ use crate::stamp::Stamp;
 /// Frames of one number that are kept until the seal says which is the true one (DESIGN §7).
 const CANDIDATES: usize = 4;
 
+/// Frames by their number.
+pub(super) type Frames = Vec<(u8, FrameBytes)>;
+
 /// What vouches for a segment.
 struct Proof {
     key: SegmentKey,
@@ -26,16 +29,15 @@ pub(super) struct Segment {
     began: Instant,
     frame_ms: u8,
     /// As they came. Before the seal there may be two of a number, one of them forged.
-    frames: Vec<(u8, FrameBytes)>,
+    frames: Frames,
     /// Whether anything in it was not muted.
     is_heard: bool,
     proof: Option<Proof>,
 }
 
 impl Segment {
-    /// A segment of which the first frame comes now: the one allocation for its frames.
-    pub(super) fn new(now: Instant, serial: u32, name: KeyName, frame_ms: u8) -> Self {
-        let frames = Vec::with_capacity(usize::from(frames_per_segment(frame_ms)));
+    /// A segment of which the first frame comes now. `frames`: an empty buffer for a whole segment.
+    pub(super) fn new(now: Instant, serial: u32, name: KeyName, frame_ms: u8, frames: Frames) -> Self {
         Self { serial, name, began: now, frame_ms, frames, is_heard: false, proof: None }
     }
 
@@ -62,6 +64,13 @@ impl Segment {
     /// The moment by which it counts as inside a window or outside.
     pub(super) fn middle(&self) -> Instant {
         self.began + self.length() / 2
+    }
+
+    /// Its buffer, empty, for another segment; not one that forgeries have made longer.
+    pub(super) fn into_buffer(self) -> Option<Frames> {
+        let mut frames = self.frames;
+        frames.clear();
+        (frames.capacity() == usize::from(frames_per_segment(self.frame_ms))).then_some(frames)
     }
 
     pub(super) fn is_sealed(&self) -> bool {

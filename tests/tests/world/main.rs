@@ -9,6 +9,7 @@ mod hostile;
 mod malformed;
 mod partitions;
 mod removal;
+mod reports;
 mod succession;
 mod walk;
 
