@@ -134,7 +134,7 @@ fn samples(wav: &Path) -> Vec<f32> {
 }
 
 /// How many samples later the spoken sound is heard best, and how alike the two are then. The codec looks 312 samples
-/// (6.5 ms) ahead, so this is where a decoded sound belongs.
+/// (6.5 ms) ahead, so this is where a decoded sound belongs, but for half a millisecond by which its filters bend it.
 fn best_lag(heard: &[f32], spoken: &[f32]) -> (usize, f32) {
     let reach = heard.len().min(spoken.len()) - FRAME;
     let at = |lag: usize| (lag, likeness(&heard[lag..lag + reach], &spoken[..reach]));
@@ -287,7 +287,7 @@ fn a_true_report_is_valid_and_its_sound_is_what_was_said_where_it_was_said() {
     let spoken: Vec<f32> = (1_050..1_150).flat_map(tone).collect();
     // The first frames are without what the decoder would have heard before.
     let (lag, alike) = best_lag(&heard[5 * FRAME..], &spoken[5 * FRAME..]);
-    assert!(lag.abs_diff(312) <= 12 && alike > 0.9, "{lag} {alike}");
+    assert!(lag.abs_diff(312) <= 24 && alike > 0.9, "{lag} {alike}");
     let page = fs::read_to_string(desk.path("out/a.html")).expect("there");
     assert!(page.contains("&lt;i&gt;Bob &amp; &quot;co&quot;") && page.contains("src=\"./a.wav\""));
     assert!(!page.contains("<i>") && !page.contains("<script"));
@@ -318,7 +318,7 @@ fn gaps_are_silent_and_shown() {
     }
     let spoken: Vec<f32> = (1_050..1_150).flat_map(tone).collect();
     let (lag, alike) = best_lag(&heard[80 * FRAME..], &spoken[80 * FRAME..]);
-    assert!(lag.abs_diff(312) <= 12 && alike > 0.9, "{lag} {alike}");
+    assert!(lag.abs_diff(312) <= 24 && alike > 0.9, "{lag} {alike}");
     assert!(fs::read_to_string(desk.path("a.html")).expect("there").contains("0.60 s to 0.68 s: nothing there"));
 }
 
