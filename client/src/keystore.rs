@@ -3,32 +3,24 @@
 //! With a passphrase the file holds the Ed25519 seed sealed by XChaCha20-Poly1305 under an Argon2id key; without
 //! one, the seed itself. The same passphrase protects what is [remembered of others](crate::pins).
 
-use std::io::IsTerminal;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use argon2::{Algorithm, Argon2, Params, Version};
-use chacha20poly1305::XChaCha20Poly1305;
-use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use conclave_protocol::identity::Identity;
 use conclave_protocol::secret::Secret;
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::passphrase::{self, Sealed, Wrapping};
 use crate::pins::{PeopleKey, Pins};
 use crate::private::{self, Lock};
-
-/// Environment variable with the passphrase.
-pub const PASSPHRASE_VARIABLE: &str = "CONCLAVE_PASSPHRASE";
 
 const FILE: &str = "identity.json";
 /// What is in it, for messages.
 const WHAT: &str = "the identity";
 /// Largest file that is read: ten times what is ever written.
 const MAX_FILE: u64 = 4_096;
-/// Memory in KiB, passes and lanes of Argon2id: 0.2 s on a laptop (research/security.md §3.13).
-const ARGON2: (u32, u32, u32) = (64 * 1024, 3, 1);
 /// Bound to the ciphertext, so that a file of another kind cannot be passed off as this one.
 const CONTEXT: &[u8] = b"conclave/1 keystore";
 /// The same while what is remembered of others may still be in the clear.
@@ -53,12 +45,8 @@ enum StoredKey {
         seed: String,
     },
     Argon2id {
-        memory_kib: u32,
-        passes: u32,
-        lanes: u32,
-        salt: String,
-        nonce: String,
-        sealed: String,
+        #[serde(flatten)]
+        sealed: Sealed,
         /// The identity was in the clear until now, and what it remembers of others may be so still.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         people_follow: bool,
@@ -82,7 +70,7 @@ pub struct Kept {
 /// # Errors
 /// When the directory or a file cannot be used, is readable by others, or the passphrase does not open it.
 pub fn open_or_create(home: &Path, rng: &mut impl rand_core::CryptoRng) -> Result<Kept> {
-    keep(home, passphrase_from_environment(), rng)
+    keep(home, passphrase::from_environment(), rng)
 }
 
 fn keep(home: &Path, given: Option<Zeroizing<String>>, rng: &mut impl rand_core::CryptoRng) -> Result<Kept> {
@@ -117,7 +105,7 @@ struct Secrets {
 impl Secrets {
     /// Seals what is remembered of others, if there is a passphrase.
     fn people(&self) -> Option<PeopleKey> {
-        self.wrapping.as_ref().map(|wrapping| people_key(&wrapping.key))
+        self.wrapping.as_ref().map(|wrapping| people_key(wrapping.key()))
     }
 }
 
@@ -132,7 +120,7 @@ fn create(
     let mut seed = Zeroizing::new([0; 32]);
     rng.fill_bytes(seed.as_mut());
     let key = match passphrase()? {
-        Some(passphrase) => Wrapping::new(&passphrase, rng)?.seal(&seed, false, rng)?,
+        Some(passphrase) => seal(&Wrapping::new(&passphrase, rng)?, &seed, false, rng)?,
         None => StoredKey::None { seed: BASE64.encode(seed.as_ref()) },
     };
     let lock = private::lock(home)?;
@@ -158,7 +146,7 @@ fn protect(home: &Path, path: &Path, passphrase: &str, rng: &mut impl rand_core:
     let mut secrets = open(path, &text, || Ok(Zeroizing::new(passphrase.to_owned())))?;
     if secrets.wrapping.is_none() {
         let wrapping = Wrapping::new(passphrase, rng)?;
-        write(&lock, path, wrapping.seal(&secrets.seed, true, rng)?)?;
+        write(&lock, path, seal(&wrapping, &secrets.seed, true, rng)?)?;
         secrets = Secrets { wrapping: Some(wrapping), people_follow: true, ..secrets };
     }
     finish_protecting(&lock, home, path, secrets, rng)
@@ -172,8 +160,8 @@ fn finish_protecting(
     rng: &mut impl rand_core::CryptoRng,
 ) -> Result<Secrets> {
     if let (Some(wrapping), true) = (&secrets.wrapping, secrets.people_follow) {
-        Pins::protect(lock, home, Identity::kept(&secrets.seed).public(), people_key(&wrapping.key))?;
-        write(lock, path, wrapping.seal(&secrets.seed, false, rng)?)?;
+        Pins::protect(lock, home, Identity::kept(&secrets.seed).public(), people_key(wrapping.key()))?;
+        write(lock, path, seal(wrapping, &secrets.seed, false, rng)?)?;
     }
     Ok(Secrets { people_follow: false, ..secrets })
 }
@@ -191,59 +179,26 @@ fn open(path: &Path, text: &str, passphrase: impl FnOnce() -> Result<Zeroizing<S
             let seed = Zeroizing::new(seed);
             (Zeroizing::new(decode(&seed)?), None, false)
         }
-        StoredKey::Argon2id { memory_kib, passes, lanes, salt, nonce, sealed, people_follow } => {
-            // More than four times today's cost is no file of ours but one that is meant to exhaust memory.
-            if memory_kib > 4 * ARGON2.0 || passes > 4 * ARGON2.1 || lanes > 4 {
+        StoredKey::Argon2id { sealed, people_follow } => {
+            if !sealed.is_plausible() {
                 bail!(damaged());
             }
-            let passphrase = passphrase()?;
-            let wrapping = Wrapping::derive(&passphrase, decode(&salt)?, (memory_kib, passes, lanes))?;
-            let nonce: [u8; 24] = decode(&nonce)?.try_into().ok().with_context(damaged)?;
-            let sealed = decode(&sealed)?;
-            let payload = Payload { msg: &sealed, aad: context(people_follow) };
-            let opened = XChaCha20Poly1305::new((&*wrapping.key).into()).decrypt(&nonce.into(), payload);
-            let opened = opened.ok().with_context(|| format!("the passphrase does not open {WHAT} in {shown}"))?;
-            (Zeroizing::new(opened), Some(wrapping), people_follow)
+            let opened = sealed.open(&passphrase()?, context(people_follow)).with_context(damaged)?;
+            let (seed, wrapping) = opened.with_context(|| format!("the passphrase does not open {WHAT} in {shown}"))?;
+            (seed, Some(wrapping), people_follow)
         }
     };
     let seed: [u8; 32] = seed.as_slice().try_into().ok().with_context(damaged)?;
     Ok(Secrets { seed: Zeroizing::new(seed), wrapping, people_follow })
 }
 
-/// Argon2id's output for one passphrase, and what it came from.
-struct Wrapping {
-    key: Zeroizing<[u8; 32]>,
-    salt: Vec<u8>,
-    cost: (u32, u32, u32),
-}
-
-impl Wrapping {
-    fn new(passphrase: &str, rng: &mut impl rand_core::CryptoRng) -> Result<Self> {
-        let mut salt = vec![0; 16];
-        rng.fill_bytes(&mut salt);
-        Self::derive(passphrase, salt, ARGON2)
-    }
-
-    fn derive(passphrase: &str, salt: Vec<u8>, cost: (u32, u32, u32)) -> Result<Self> {
-        let (memory, passes, lanes) = cost;
-        let params = Params::new(memory, passes, lanes, Some(32)).map_err(|e| anyhow::anyhow!("Argon2id: {e}"))?;
-        let mut key = Zeroizing::new([0; 32]);
-        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-            .hash_password_into(passphrase.as_bytes(), &salt, key.as_mut())
-            .map_err(|e| anyhow::anyhow!("Argon2id: {e}"))?;
-        Ok(Self { key, salt, cost })
-    }
-
-    fn seal(&self, seed: &[u8; 32], people_follow: bool, rng: &mut impl rand_core::CryptoRng) -> Result<StoredKey> {
-        let mut nonce = [0; 24];
-        rng.fill_bytes(&mut nonce);
-        let payload = Payload { msg: seed, aad: context(people_follow) };
-        let sealed = XChaCha20Poly1305::new((&*self.key).into()).encrypt(&nonce.into(), payload);
-        let sealed = BASE64.encode(&sealed.ok().context("sealing failed")?);
-        let (memory_kib, passes, lanes) = self.cost;
-        let [salt, nonce] = [BASE64.encode(&self.salt), BASE64.encode(&nonce)];
-        Ok(StoredKey::Argon2id { memory_kib, passes, lanes, salt, nonce, sealed, people_follow })
-    }
+fn seal(
+    wrapping: &Wrapping,
+    seed: &[u8; 32],
+    people_follow: bool,
+    rng: &mut impl rand_core::CryptoRng,
+) -> Result<StoredKey> {
+    Ok(StoredKey::Argon2id { sealed: wrapping.seal(seed, context(people_follow), rng)?, people_follow })
 }
 
 /// Nobody but who knows the passphrase can say that a list in the clear belongs to a sealed identity.
@@ -257,31 +212,15 @@ fn people_key(key: &[u8; 32]) -> PeopleKey {
     Secret::<PassphraseTag>::new(*key).expand(PEOPLE_KEY, &[])
 }
 
-fn passphrase_from_environment() -> Option<Zeroizing<String>> {
-    std::env::var(PASSPHRASE_VARIABLE).ok().map(Zeroizing::new).filter(|p| !p.is_empty())
-}
-
 fn new_passphrase() -> Result<Option<Zeroizing<String>>> {
-    if !std::io::stdin().is_terminal() {
+    if !passphrase::can_ask() {
         return Ok(None);
     }
-    let prompt = "Passphrase for the new identity (empty for none): ";
-    let passphrase = Zeroizing::new(rpassword::prompt_password(prompt)?);
-    if passphrase.is_empty() {
-        return Ok(None);
-    }
-    let again = Zeroizing::new(rpassword::prompt_password("The same again: ")?);
-    if *again != *passphrase {
-        bail!("the two passphrases differ; nothing was written");
-    }
-    Ok(Some(passphrase))
+    passphrase::ask_new("the new identity")
 }
 
 fn existing_passphrase(path: &Path) -> Result<Zeroizing<String>> {
-    if !std::io::stdin().is_terminal() {
-        bail!("the identity in {} has a passphrase: give it in {PASSPHRASE_VARIABLE}", path.display());
-    }
-    Ok(Zeroizing::new(rpassword::prompt_password("Passphrase of the identity: ")?))
+    passphrase::ask("the identity", path)
 }
 
 #[cfg(test)]
@@ -339,9 +278,9 @@ mod tests {
     #[test]
     fn one_passphrase_gives_two_keys() {
         let wrapping = Wrapping::new("correct horse", &mut rng()).expect("derived");
-        assert_ne!(people_key(&wrapping.key).as_bytes(), &*wrapping.key);
-        let again = Wrapping::derive("correct horse", wrapping.salt.clone(), ARGON2).expect("derived");
-        assert_eq!(people_key(&again.key).as_bytes(), people_key(&wrapping.key).as_bytes());
+        assert_ne!(people_key(wrapping.key()).as_bytes(), wrapping.key());
+        let again = wrapping.again("correct horse").expect("derived");
+        assert_eq!(people_key(again.key()).as_bytes(), people_key(wrapping.key()).as_bytes());
     }
 
     #[test]
@@ -413,9 +352,9 @@ mod tests {
             let wrapping = Wrapping::new("correct horse", &mut rng()).expect("derived");
             {
                 let lock = private::lock(dir.path()).expect("free");
-                write(&lock, &path, wrapping.seal(&seed, true, &mut rng()).expect("sealed")).expect("written");
+                write(&lock, &path, seal(&wrapping, &seed, true, &mut rng()).expect("sealed")).expect("written");
                 if people_are_sealed {
-                    Pins::protect(&lock, dir.path(), own, people_key(&wrapping.key)).expect("sealed");
+                    Pins::protect(&lock, dir.path(), own, people_key(wrapping.key())).expect("sealed");
                 }
             }
             let kept = keep(dir.path(), passphrase(), &mut rng()).expect("opens");

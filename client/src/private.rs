@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const TRY_EVERY: Duration = Duration::from_millis(20);
 
 /// The right to write in a directory, until it is dropped.
-pub(crate) struct Lock {
+pub struct Lock {
     _file: File,
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct Lock {
 ///
 /// # Errors
 /// In words.
-pub(crate) fn make_directory(path: &Path) -> Result<()> {
+pub fn make_directory(path: &Path) -> Result<()> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -38,7 +38,7 @@ pub(crate) fn make_directory(path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// In words, also when another process does not let go.
-pub(crate) fn lock(directory: &Path) -> Result<Lock> {
+pub fn lock(directory: &Path) -> Result<Lock> {
     let path = directory.join(LOCK);
     let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
     let file = open.with_context(|| format!("cannot open {}", path.display()))?;
@@ -62,19 +62,19 @@ pub(crate) fn lock(directory: &Path) -> Result<Lock> {
 ///
 /// # Errors
 /// In words, and when the file is open to others or too long.
-pub(crate) fn read(path: &Path, what: &str, max: u64) -> Result<Option<Zeroizing<String>>> {
+pub fn read(path: &Path, what: &str, max: u64) -> Result<Option<Zeroizing<String>>> {
     let shown = path.display();
     let file = match File::open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         opened => opened.with_context(|| format!("cannot open {what} in {shown}"))?,
     };
     if file.metadata()?.permissions().mode() & 0o077 != 0 {
-        bail!("{what} in {shown} can be read by others: run chmod 600 on it, or use another --home");
+        bail!("{what} in {shown} can be read by others: run chmod 600 on it");
     }
     let mut text = Zeroizing::new(String::new());
     file.take(max + 1).read_to_string(&mut text).with_context(|| format!("cannot read {what} in {shown}"))?;
     if text.len() as u64 > max {
-        bail!("{what} in {shown} is too long to be true: restore it, or use another --home");
+        bail!("{what} in {shown} is too long to be true: restore it");
     }
     Ok(Some(text))
 }
@@ -83,30 +83,35 @@ pub(crate) fn read(path: &Path, what: &str, max: u64) -> Result<Option<Zeroizing
 ///
 /// # Errors
 /// In words.
-pub(crate) fn write(_lock: &Lock, path: &Path, what: &str, text: &str) -> Result<()> {
-    replace(path, text).with_context(|| format!("cannot write {what} to {}", path.display()))
+pub fn write(_lock: &Lock, path: &Path, what: &str, text: &str) -> Result<()> {
+    replace(path, text.as_bytes()).with_context(|| format!("cannot write {what} to {}", path.display()))
 }
 
 /// Writes a file that must not be there yet, for its owner alone.
 ///
 /// # Errors
 /// In words.
-pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     Ok(file.sync_all()?)
 }
 
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+/// Replaces a file, or makes it, for its owner alone. Where several processes may write, [`write()`] is the one to use.
+///
+/// # Errors
+/// Of the system; the file is as it was then.
+pub fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let temporary = path.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     // It may have been there with other rights.
     file.set_permissions(Permissions::from_mode(0o600))?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
     // The name is on the disk only when its directory is.
     match path.parent() {
+        Some(here) if here == Path::new("") => File::open(".")?.sync_all(),
         Some(directory) => File::open(directory)?.sync_all(),
         None => Ok(()),
     }

@@ -123,12 +123,16 @@ pub const MODERATORS: &str = "conclave/1 moderators";
 pub const MODERATOR_ID: &str = "conclave/1 moderator id";
 /// HPKE's info for a report.
 pub const REPORT: &str = "conclave/1 report";
+/// Digest of a report, which a reporter who gives its name signs.
+pub const REPORT_DIGEST: &str = "conclave/1 digest of report";
 /// Signature of a reporter who gives its name.
 pub const REPORTER: &str = "conclave/1 by reporter";
 /// Signature of a moderator's request to a relay.
 pub const MODERATOR_REQUEST: &str = "conclave/1 asks as moderator";
 /// Signature of a ban statement.
 pub const BAN: &str = "conclave/1 ban";
+/// The number of one identity, for people to compare.
+pub const IDENTITY_NUMBER: &str = "conclave/1 identity number";
 
 /// TLS exporter label under which relay and client derive the value that a proof of possession signs
 /// (RFC 8446 §7.5 asks for the prefix "EXPORTER").
@@ -195,9 +199,11 @@ pub const ALL: &[&str] = &[
     MODERATORS,
     MODERATOR_ID,
     REPORT,
+    REPORT_DIGEST,
     REPORTER,
     MODERATOR_REQUEST,
     BAN,
+    IDENTITY_NUMBER,
 ];
 
 /// `SHA-256(label ‖ part ‖ part …)`. Every part but the last must have a fixed length or carry its own.

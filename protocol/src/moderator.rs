@@ -1,5 +1,13 @@
 //! Moderators: who can open reports, by name and key (`docs/protocol.md` §17.1).
 
+#[cfg(feature = "reports")]
+mod key;
+mod text;
+
+#[cfg(feature = "reports")]
+pub use key::ModeratorKey;
+pub use text::BadModeratorText;
+
 use crate::identity::DisplayName;
 use crate::label;
 use crate::sign::PublicKey;

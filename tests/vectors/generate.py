@@ -783,7 +783,7 @@ def broadcasts(world):
     zero, one = (Broadcaster(world, third, i) for i in range(2))
     beat(zero, third, 2, beats[0], world.start + 4_100, [], world.authority)
     confirmed(one, third, 2, is_shown=False)
-    # §10.5: member 3 left with the third epoch.
+    # §17.5: member 3 left with the third epoch.
     out.append(zero.seal("published", u8(6) + u16(3) + people[3].vk, of=3, seed=people[3].vk))
     one = Broadcaster(world, fourth, 1)
     confirmed(one, fourth, 0)
@@ -791,7 +791,7 @@ def broadcasts(world):
     return out
 
 
-# ---- §10.1 moderators ----
+# ---- §17.1 moderators ----
 
 def moderators():
     """Two of them. The halves of X-Wing keys are made up: nothing is sealed to them here."""

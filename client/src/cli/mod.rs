@@ -26,7 +26,8 @@ use crate::audio::engine::MediaEngine;
 use crate::audio::sink::Sink;
 use crate::audio::source::{Repeat, Source};
 use crate::exit::Outcome;
-use crate::keystore::{self, Kept, PASSPHRASE_VARIABLE};
+use crate::keystore::{self, Kept};
+use crate::passphrase;
 use crate::pins::Pins;
 use crate::report::Report;
 use crate::session::sink::{ReportSink, queue};
@@ -92,7 +93,8 @@ fn person(common: &Common) -> Result<Person, Refusal> {
     if newly_sealed {
         let what = "the identity and what it remembers of others had no passphrase";
         // Without standard error nobody could be told.
-        let _ = writeln!(std::io::stderr(), "conclave: {what}: both are sealed now by that of {PASSPHRASE_VARIABLE}");
+        let _ =
+            writeln!(std::io::stderr(), "conclave: {what}: both are sealed now by that of {}", passphrase::VARIABLE);
     }
     let passcode = match &common.passcode {
         None => None,

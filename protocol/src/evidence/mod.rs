@@ -1,10 +1,18 @@
 //! What can be shown of what a member said (`docs/protocol.md` §17): kept in memory for a few minutes by everybody
 //! who heard it, and given away only for the seconds that somebody reports.
 
+pub mod ban;
+pub mod category;
+mod encoding;
+pub mod number;
+#[cfg(feature = "reports")]
+pub mod report;
 pub mod ring;
 mod segment;
 #[cfg(test)]
 mod tests;
+
+pub use encoding::MAX_SEGMENTS;
 
 use crate::descriptor::Descriptor;
 use crate::epoch::roster::Member;

@@ -2,6 +2,8 @@
 
 pub mod frame;
 pub mod header;
+#[cfg(feature = "reports")]
+pub(crate) mod kept;
 pub mod receiver;
 mod record;
 pub mod sender;
