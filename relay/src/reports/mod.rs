@@ -51,7 +51,9 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, InvalidTarget> {
         match text.split_once(':') {
             Some(("dir", path)) if !path.is_empty() => Ok(Self::Directory(path.into())),
-            Some(("http" | "https", _)) if webhook::is_url(text) => Ok(Self::Webhook(text.into())),
+            Some(("http" | "https", rest)) if rest.starts_with("//") && webhook::is_url(text) => {
+                Ok(Self::Webhook(text.into()))
+            }
             Some(("nats", subject)) if nats::is_subject(subject) => Ok(Self::Nats(subject.into())),
             _ => Err(InvalidTarget),
         }

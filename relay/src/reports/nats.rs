@@ -88,3 +88,7 @@ fn reason(kind: RequestErrorKind) -> &'static str {
         RequestErrorKind::InvalidSubject | RequestErrorKind::Other => "NATS cannot be reached",
     }
 }
+
+#[cfg(test)]
+#[path = "nats_tests.rs"]
+mod tests;
