@@ -1,12 +1,14 @@
 //! Reports to a NATS subject. A report is taken when somebody has answered it: the stream of JetStream that keeps the
 //! subject, or a subscriber that replies. NATS alone keeps nothing, so that it has taken a message means nothing.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, HeaderMap, Request, RequestErrorKind, ServerAddr};
-use tokio::sync::{Semaphore, mpsc};
+use async_nats::{Client, ConnectOptions, Event, HeaderMap, Request, RequestErrorKind, ServerAddr};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::timeout;
 
 use super::{Job, NotDelivered, SinkError, conclude};
 
@@ -38,7 +40,17 @@ pub(super) fn start(url: &str, subject: &str, jobs: mpsc::Receiver<Job>) -> Resu
 }
 
 async fn publish_all(server: ServerAddr, subject: Arc<str>, mut jobs: mpsc::Receiver<Job>) {
-    let options = ConnectOptions::new().name("conclave-relay").retry_on_initial_connect();
+    let (connected, is_connected) = watch::channel(false);
+    let options =
+        ConnectOptions::new().name("conclave-relay").retry_on_initial_connect().event_callback(move |event| {
+            // What a client sends before the server has told it how long a message may be, it measures by a guess.
+            match event {
+                Event::Connected => drop(connected.send_replace(true)),
+                Event::Disconnected | Event::Closed => drop(connected.send_replace(false)),
+                _ => {}
+            }
+            ready(())
+        });
     let client = match options.connect(server).await {
         Ok(client) => client,
         Err(error) => {
@@ -51,9 +63,15 @@ async fn publish_all(server: ServerAddr, subject: Arc<str>, mut jobs: mpsc::Rece
     while let Some(job) = jobs.recv().await {
         // Fails only when the semaphore is closed, which nobody does.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let (client, subject) = (client.clone(), Arc::clone(&subject));
+        let (client, subject, mut is_connected) = (client.clone(), Arc::clone(&subject), is_connected.clone());
         tokio::spawn(async move {
-            conclude(publish(&client, &subject, &job).await, job);
+            let is_up = matches!(timeout(TIMEOUT, is_connected.wait_for(|is_up| *is_up)).await, Ok(Ok(_)));
+            let outcome = if is_up {
+                publish(&client, &subject, &job).await
+            } else {
+                Err(NotDelivered("NATS cannot be reached".into()))
+            };
+            conclude(outcome, job);
             drop(place);
         });
     }

@@ -44,7 +44,7 @@ impl Server {
     async fn client(&self) -> Client {
         let options = ConnectOptions::new().retry_on_initial_connect();
         let client = options.connect(self.url.as_str()).await.unwrap();
-        tokio::time::timeout(PATIENCE, async {
+        timeout(PATIENCE, async {
             while client.connection_state() != async_nats::connection::State::Connected {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -75,7 +75,7 @@ async fn outcomes(sink: Sink, lengths: &[usize]) -> Vec<Delivery> {
     }
     let mut all: Vec<_> = lengths.iter().map(|_| None).collect();
     for _ in lengths {
-        let (ticket, delivery) = tokio::time::timeout(PATIENCE, answers.recv()).await.unwrap().unwrap();
+        let (ticket, delivery) = timeout(PATIENCE, answers.recv()).await.unwrap().unwrap();
         all[usize::try_from(ticket.0).unwrap()] = Some(delivery);
     }
     all.into_iter().map(Option::unwrap).collect()
@@ -143,7 +143,7 @@ async fn a_subscriber_takes_reports_by_a_reply_and_a_server_may_come_later() {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, taken).await.unwrap();
+    timeout(PATIENCE, taken).await.unwrap();
     let (receipt, payload) = replying.await.unwrap();
     assert_eq!((receipt.as_str(), &payload[..]), ("AAAAAAAAAAAAAAAA", &b"sealed"[..]));
 }
