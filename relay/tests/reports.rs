@@ -25,18 +25,22 @@ use conclave_protocol::wire::datagram::{self, Kind};
 use conclave_protocol::wire::relay::{
     FromRelay, MAX_REPORT_PART, Receipt, ReportId, ReportRefusal, StampCheck, StampVerdict, ToRelay,
 };
-use conclave_relay::clock::system_time;
+use conclave_relay::clock::{system_clock, system_time};
 use conclave_relay::dial::{Dialed, bind_for, client_endpoint, dial};
-use conclave_relay::tls::{Pin, Trust};
+use conclave_relay::gate::Limits;
+use conclave_relay::hub::{self, Hub};
+use conclave_relay::reports::{Deliver, Job, NotDelivered, Sink};
+use conclave_relay::server::{Deadlines, Server, ServerConfig};
+use conclave_relay::tls::{Identity, Pin, SelfSigned, Trust};
 use data_encoding::{BASE32_NOPAD, BASE64};
 use sha2::{Digest, Sha256};
 
 /// How long a test waits for what must come; long enough for a machine under load.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A running relay; killed when dropped.
+/// A running relay; killed when dropped, if it is a process of its own.
 struct Relay {
-    child: Child,
+    child: Option<Child>,
     address: SocketAddr,
     pin: Pin,
 }
@@ -51,7 +55,7 @@ impl Relay {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let announced: serde_json::Value = serde_json::from_str(&line).unwrap();
         let text = |name: &str| announced[name].as_str().unwrap().to_owned();
-        Self { child, address: text("addr").parse().unwrap(), pin: text("pin").parse().unwrap() }
+        Self { child: Some(child), address: text("addr").parse().unwrap(), pin: text("pin").parse().unwrap() }
     }
 
     async fn dial(&self) -> Dialed {
@@ -62,8 +66,10 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _reaped = self.child.wait();
+        if let Some(child) = &mut self.child {
+            let _gone = child.kill();
+            let _reaped = child.wait();
+        }
     }
 }
 
@@ -311,6 +317,85 @@ fn of_a_thousand_reports_in_a_minute_every_acknowledged_one_is_on_disk_and_media
     }
     assert!(taken >= 1_000);
     assert!(heard * 100 >= sent * 99, "{heard} of {sent} frames came");
+}
+
+/// A sink in the test's hands: it waits for a word before each answer.
+struct Held(std::sync::mpsc::Receiver<Result<(), NotDelivered>>);
+
+impl Deliver for Held {
+    fn deliver(&mut self, _: &Job) -> Result<(), NotDelivered> {
+        self.0.recv().unwrap()
+    }
+}
+
+/// A relay in this process, with a sink or without; and what stops it.
+fn within(sink: Option<Sink>) -> (Relay, tokio::sync::oneshot::Sender<()>, std::thread::JoinHandle<()>) {
+    let config = ServerConfig {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        identity: Identity::SelfSigned(SelfSigned::Memory),
+        limits: Limits::default(),
+        deadlines: Deadlines::default(),
+    };
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (tell, told) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let hub = Hub::new(system_clock(), hub::Config { takes_reports: true, ..hub::Config::default() });
+            let mut server = Server::bind(&config, hub).unwrap();
+            if let Some(sink) = sink {
+                server = server.with_reports(sink);
+            }
+            tell.send((server.local_addr(), server.pin().unwrap())).unwrap();
+            server.run(async { drop(stopped.await) }).await.unwrap();
+        });
+    });
+    let (address, pin) = told.recv().unwrap();
+    (Relay { child: None, address, pin }, stop, thread)
+}
+
+#[tokio::test]
+async fn a_sink_that_hangs_holds_up_no_frame_and_no_message_and_acknowledges_nothing() {
+    let (answer, answers) = std::sync::mpsc::channel();
+    let (relay, stop, thread) = within(Some(Sink::start(vec![Held(answers)]).unwrap()));
+    let meeting = Meeting::new(1);
+    let (mut reporter, _) = meeting.enter(&relay, 1).await;
+    let (mut other, _) = meeting.enter(&relay, 2).await;
+    let bytes = vec![0x5A; 100_000];
+    let mut reporting = Box::pin(reporter.report(&bytes));
+    let mut frame = datagram::header(Kind::Media, MemberIndex(2)).to_vec();
+    frame.extend_from_slice(&[0xAB; 120]);
+    let meanwhile = async {
+        let (mut third, _) = meeting.enter(&relay, 3).await;
+        for _ in 0..25 {
+            other.dialed.connection.send_datagram(frame.clone().into()).unwrap();
+            assert_eq!(third.dialed.connection.read_datagram().await.unwrap(), frame);
+        }
+        other.say(&ToRelay::Send { to: MemberIndex(3), bytes: vec![1] }).await;
+        while !matches!(third.hear().await, FromRelay::Deliver { from: MemberIndex(2), .. }) {}
+    };
+    tokio::select! {
+        answer = &mut reporting => panic!("answered before the sink was: {answer:?}"),
+        () = meanwhile => {}
+    }
+    answer.send(Err(NotDelivered("full".into()))).unwrap();
+    assert_eq!((&mut reporting).await, Err(ReportRefusal::Unavailable));
+    drop(reporting);
+    answer.send(Ok(())).unwrap();
+    assert!(reporter.report(&bytes).await.is_ok());
+    stop.send(()).unwrap();
+    thread.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_core_that_takes_reports_without_a_sink_behind_it_loses_none() {
+    let (relay, stop, thread) = within(None);
+    let (mut reporter, _) = Meeting::new(1).enter(&relay, 1).await;
+    for _ in 0..3 {
+        assert_eq!(reporter.report(&[1; 1_000]).await, Err(ReportRefusal::Unavailable));
+    }
+    stop.send(()).unwrap();
+    thread.join().unwrap();
 }
 
 /// Everybody reports at once; the reports and their answers.

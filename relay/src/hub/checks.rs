@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use conclave_protocol::label;
-use conclave_protocol::sign::Signature;
+use conclave_protocol::sign::{PublicKey, Signature};
 use conclave_protocol::wire::codec::{Wire, Writer};
 use conclave_protocol::wire::relay::{FromRelay, Refusal, StampCheck};
 
@@ -30,8 +30,9 @@ impl Hub {
         let mut questions = Writer::default();
         questions.list(checks);
         let signed: [&[u8]; 2] = [&client.peer.exporter, &questions.into_bytes()];
-        let key = self.moderator.as_ref().map(|moderator| moderator.signing());
-        if !key.is_some_and(|key| key.verify(label::MODERATOR_REQUEST, &signed, signature).is_ok()) {
+        let verify = |key: PublicKey| key.verify(label::MODERATOR_REQUEST, &signed, signature).is_ok();
+        let is_moderator = self.moderator.as_ref().is_some_and(|moderator| verify(moderator.signing()));
+        if !is_moderator {
             return self.refuse(conn, Refusal::NotAllowed, Some(NO_HELLO), out);
         }
         client.stage = Stage::Moderator;

@@ -151,15 +151,18 @@ fn a_sink_that_does_not_keep_up_refuses_what_its_queue_cannot_hold() {
     assert_eq!(taken, all - refused);
 }
 
+/// Head and body of a request.
+type Asked = (String, Vec<u8>);
+
 /// A web server that gives these answers, one for each connection, and says what it was sent.
-fn web_server(answers: &'static [&'static str]) -> (String, thread::JoinHandle<Vec<(String, Vec<u8>)>>) {
+fn web_server(answers: &'static [&'static str]) -> (String, thread::JoinHandle<Vec<Asked>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/reports", listener.local_addr().unwrap());
     let server = thread::spawn(move || answers.iter().map(|answer| serve(&listener, answer)).collect());
     (url, server)
 }
 
-fn serve(listener: &TcpListener, answer: &str) -> (String, Vec<u8>) {
+fn serve(listener: &TcpListener, answer: &str) -> Asked {
     let (mut stream, _) = listener.accept().unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut head = Vec::new();
