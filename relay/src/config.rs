@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
@@ -16,7 +16,9 @@ use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 use crate::gate::Limits;
+use crate::reports::{self, Target};
 use crate::server::{Deadlines, ServerConfig};
+use crate::stamps::keeper::{self, RelayName};
 use crate::tls::{Identity, SelfSigned};
 
 /// The default UDP port; unassigned by IANA for UDP services of this kind, and what many QUIC servers use beside 443.
@@ -24,6 +26,9 @@ pub const DEFAULT_PORT: u16 = 4433;
 
 /// New connections at once, in terms of the long-run rate: the same ratio as in [`Limits::default`].
 const BURST_SECONDS: u32 = 4;
+
+/// Reports in a minute: what the hub's own limit is.
+const DEFAULT_REPORTS_PER_MINUTE: u32 = 1_000;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -51,6 +56,12 @@ Examples:
       Keep the key, so that the pin stays the same.
   conclave-relay serve --listen [::]:443 --cert fullchain.pem --key privkey.pem --region eu
       A public relay with a certificate that clients trust without a pin.
+  conclave-relay serve --self-signed /var/lib/conclave --moderator moderator.pub \\
+      --reports dir:/var/lib/conclave/reports --stamp-keys /var/lib/conclave/stamps
+      Take reports of users to your moderator, who opens them with \"conclave-moderate open\".
+  conclave-relay serve ... --reports https://moderation.example/reports
+  conclave-relay serve ... --reports nats:conclave.reports --nats-url nats://127.0.0.1:4222
+      Hand reports to a web server, or to a stream of NATS.
 
 When the relay is ready it prints one line of JSON on standard output:
   {\"event\":\"listening\",\"addr\":\"127.0.0.1:4433\",\"pin\":\"...\",\"region\":null}
@@ -111,6 +122,42 @@ pub struct ServeOptions {
     #[arg(long, value_name = "N", env = "CONCLAVE_RELAY_RETRY_ABOVE")]
     pub retry_above: Option<NonZeroU32>,
 
+    /// Where reports of users go, which only the moderators can open: dir:PATH (a file each), http://... or https://...
+    /// (POST), nats:SUBJECT. Without it the relay takes no reports
+    #[arg(long, value_name = "SINK", env = "CONCLAVE_RELAY_REPORTS")]
+    pub reports: Option<Target>,
+
+    /// Server of --reports nats:SUBJECT, such as nats://127.0.0.1:4222 or tls://USER:PASSWORD@nats.example
+    #[arg(long, value_name = "URL", env = "CONCLAVE_RELAY_NATS_URL", hide_env_values = true)]
+    pub nats_url: Option<String>,
+
+    /// Bytes of reports that the directory of --reports dir:PATH may hold; more are refused [default: 1073741824]
+    #[arg(long, value_name = "N", env = "CONCLAVE_RELAY_REPORTS_MAX_BYTES")]
+    pub reports_max_bytes: Option<NonZeroU64>,
+
+    /// Reports taken in any minute; more are refused [default: 1000]
+    #[arg(long, value_name = "N", env = "CONCLAVE_RELAY_REPORTS_PER_MINUTE")]
+    pub reports_per_minute: Option<NonZeroU16>,
+
+    /// Public key of your moderator (moderator.pub of "conclave-moderate keygen"): clients can report to it, and it may
+    /// ask this relay whether stamps are genuine
+    #[arg(long, value_name = "FILE", env = "CONCLAVE_RELAY_MODERATOR")]
+    pub moderator: Option<PathBuf>,
+
+    /// Directory of the keys that seals are stamped with, one for each day, for a moderator and for other relays of a
+    /// cluster. Without it they are in memory and new at every start
+    #[arg(long, value_name = "DIR", env = "CONCLAVE_RELAY_STAMP_KEYS")]
+    pub stamp_keys: Option<PathBuf>,
+
+    /// Days after its own for which a stamp key is kept; then it is destroyed, and proves nothing any more [default: 30]
+    #[arg(long, value_name = "DAYS", env = "CONCLAVE_RELAY_KEEP_STAMP_KEYS")]
+    pub keep_stamp_keys: Option<u16>,
+
+    /// Name of this relay or its cluster in stamp keys, for moderators [default: the region, or "relay"]
+    #[arg(long, value_name = "NAME", env = "CONCLAVE_RELAY_NAME")]
+    #[serde(deserialize_with = "read_name")]
+    pub name: Option<RelayName>,
+
     /// What to log to standard error: off, error, warn, info, debug, trace, or by module [default: info]
     #[arg(long, value_name = "FILTER", env = "RUST_LOG")]
     pub log: Option<String>,
@@ -136,6 +183,10 @@ fn read_region<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Region>, D::
     parse_region(&name).map(Some).map_err(D::Error::custom)
 }
 
+fn read_name<'de, D: Deserializer<'de>>(from: D) -> Result<Option<RelayName>, D::Error> {
+    String::deserialize(from)?.parse().map(Some).map_err(D::Error::custom)
+}
+
 /// What `serve` runs with, after all layers and defaults.
 #[derive(Clone, Debug)]
 pub struct ServeSettings {
@@ -143,6 +194,14 @@ pub struct ServeSettings {
     pub server: ServerConfig,
     /// Where the relay stands, if its operator says so.
     pub region: Option<Region>,
+    /// Where reports go, if anywhere.
+    pub reports: Option<reports::Settings>,
+    /// Reports taken in any minute.
+    pub reports_per_minute: u32,
+    /// The file with the operator's moderator's public key.
+    pub moderator: Option<PathBuf>,
+    /// How stamp keys are kept.
+    pub stamp_keys: keeper::Settings,
     /// What to log, as a filter of `tracing-subscriber`.
     pub log: String,
 }
@@ -178,6 +237,9 @@ pub enum ConfigError {
     /// Two identities are given in one place.
     #[error("--self-signed and --cert/--key exclude each other: give one of them")]
     TwoIdentities,
+    /// Reports go to NATS, and nobody said where that is.
+    #[error("--reports nats:SUBJECT needs the server: give --nats-url, such as --nats-url nats://127.0.0.1:4222")]
+    NoNatsUrl,
 }
 
 /// Parses the command line of this process and its environment. Ends the process on `--help`, `--version` and
@@ -226,9 +288,16 @@ impl ServeOptions {
             unvalidated_rate: or(options.retry_above, default.unvalidated_rate),
         };
         let listen = options.listen.unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)));
+        let (reports, stamp_keys) = (options.sink()?, options.stamp_key_settings());
+        let reports_per_minute =
+            options.reports_per_minute.map_or(DEFAULT_REPORTS_PER_MINUTE, |rate| rate.get().into());
         Ok(ServeSettings {
             server: ServerConfig { listen, identity, limits, deadlines: Deadlines::default() },
             region: options.region,
+            reports,
+            reports_per_minute,
+            moderator: options.moderator,
+            stamp_keys,
             log: options.log.unwrap_or_else(|| "info".into()),
         })
     }
@@ -255,6 +324,14 @@ impl ServeOptions {
             connection_rate_per_network,
             max_handshakes,
             retry_above,
+            reports,
+            nats_url,
+            reports_max_bytes,
+            reports_per_minute,
+            moderator,
+            stamp_keys,
+            keep_stamp_keys,
+            name,
             log,
             config,
         } = self;
@@ -271,6 +348,14 @@ impl ServeOptions {
             connection_rate_per_network: connection_rate_per_network.or(lower.connection_rate_per_network),
             max_handshakes: max_handshakes.or(lower.max_handshakes),
             retry_above: retry_above.or(lower.retry_above),
+            reports: reports.or(lower.reports),
+            nats_url: nats_url.or(lower.nats_url),
+            reports_max_bytes: reports_max_bytes.or(lower.reports_max_bytes),
+            reports_per_minute: reports_per_minute.or(lower.reports_per_minute),
+            moderator: moderator.or(lower.moderator),
+            stamp_keys: stamp_keys.or(lower.stamp_keys),
+            keep_stamp_keys: keep_stamp_keys.or(lower.keep_stamp_keys),
+            name: name.or(lower.name),
             log: log.or(lower.log),
             config: config.or(lower.config),
         }
@@ -294,6 +379,26 @@ impl ServeOptions {
             return Err(ConfigError::TwoIdentities);
         }
         Ok(())
+    }
+
+    fn sink(&self) -> Result<Option<reports::Settings>, ConfigError> {
+        let Some(target) = self.reports.clone() else { return Ok(None) };
+        let nats_url = match (&target, &self.nats_url) {
+            (Target::Nats(_), None) => return Err(ConfigError::NoNatsUrl),
+            (_, url) => url.clone().unwrap_or_default(),
+        };
+        let max_bytes = self.reports_max_bytes.map_or(reports::DEFAULT_MAX_BYTES, NonZeroU64::get);
+        Ok(Some(reports::Settings { target, nats_url, max_bytes }))
+    }
+
+    fn stamp_key_settings(&self) -> keeper::Settings {
+        // Every region is a name that a relay can have.
+        let region = self.region.as_ref().and_then(|region| region.as_str().parse().ok());
+        keeper::Settings {
+            store: self.stamp_keys.clone().map_or(keeper::Store::Memory, keeper::Store::Directory),
+            keep_days: self.keep_stamp_keys.unwrap_or(keeper::DEFAULT_KEEP_DAYS),
+            relay: self.name.clone().or(region).unwrap_or_default(),
+        }
     }
 
     fn identity(&self) -> Result<Identity, ConfigError> {

@@ -8,6 +8,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use conclave_protocol::wire::relay::Receipt;
 
 use crate::stamps::StampKeys;
 
@@ -56,6 +57,19 @@ impl CloseCode {
     pub const FIRST_OF_CORE: u32 = 0x10;
 }
 
+/// Names a report between a core and its shell; never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReportTicket(pub u64);
+
+/// What has become of a report that a core has handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// The operator's sink has it for sure, whatever happens to this process now.
+    Taken,
+    /// It hasn't, or nobody knows; whoever sent the report still has it.
+    Failed,
+}
+
 /// What a core wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
@@ -80,6 +94,16 @@ pub enum Output {
         conn: ConnId,
         /// What the client is told.
         code: CloseCode,
+    },
+    /// Hand a report to the operator's sink, in the background: nothing waits for it. [`Core::report_delivered`] follows
+    /// exactly once, never from within the call that this came from. The core bounds how much is under way.
+    Report {
+        /// By which the answer names it.
+        ticket: ReportTicket,
+        /// The report's number from now on.
+        receipt: Receipt,
+        /// The sealed report.
+        bytes: Bytes,
     },
 }
 
@@ -108,6 +132,11 @@ pub trait Core: Send + 'static {
     /// a core that stamps nothing passes it over.
     fn stamp_keys(&mut self, keys: StampKeys) {
         drop(keys);
+    }
+
+    /// A report that came out by [`Output::Report`] has been taken, or hasn't. A core that hands out none passes it over.
+    fn report_delivered(&mut self, now: Instant, ticket: ReportTicket, delivery: Delivery, out: &mut Vec<Output>) {
+        let _ = (now, ticket, delivery, out);
     }
 
     /// The relay is about to stop: what to tell the clients. The shell then closes every connection.

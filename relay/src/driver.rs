@@ -5,15 +5,17 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::{Instant as TokioInstant, sleep_until};
 
-use crate::core::{CloseCode, ConnId, Core, Output, Peer};
+use crate::core::{CloseCode, ConnId, Core, Delivery, Output, Peer, ReportTicket};
 use crate::link::Link;
+use crate::reports::Intake;
+use crate::stamps::StampKeys;
 
 /// The least time between two timeouts: the resolution of tokio's timer. A core that names a time already past
 /// can't keep the runtime from its other work.
@@ -26,6 +28,8 @@ const RECEIVERS: usize = 256;
 pub(crate) struct Driver<C> {
     state: Mutex<State<C>>,
     rescheduled: Notify,
+    /// Where reports go, once somebody has said so.
+    reports: OnceLock<Intake>,
 }
 
 struct State<C> {
@@ -49,7 +53,7 @@ impl<C: Core> Driver<C> {
             out: Vec::new(),
             receivers: Vec::with_capacity(RECEIVERS),
         };
-        Self { state: Mutex::new(state), rescheduled: Notify::new() }
+        Self { state: Mutex::new(state), rescheduled: Notify::new(), reports: OnceLock::new() }
     }
 
     /// Introduces a client; [`Driver::disconnect`] must follow.
@@ -89,6 +93,22 @@ impl<C: Core> Driver<C> {
         }
     }
 
+    /// From now on reports go there. The first one stays.
+    pub(crate) fn set_reports(&self, intake: Intake) {
+        let _first = self.reports.set(intake);
+    }
+
+    /// Tells the core what has become of a report.
+    pub(crate) fn report_delivered(&self, ticket: ReportTicket, delivery: Delivery) {
+        let mut state = self.state();
+        self.act(&mut state, |core, now, out| core.report_delivered(now, ticket, delivery, out));
+    }
+
+    /// Gives the core its stamp keys.
+    pub(crate) fn stamp_keys(&self, keys: StampKeys) {
+        self.state().core.stamp_keys(keys);
+    }
+
     /// Lets the core say good-bye, then closes every connection once it has been told.
     pub(crate) fn shutdown(&self) {
         let mut state = self.state();
@@ -119,14 +139,30 @@ impl<C: Core> Driver<C> {
 
     fn act(&self, state: &mut State<C>, call: impl FnOnce(&mut C, Instant, &mut Vec<Output>)) {
         call(&mut state.core, now(), &mut state.out);
-        for output in state.out.drain(..) {
-            carry_out(&state.links, output);
+        let mut failed = self.drain(state);
+        // Without a sink every report has failed. The core may answer that by more, but by no more reports.
+        while let Some(ticket) = failed.pop() {
+            state.core.report_delivered(now(), ticket, Delivery::Failed, &mut state.out);
+            failed.extend(self.drain(state));
         }
         let next = state.core.next_timeout();
         if next != state.next_timeout {
             state.next_timeout = next;
             self.rescheduled.notify_one();
         }
+    }
+
+    /// Carries out what the core wants; the reports that nobody takes. What takes them answers later, by itself.
+    fn drain(&self, state: &mut State<C>) -> Vec<ReportTicket> {
+        let mut failed = Vec::new();
+        for output in state.out.drain(..) {
+            match (output, self.reports.get()) {
+                (Output::Report { ticket, receipt, bytes }, Some(intake)) => intake.offer(ticket, receipt, bytes),
+                (Output::Report { ticket, .. }, None) => failed.push(ticket),
+                (output, _) => carry_out(&state.links, output),
+            }
+        }
+        failed
     }
 
     fn state(&self) -> MutexGuard<'_, State<C>> {
@@ -153,6 +189,8 @@ fn carry_out(links: &HashMap<ConnId, Arc<Link>>, output: Output) {
                 link.close_after_queue(code);
             }
         }
+        // `Driver::drain` has dealt with it.
+        Output::Report { .. } => {}
     }
 }
 

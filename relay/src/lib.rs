@@ -15,6 +15,8 @@ pub mod framing;
 pub mod gate;
 pub mod hub;
 pub mod logging;
+pub mod moderator;
+pub mod reports;
 pub mod server;
 pub mod stamps;
 pub mod stats;

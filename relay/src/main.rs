@@ -6,11 +6,14 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use conclave_protocol::descriptor::Region;
-use conclave_relay::clock::system_clock;
+use conclave_relay::clock::{system_clock, system_time};
 use conclave_relay::config::{self, Command, ServeSettings};
 use conclave_relay::hub::{self, Hub};
 use conclave_relay::logging;
+use conclave_relay::moderator::Moderator;
 use conclave_relay::server::{BindError, Server};
+use conclave_relay::stamps::day::Day;
+use conclave_relay::stamps::keeper::Keeper;
 use serde::Serialize;
 
 /// Exit status for what the operator has to change: arguments, configuration, certificate. clap uses the same.
@@ -55,11 +58,16 @@ fn run(settings: ServeSettings) -> Result<(), Failure> {
 async fn serve(settings: ServeSettings) -> Result<(), Failure> {
     // Before the port opens, so that a signal right after the announcement is not lost.
     let shutdown = shutdown_signal().context("cannot listen for signals")?;
-    let core = Hub::new(system_clock(), hub::Config { region: settings.region.clone(), ..hub::Config::default() });
-    let server = Server::bind(&settings.server, core).map_err(|error| Failure {
+    let mut keeper = Keeper::new(settings.stamp_keys.clone());
+    let core = Hub::new(system_clock(), hub_config(&settings, &mut keeper)?);
+    let mut server = Server::bind(&settings.server, core).map_err(|error| Failure {
         status: if matches!(error, BindError::Tls(_)) { USAGE } else { FAILURE },
         error: error.into(),
     })?;
+    server = server.with_stamp_keys(keeper);
+    if let Some(reports) = &settings.reports {
+        server = server.with_reports(reports.start().map_err(usage)?);
+    }
     announce(&Listening {
         event: "listening",
         addr: server.local_addr(),
@@ -69,6 +77,22 @@ async fn serve(settings: ServeSettings) -> Result<(), Failure> {
     let stats = server.run(shutdown).await.context("the relay stopped")?;
     tracing::info!(connections = stats.connections, datagrams = stats.datagrams_out, "stopped");
     Ok(())
+}
+
+fn hub_config(settings: &ServeSettings, keeper: &mut Keeper) -> Result<hub::Config, Failure> {
+    let limits = hub::Limits { reports_per_minute: settings.reports_per_minute, ..hub::Limits::default() };
+    Ok(hub::Config {
+        region: settings.region.clone(),
+        limits,
+        stamp_keys: keeper.keys(Day::from(system_time())).map_err(usage)?,
+        takes_reports: settings.reports.is_some(),
+        moderator: settings.moderator.as_deref().map(Moderator::read).transpose().map_err(usage)?,
+    })
+}
+
+/// What the operator has to change.
+fn usage(error: impl Into<anyhow::Error>) -> Failure {
+    Failure { status: USAGE, error: error.into() }
 }
 
 /// The line on standard output for whoever started the relay.

@@ -3,6 +3,8 @@
 //! Made for a single-threaded tokio runtime: a frame then passes from socket to socket within one thread, which
 //! costs a third less than with two workers. It works on any tokio runtime.
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::pin;
@@ -11,14 +13,17 @@ use std::time::{Duration, Instant};
 
 use quinn::{Endpoint, EndpointConfig, TokioRuntime, VarInt};
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 
 use crate::connection::Context;
-use crate::core::{CloseCode, Core};
+use crate::core::{CloseCode, Core, Delivery, ReportTicket};
 use crate::driver::Driver;
 use crate::gate::{Gate, Limits};
+use crate::reports::Sink;
+use crate::stamps::keeper::Keeper;
+use crate::stamps::refresh;
 use crate::stats::{Snapshot, Stats};
 use crate::tls::{Identity, Pin, ServerTls, TlsError};
 use crate::transport::{IDLE_TIMEOUT, Side, transport_config};
@@ -111,6 +116,8 @@ pub struct Server<C> {
     address: SocketAddr,
     pin: Option<Pin>,
     context: Arc<Context<C>>,
+    delivered: Option<mpsc::UnboundedReceiver<(ReportTicket, Delivery)>>,
+    keeper: Option<Keeper>,
 }
 
 impl<C: Core> Server<C> {
@@ -132,7 +139,23 @@ impl<C: Core> Server<C> {
             stats: Arc::default(),
             deadlines: config.deadlines,
         };
-        Ok(Self { endpoint, address, pin, context: Arc::new(context) })
+        Ok(Self { endpoint, address, pin, context: Arc::new(context), delivered: None, keeper: None })
+    }
+
+    /// Hands reports to this sink. Without one, those that the core gives out have failed.
+    #[must_use]
+    pub fn with_reports(mut self, sink: Sink) -> Self {
+        let (intake, delivered) = sink.split();
+        self.context.driver.set_reports(intake);
+        self.delivered = Some(delivered);
+        self
+    }
+
+    /// Brings the core new stamp keys whenever a day begins, in UTC.
+    #[must_use]
+    pub fn with_stamp_keys(mut self, keeper: Keeper) -> Self {
+        self.keeper = Some(keeper);
+        self
     }
 
     /// Where the server listens; with the real port where 0 was asked for.
@@ -158,10 +181,16 @@ impl<C: Core> Server<C> {
     ///
     /// # Errors
     /// [`RunError`] when the server can't go on. Clients are told and closed all the same.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Snapshot, RunError> {
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<Snapshot, RunError> {
         let mut connections = JoinSet::new();
         let (stop, stopping) = watch::channel(false);
-        let outcome = self.accept(shutdown, &mut connections, &stopping).await;
+        let (delivered, keeper) = (self.delivered.take(), self.keeper.take());
+        let driver = &self.context.driver;
+        let outcome = tokio::select! {
+            outcome = self.accept(shutdown, &mut connections, &stopping) => outcome,
+            never = refresh::run(keeper, |keys| driver.stamp_keys(keys)) => match never {},
+            never = answer_reports(driver, delivered) => match never {},
+        };
         self.endpoint.set_server_config(None);
         self.context.driver.shutdown();
         // Fails only without receivers, and `stopping` is one.
@@ -195,6 +224,20 @@ impl<C: Core> Server<C> {
             }
         }
     }
+}
+
+/// Tells the core what the sink has done, for ever.
+async fn answer_reports<C: Core>(
+    driver: &Driver<C>,
+    delivered: Option<mpsc::UnboundedReceiver<(ReportTicket, Delivery)>>,
+) -> Infallible {
+    if let Some(mut delivered) = delivered {
+        while let Some((ticket, delivery)) = delivered.recv().await {
+            driver.report_delivered(ticket, delivery);
+        }
+    }
+    // The driver holds the other end, so this is reached without a sink only.
+    pending().await
 }
 
 fn open(config: &ServerConfig, tls: ServerTls) -> io::Result<(Endpoint, SocketAddr)> {

@@ -161,6 +161,14 @@ fn what_the_operator_got_wrong_is_named_and_ends_with_two() {
         (vec!["--self-signed", "--log", "=,="], "--log"),
         (vec!["--self-signed", "--listen", "nowhere"], "nowhere"),
         (vec!["--self-signed", "--region", "Not A Region"], "region"),
+        (vec!["--self-signed", "--reports", "/var/reports"], "dir:PATH"),
+        (vec!["--self-signed", "--reports", &format!("dir:{garbage}")], "garbage"),
+        (vec!["--self-signed", "--reports", "nats:x"], "--nats-url"),
+        (vec!["--self-signed", "--reports", "nats:x", "--nats-url", "http://x"], "--nats-url"),
+        (vec!["--self-signed", "--moderator", &absent], "absent"),
+        (vec!["--self-signed", "--moderator", &garbage], "garbage"),
+        (vec!["--self-signed", "--stamp-keys", &garbage], "garbage"),
+        (vec!["--self-signed", "--name", "a b"], "name"),
         (vec!["--unknown"], "--unknown"),
     ] {
         let (status, message) = fails(&[&["serve"], arguments.as_slice()].concat());
@@ -183,7 +191,10 @@ fn help_teaches_every_option_and_the_environment() {
     let output = relay(&["serve", "--help"]).output().unwrap();
     assert!(output.status.success());
     let help = String::from_utf8(output.stdout).unwrap();
-    for taught in ["--listen", "--cert", "--key", "--self-signed", "--region", "--config", "CONCLAVE_RELAY_LISTEN"] {
+    let basics = ["--listen", "--cert", "--key", "--self-signed", "--region", "--config", "CONCLAVE_RELAY_LISTEN"];
+    let reports =
+        ["--reports", "--nats-url", "--moderator", "--stamp-keys", "--keep-stamp-keys", "CONCLAVE_RELAY_REPORTS"];
+    for taught in basics.into_iter().chain(reports) {
         assert!(help.contains(taught), "{taught} is not in the help");
     }
     assert!(help.contains("Examples:") && help.contains("\"event\":\"listening\""));

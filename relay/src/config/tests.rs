@@ -48,13 +48,21 @@ fn every_option_of_the_file_reaches_the_settings() {
         &[],
         "listen = '[::1]:5'\ncert = 'c'\nkey = 'k'\nregion = 'us-west-2'\nmax-connections = 1\n\
          max-connections-per-network = 2\nconnection-rate-per-network = 3\nmax-handshakes = 4\nretry-above = 5\n\
-         log = 'debug'",
+         log = 'debug'\nreports = 'nats:a.b'\nnats-url = 'nats://n'\nreports-max-bytes = 6\nreports-per-minute = 7\n\
+         moderator = 'm'\nstamp-keys = 's'\nkeep-stamp-keys = 8\nname = 'cluster-1'",
     )
     .unwrap();
     assert_eq!(settings.server.listen, "[::1]:5".parse().unwrap());
     assert_eq!(settings.server.identity, Identity::Files { cert: "c".into(), key: "k".into() });
     assert_eq!(settings.region, Some(Region::parse("us-west-2").unwrap()));
     assert_eq!(settings.log, "debug");
+    let target = Target::Nats("a.b".into());
+    assert_eq!(settings.reports, Some(reports::Settings { target, nats_url: "nats://n".into(), max_bytes: 6 }));
+    assert_eq!(settings.reports_per_minute, 7);
+    assert_eq!(settings.moderator, Some("m".into()));
+    let store = keeper::Store::Directory("s".into());
+    let relay = "cluster-1".parse().unwrap();
+    assert_eq!(settings.stamp_keys, keeper::Settings { store, keep_days: 8, relay });
     let expected = Limits {
         max_connections: 1,
         max_per_prefix: 2,
@@ -78,10 +86,35 @@ fn identity_of_the_flags_replaces_that_of_the_file_as_a_whole() {
 
 #[test]
 fn unknown_and_impossible_options_of_the_file_are_refused() {
-    for text in ["listne = '127.0.0.1:1'", "config = 'x'", "max-connections = 0", "region = 'EU!'", "listen = 'x'"] {
+    for text in [
+        "listne = '127.0.0.1:1'",
+        "config = 'x'",
+        "max-connections = 0",
+        "region = 'EU!'",
+        "listen = 'x'",
+        "reports = '/a'",
+        "name = 'a b'",
+    ] {
         let outcome = resolve(&["--self-signed"], text);
         assert!(matches!(outcome, Err(ConfigError::Parse { .. })), "{text}");
     }
+}
+
+#[test]
+fn what_concerns_reports_has_defaults_and_flags() {
+    let settings = parse(&["--self-signed", "--region", "eu"]).resolve().unwrap();
+    assert_eq!((settings.reports, settings.reports_per_minute, settings.moderator), (None, 1_000, None));
+    let relay = "eu".parse().unwrap();
+    assert_eq!(settings.stamp_keys, keeper::Settings { store: keeper::Store::Memory, keep_days: 30, relay });
+    let unnamed = parse(&["--self-signed"]).resolve().unwrap();
+    assert_eq!(unnamed.stamp_keys.relay.as_str(), "relay");
+
+    let settings = resolve(&["--self-signed", "--reports", "dir:/r", "--name", "n"], "reports = 'nats:x'\nname = 'm'");
+    let settings = settings.unwrap();
+    let target = Target::Directory("/r".into());
+    assert_eq!(settings.reports, Some(reports::Settings { target, nats_url: String::new(), max_bytes: 1 << 30 }));
+    assert_eq!(settings.stamp_keys.relay.as_str(), "n");
+    assert!(matches!(parse(&["--self-signed", "--reports", "nats:x"]).resolve(), Err(ConfigError::NoNatsUrl)));
 }
 
 #[test]

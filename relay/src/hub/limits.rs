@@ -59,6 +59,14 @@ pub struct Limits {
     pub prefix_tokens: Rate,
     /// Capabilities and lines shown on one connection; each costs up to two signature checks.
     pub attaches: Rate,
+    /// Questions about stamps on one connection; each costs a signature check and up to 80 authenticators.
+    pub stamp_checks: Rate,
+    /// Reports begun in any minute, over all meetings.
+    pub reports_per_minute: u32,
+    /// Reports begun in any minute by one slot, and on one connection.
+    pub reports_of_one_per_minute: u32,
+    /// Bytes of all reports that are arriving or that the sink is busy with, as announced.
+    pub report_bytes: usize,
     /// Revocations and gates of one leader; each costs a signature check.
     pub acts: Rate,
 }
@@ -67,7 +75,9 @@ impl Default for Limits {
     /// Connections: as many as [`crate::gate::Limits`] lets in. Members: twice the 1,000 that the design is for.
     /// Datagrams: 100 frames of 10 ms per second, with room for a clock that runs fast; the burst covers a radio link
     /// that was silent for 300 ms. Seals: one per segment of half a second, and one per second more for the segments that
-    /// a removal cuts short and for clocks that run fast. Leaders: one record to each of 1,000 members, several times per second. Mail: a
+    /// a removal cuts short and for clocks that run fast. Leaders: one record to each of 1,000 members, several times per second. Stamp checks: a
+    /// moderator with a hundred reports, one question each. Reports: as many at once as a minute's are, of the size
+    /// that they commonly have (64 KiB); one person has no use for more than a handful. Mail: a
     /// join handshake is four short messages. Presences: half of what the shell queues for one client. Prefixes: a
     /// large office behind one address, all joining at once. Attaches: a renewal every minute, and reconnections. Acts:
     /// a hundred members who leave within seconds, one revocation each.
@@ -95,6 +105,10 @@ impl Default for Limits {
             meeting_mail: Rate { per_second: 200, burst: 400 },
             prefix_tokens: Rate { per_second: 50, burst: 512 },
             attaches: Rate { per_second: 1, burst: 8 },
+            stamp_checks: Rate { per_second: 20, burst: 100 },
+            reports_per_minute: 1_000,
+            reports_of_one_per_minute: 6,
+            report_bytes: 64 * 1024 * 1024,
             acts: Rate { per_second: 50, burst: 200 },
         }
     }

@@ -11,10 +11,12 @@
 //!
 //! The law of [`Core`] is all that a wrapper needs: it can watch, withhold, change or add what goes in and comes out.
 
+mod checks;
 mod limits;
 mod mailboxes;
 mod meeting;
 mod members;
+mod reports;
 mod seals;
 mod stats;
 mod succession;
@@ -33,7 +35,8 @@ use conclave_protocol::time::WallClock;
 use conclave_protocol::wire::codec::Wire;
 use conclave_protocol::wire::relay::{FromRelay, Refusal, ToRelay};
 
-use crate::core::{CloseCode, ConnId, Core, Output, Peer};
+use crate::core::{CloseCode, ConnId, Core, Delivery, Output, Peer, ReportTicket};
+use crate::moderator::Moderator;
 use crate::stamps::StampKeys;
 
 pub use limits::{Limits, Rate};
@@ -41,6 +44,7 @@ pub use stats::Stats;
 
 use limits::{Bucket, PrefixBuckets};
 use meeting::Meeting;
+use reports::{Announced, Reports};
 use stats::Drop;
 use turn::Turn;
 
@@ -60,6 +64,10 @@ pub struct Config {
     pub limits: Limits,
     /// What seals are stamped with, until [`Core::stamp_keys`] brings others.
     pub stamp_keys: StampKeys,
+    /// Whether the shell has a sink for [`Output::Report`].
+    pub takes_reports: bool,
+    /// The operator's moderator: clients are told, and it may ask about stamps.
+    pub moderator: Option<Moderator>,
 }
 
 /// The relay's state machine; see the module.
@@ -68,6 +76,8 @@ pub struct Hub {
     region: String,
     limits: Limits,
     stamps: StampKeys,
+    reports: Reports,
+    moderator: Option<Moderator>,
     clients: BTreeMap<ConnId, Client>,
     meetings: BTreeMap<MeetingId, Meeting>,
     /// How many of `meetings` have a descriptor.
@@ -94,6 +104,8 @@ enum Stage {
     Greeting,
     /// It belongs to a meeting, which knows as what.
     In(MeetingId),
+    /// It is the operator's moderator, and belongs to no meeting.
+    Moderator,
     /// It is being closed; nothing counts any more.
     Closed,
 }
@@ -107,6 +119,8 @@ impl Hub {
             region: config.region.map(|region| region.as_str().to_owned()).unwrap_or_default(),
             limits: config.limits,
             stamps: config.stamp_keys,
+            reports: Reports::new(config.takes_reports),
+            moderator: config.moderator,
             clients: BTreeMap::new(),
             meetings: BTreeMap::new(),
             described: 0,
@@ -120,11 +134,14 @@ impl Hub {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let total = |count: fn(&Meeting) -> usize| self.meetings.values().map(|meeting| count(meeting) as u64).sum();
+        let (report_bytes, reports) = self.reports.held();
         Stats {
             meetings_now: self.meetings.len() as u64,
             members_now: total(|meeting| meeting.members.len()),
             guests_now: total(|meeting| meeting.guests.len()),
             mailboxes_now: total(|meeting| meeting.mailboxes.len()),
+            reports_now: reports as u64,
+            report_bytes_now: report_bytes as u64,
             ..self.stats
         }
     }
@@ -190,8 +207,8 @@ impl Hub {
         let welcome = FromRelay::Welcome {
             time: self.clock.at(now),
             region: self.region.clone(),
-            takes_reports: false,
-            moderator: Vec::new(),
+            takes_reports: self.reports.has_sink(),
+            moderator: self.moderator.as_ref().map(|moderator| moderator.encoded().to_vec()).unwrap_or_default(),
         };
         out.push(Output::Control { to: conn, bytes: welcome.encode().into() });
         let Some(client) = self.clients.get_mut(&conn) else { return };
@@ -230,9 +247,20 @@ impl Hub {
     fn act(&mut self, now: Instant, conn: ConnId, id: MeetingId, message: ToRelay, out: &mut Vec<Output>) {
         let Some(Client { peer, attaches, messages, .. }) = self.clients.get_mut(&conn) else { return };
         let has_slot = self.meetings.get(&id).is_some_and(|meeting| meeting.slots.contains_key(&conn));
-        if !has_slot && !messages.take(now, 1, self.limits.guest_messages) {
+        // A report has bounds of its own, and none of its parts may be missing.
+        let is_expected = matches!(message, ToRelay::ReportPart { .. }) && self.reports.is_receiving(conn);
+        if !has_slot && !is_expected && !messages.take(now, 1, self.limits.guest_messages) {
             return self.stats.count_refusal(Refusal::TooFast);
         }
+        let message = match message {
+            ToRelay::Report { id: report, length, digest, past } => {
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                let announced = Announced { id: report, digest, length };
+                return self.on_report(now, conn, id, announced, past.as_ref(), out);
+            }
+            ToRelay::ReportPart { id, bytes } => return self.on_report_part(now, conn, id, &bytes, out),
+            other => other,
+        };
         // What costs the relay work even when it fails has an allowance outside of the meeting.
         let is_allowed = match &message {
             ToRelay::Attach { .. } | ToRelay::Line { .. } => attaches.take(now, 1, self.limits.attaches),
@@ -308,6 +336,10 @@ impl Core for Hub {
         }
         match (stage, message) {
             (Stage::Closed, _) => {}
+            (Stage::Greeting | Stage::Moderator, Some(ToRelay::CheckStamps { signature, checks })) => {
+                self.on_check_stamps(now, conn, &signature, &checks, out);
+            }
+            (Stage::Moderator, _) => self.refuse(conn, Refusal::Malformed, Some(MISBEHAVED), out),
             (Stage::Greeting, message) => self.greet(now, conn, message, out),
             (Stage::In(id), None | Some(ToRelay::Hello { .. })) => self.on_malformed(now, conn, id, out),
             (Stage::In(id), Some(message)) => self.act(now, conn, id, message, out),
@@ -334,6 +366,7 @@ impl Core for Hub {
 
     fn disconnected(&mut self, now: Instant, conn: ConnId, out: &mut Vec<Output>) {
         self.timeout(now, out);
+        self.reports.abandon(conn);
         if let Some(Client { stage: Stage::In(id), .. }) = self.clients.remove(&conn) {
             self.with_meeting(now, id, out, |meeting, turn| meeting.leave(turn, conn));
         }
@@ -347,14 +380,21 @@ impl Core for Hub {
             self.deadlines.pop_first();
             self.with_meeting(now, id, out, Meeting::expire);
         }
+        self.expire_reports(now, out);
     }
 
     fn next_timeout(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(at, _)| *at)
+        let meetings = self.deadlines.first().map(|(at, _)| *at);
+        [meetings, self.reports.next_timeout()].into_iter().flatten().min()
     }
 
     fn stamp_keys(&mut self, keys: StampKeys) {
         self.stamps = keys;
+    }
+
+    fn report_delivered(&mut self, now: Instant, ticket: ReportTicket, delivery: Delivery, out: &mut Vec<Output>) {
+        self.timeout(now, out);
+        self.on_delivered(now, ticket, delivery, out);
     }
 
     fn shutdown(&mut self, _: Instant, out: &mut Vec<Output>) {

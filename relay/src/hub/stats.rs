@@ -1,6 +1,6 @@
 //! What the hub counts: totals over all meetings, never anything about one client or meeting.
 
-use conclave_protocol::wire::relay::{Refusal, ToRelay};
+use conclave_protocol::wire::relay::{Refusal, ReportRefusal, ToRelay};
 use serde::Serialize;
 
 /// The hub's counters at one moment. Those without "now" only grow.
@@ -14,6 +14,34 @@ pub struct Stats {
     pub guests_now: u64,
     /// Open mailboxes, now.
     pub mailboxes_now: u64,
+
+    /// Reports that are arriving or that the sink is busy with, now.
+    pub reports_now: u64,
+    /// Bytes of those, as announced.
+    pub report_bytes_now: u64,
+
+    /// Reports that the sink has taken.
+    pub reports_taken: u64,
+    /// Reports announced once more after they had been taken.
+    pub reports_repeated: u64,
+    /// `ReportRefused(NoSink)`.
+    pub reports_refused_no_sink: u64,
+    /// `ReportRefused(Unavailable)`.
+    pub reports_refused_unavailable: u64,
+    /// `ReportRefused(TooMany)`.
+    pub reports_refused_too_many: u64,
+    /// `ReportRefused(TooLong)`.
+    pub reports_refused_too_long: u64,
+    /// `ReportRefused(NotAllowed)`.
+    pub reports_refused_not_allowed: u64,
+    /// `ReportRefused(Damaged)`.
+    pub reports_refused_damaged: u64,
+    /// Reports given up because nothing more of them came; counted under damaged too.
+    pub reports_stalled: u64,
+    /// Parts of reports that weren't under way.
+    pub report_parts_stray: u64,
+    /// Stamps that the moderator asked about.
+    pub stamps_checked: u64,
 
     /// Datagrams that came in.
     pub datagrams_in: u64,
@@ -152,6 +180,18 @@ impl Stats {
             Refusal::Revoked => &mut self.refused_revoked,
             Refusal::Replaced => &mut self.refused_replaced,
             Refusal::NotAllowed => &mut self.refused_not_allowed,
+        };
+        *counter += 1;
+    }
+
+    pub(super) fn count_report_refusal(&mut self, reason: ReportRefusal) {
+        let counter = match reason {
+            ReportRefusal::NoSink => &mut self.reports_refused_no_sink,
+            ReportRefusal::Unavailable => &mut self.reports_refused_unavailable,
+            ReportRefusal::TooMany => &mut self.reports_refused_too_many,
+            ReportRefusal::TooLong => &mut self.reports_refused_too_long,
+            ReportRefusal::NotAllowed => &mut self.reports_refused_not_allowed,
+            ReportRefusal::Damaged => &mut self.reports_refused_damaged,
         };
         *counter += 1;
     }

@@ -12,6 +12,7 @@
 //! day, and the others take it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -134,7 +135,7 @@ pub struct Keeper {
 /// What stands in a file.
 #[derive(Deserialize, ZeroizeOnDrop)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+struct KeyFile {
     #[serde(rename = "relay")]
     _relay: String,
     day: String,
@@ -158,8 +159,8 @@ impl Keeper {
         let mut keys = match &self.settings.store {
             Store::Memory => {
                 self.held.retain(|day, _| *day >= oldest);
-                if !self.held.contains_key(&today) {
-                    self.held.insert(today, Arc::new(random_key()?));
+                if let Entry::Vacant(place) = self.held.entry(today) {
+                    place.insert(Arc::new(random_key()?));
                 }
                 self.held.clone()
             }
@@ -225,7 +226,7 @@ fn read(path: &Path, day: Day) -> Result<StampKey, KeeperError> {
     check_private(path)?;
     let damaged = || KeeperError::Damaged { path: path.into() };
     let text = Zeroizing::new(fs::read_to_string(path).map_err(failed("read", path))?);
-    let entry: Entry = toml::from_str(&text).map_err(|_| damaged())?;
+    let entry: KeyFile = toml::from_str(&text).map_err(|_| damaged())?;
     if entry.day.parse() != Ok(day) {
         return Err(damaged());
     }

@@ -5,6 +5,7 @@
 
 pub mod day;
 pub mod keeper;
+pub(crate) mod refresh;
 
 use std::collections::BTreeMap;
 use std::fmt;

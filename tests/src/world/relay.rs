@@ -179,6 +179,8 @@ impl Relay {
                     out.push((Duration::ZERO, Outgoing::Datagram(to, Payload::from(&bytes[..]))))
                 }
                 Output::Close { conn, .. } => out.push((Duration::ZERO, Outgoing::Close(conn))),
+                // This relay has no sink, so its hub gives none out.
+                Output::Report { .. } => {}
             }
         }
         out

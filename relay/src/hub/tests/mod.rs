@@ -1,10 +1,12 @@
 //! The hub in virtual time, with real signatures. After every call the [`world::World`] checks the hub's invariants.
 
+mod checks;
 mod guests;
 mod lifecycle;
 mod limits;
 mod members;
 mod random;
+mod reports;
 mod revocation;
 mod seals;
 mod succession;

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use conclave_protocol::capability::{Revoked, Rights};
 use conclave_protocol::id::MemberIndex;
+use conclave_protocol::stamp::SealPublic;
 use conclave_protocol::succession::Line;
 use conclave_protocol::wire::codec::Wire;
-use conclave_protocol::wire::relay::{EVERYBODY, KnockTokenBytes, MailboxId, ToRelay};
+use conclave_protocol::wire::relay::{EVERYBODY, KnockTokenBytes, MAX_SEAL, MailboxId, ReportId, ToRelay};
 use proptest::prelude::*;
+use sha2::{Digest, Sha256};
 
-use super::super::{Limits, Rate};
+use super::super::{Config, Limits, Rate};
 use super::world::{Room, World, attach, frame, removal_notice};
-use crate::core::ConnId;
+use crate::core::{ConnId, Delivery};
 
 /// Small enough that random sequences meet every bound.
 const TIGHT: Limits = Limits {
@@ -37,6 +39,10 @@ const TIGHT: Limits = Limits {
     meeting_mail: Rate { per_second: 2, burst: 4 },
     prefix_tokens: Rate { per_second: 2, burst: 6 },
     attaches: Rate { per_second: 1, burst: 5 },
+    stamp_checks: Rate { per_second: 1, burst: 2 },
+    reports_per_minute: 12,
+    reports_of_one_per_minute: 3,
+    report_bytes: 3_000,
     acts: Rate { per_second: 1, burst: 5 },
 };
 
@@ -52,7 +58,7 @@ struct Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let bytes = proptest::collection::vec(any::<u8>(), 0..200);
-    (0_u8..32, any::<usize>(), any::<u16>(), bytes).prop_map(|(act, who, detail, bytes)| Step {
+    (0_u8..36, any::<usize>(), any::<u16>(), bytes).prop_map(|(act, who, detail, bytes)| Step {
         act,
         who,
         detail,
@@ -69,7 +75,7 @@ fn message(world: &World, rooms: &[Room; 2], conn: ConnId, step: &Step) -> ToRel
     match step.act {
         0 if detail.is_multiple_of(3) => room.guest_hello(),
         0 => hello(world, room, detail),
-        1 | 2 | 27.. => capability(world, rooms, conn, detail),
+        1 | 2 | 27..=31 => capability(world, rooms, conn, detail),
         3 => room.knock(),
         4 => ToRelay::OpenMailbox { token: KnockTokenBytes([step.bytes.first().copied().unwrap_or(0); 32]) },
         5 | 6 => ToRelay::Mail { bytes },
@@ -84,10 +90,44 @@ fn message(world: &World, rooms: &[Room; 2], conn: ConnId, step: &Step) -> ToRel
         }
         8 | 9 => ToRelay::Send { to: if detail.is_multiple_of(2) { EVERYBODY } else { MemberIndex(slot) }, bytes },
         10 => ToRelay::Revoke { revoked: revoked(room, detail) },
+        32 => ToRelay::Seal { bytes: seal(slot, &bytes) },
+        33 => announcement(world, rooms, conn, detail),
+        34.. => part(detail),
         11 => ToRelay::Line { line: line(world, room, detail) },
         _ if detail.is_multiple_of(5) => room.gate_by(1, u32::from(detail % 3), &room.token),
         _ => room.gate(u32::from(detail % 3)),
     }
+}
+
+fn seal(slot: u16, body: &[u8]) -> Vec<u8> {
+    let public = SealPublic { kid: 1 << 63 | u64::from(slot) << 40, count: 25, root: [0; 32] };
+    [&public.encode(), body].concat().into_iter().take(MAX_SEAL).collect()
+}
+
+/// One of three reports.
+fn report_bytes(which: u16) -> Vec<u8> {
+    vec![u8::try_from(which % 3).unwrap(); 400 * usize::from(1 + which % 3)]
+}
+
+fn report_id(which: u16) -> ReportId {
+    ReportId([u8::try_from(which % 3).unwrap(); 16])
+}
+
+fn announcement(world: &World, rooms: &[Room; 2], conn: ConnId, detail: u16) -> ToRelay {
+    let bytes = report_bytes(detail);
+    let length = u32::try_from(bytes.len()).unwrap() + u32::from(detail.is_multiple_of(17));
+    let past = match capability(world, rooms, conn, detail / 3) {
+        ToRelay::Attach { capability, possession } if detail.is_multiple_of(2) => Some((capability, possession)),
+        _ => None,
+    };
+    ToRelay::Report { id: report_id(detail), length, digest: Sha256::digest(&bytes).into(), past }
+}
+
+/// Half a report or the whole.
+fn part(detail: u16) -> ToRelay {
+    let mut bytes = report_bytes(detail);
+    bytes.truncate(bytes.len() / usize::from(1 + detail / 3 % 2));
+    ToRelay::ReportPart { id: report_id(detail), bytes }
 }
 
 /// A Hello with D, and often with a line and a revocation.
@@ -184,6 +224,9 @@ fn take(world: &mut World, rooms: &[Room; 2], conns: &mut Vec<ConnId>, step: &St
             world.disconnect(conn);
             conns.retain(|other| *other != conn);
         }
+        35 if !world.reports.is_empty() => {
+            world.deliver(if step.detail.is_multiple_of(3) { Delivery::Failed } else { Delivery::Taken });
+        }
         21..=26 => world.pass(Duration::from_millis(u64::from(step.detail))),
         _ => {
             let message = message(world, rooms, conn, step);
@@ -221,7 +264,8 @@ proptest! {
     #[test]
     fn no_sequence_of_messages_and_garbage_breaks_the_hub(steps in proptest::collection::vec(step(), 1..300)) {
         let rooms = [Room::new(1), Room::new(2)];
-        let mut world = World::with_limits(TIGHT);
+        let config = Config { limits: TIGHT, takes_reports: true, ..Config::default() };
+        let mut world = World::with_config(config);
         let mut conns = Vec::new();
         for step in &steps {
             take(&mut world, &rooms, &mut conns, step);

@@ -12,11 +12,11 @@ use conclave_protocol::succession::{Delegate, Line, Rank, rank};
 use conclave_protocol::time::{UnixMillis, WallClock};
 use conclave_protocol::wire::codec::Wire;
 use conclave_protocol::wire::datagram::{self, Kind};
-use conclave_protocol::wire::relay::{FromRelay, KnockTokenBytes, MailboxId, Refusal, ToRelay};
+use conclave_protocol::wire::relay::{FromRelay, KnockTokenBytes, MailboxId, Receipt, Refusal, ToRelay};
 
 use super::super::meeting::Knows;
 use super::super::{Config, Hub, Limits, Stage};
-use crate::core::{CloseCode, ConnId, Core, Output, Peer, PrefixToken};
+use crate::core::{CloseCode, ConnId, Core, Delivery, Output, Peer, PrefixToken, ReportTicket};
 
 /// Wall-clock time at which every world begins.
 pub(super) const START: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -208,6 +208,8 @@ pub(super) struct World {
     /// The leaders of each meeting, in the order in which they began.
     began: BTreeMap<MeetingId, Vec<MemberIndex>>,
     next: u64,
+    /// What the hub has handed to the sink, and the sink hasn't answered yet.
+    pub(super) reports: Vec<(ReportTicket, Receipt, Bytes)>,
 }
 
 /// What a connection knows of who leads.
@@ -224,9 +226,13 @@ impl World {
     }
 
     pub(super) fn with_limits(limits: Limits) -> Self {
+        Self::with_config(Config { limits, ..Config::default() })
+    }
+
+    pub(super) fn with_config(config: Config) -> Self {
         let now = Instant::now();
         let region = Some(Region::parse("eu-west").unwrap());
-        let hub = Hub::new(WallClock::new(now, START), Config { region, limits, ..Config::default() });
+        let hub = Hub::new(WallClock::new(now, START), Config { region, ..config });
         Self {
             hub,
             now,
@@ -235,6 +241,7 @@ impl World {
             told: BTreeMap::new(),
             began: BTreeMap::new(),
             next: 0,
+            reports: Vec::new(),
         }
     }
 
@@ -306,6 +313,13 @@ impl World {
     /// Forgets what everybody has heard so far.
     pub(super) fn hush(&mut self) {
         self.raw.values_mut().for_each(Vec::clear);
+    }
+
+    /// The sink answers the oldest report that it has; its bytes.
+    pub(super) fn deliver(&mut self, delivery: Delivery) -> Bytes {
+        let (ticket, _, bytes) = self.reports.remove(0);
+        self.call(|hub, now, out| hub.report_delivered(now, ticket, delivery, out));
+        bytes
     }
 
     pub(super) fn shutdown(&mut self) {
@@ -385,6 +399,10 @@ impl World {
                     assert!(code.0 >= CloseCode::FIRST_OF_CORE);
                     assert!(self.closed.insert(conn, code).is_none(), "closed twice");
                 }
+                Output::Report { ticket, receipt, bytes } => {
+                    assert!(self.hub.reports.has_sink(), "a report without a sink");
+                    self.reports.push((ticket, receipt, bytes));
+                }
                 Output::Datagram { .. } => panic!("the hub sends no datagram of its own"),
             }
         }
@@ -425,6 +443,7 @@ impl World {
 /// The hub's invariants and its bounds.
 pub(super) fn assert_consistent(hub: &Hub) {
     let limits = &hub.limits;
+    hub.reports.assert_consistent(limits);
     let mut seated = 0;
     for (id, meeting) in &hub.meetings {
         assert!(!meeting.is_empty());

@@ -1,0 +1,434 @@
+//! Seals, stamps and reports on a real relay process, over real sockets and files.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking, as tests do")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use conclave_protocol::capability::{Capability, Rights};
+use conclave_protocol::descriptor::{Descriptor, Policy};
+use conclave_protocol::id::{MeetingId, MemberIndex};
+use conclave_protocol::label;
+use conclave_protocol::sign::KeyPair;
+use conclave_protocol::stamp::{SealPublic, Stamp};
+use conclave_protocol::time::UnixMillis;
+use conclave_protocol::wire::codec::{Wire, Writer};
+use conclave_protocol::wire::datagram::{self, Kind};
+use conclave_protocol::wire::relay::{
+    FromRelay, MAX_REPORT_PART, Receipt, ReportId, ReportRefusal, StampCheck, StampVerdict, ToRelay,
+};
+use conclave_relay::clock::{system_clock, system_time};
+use conclave_relay::dial::{Dialed, bind_for, client_endpoint, dial};
+use conclave_relay::gate::Limits;
+use conclave_relay::hub::{self, Hub};
+use conclave_relay::reports::{Deliver, Job, NotDelivered, Sink};
+use conclave_relay::server::{Deadlines, Server, ServerConfig};
+use conclave_relay::tls::{Identity, Pin, SelfSigned, Trust};
+use data_encoding::{BASE32_NOPAD, BASE64};
+use sha2::{Digest, Sha256};
+
+/// How long a test waits for what must come; long enough for a machine under load.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running relay; killed when dropped, if it is a process of its own.
+struct Relay {
+    child: Option<Child>,
+    address: SocketAddr,
+    pin: Pin,
+}
+
+impl Relay {
+    fn start(options: &[&str]) -> Self {
+        let always = ["serve", "--self-signed", "--listen", "127.0.0.1:0", "--connection-rate-per-network", "1000"];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_conclave-relay"));
+        command.env_clear().args(always).args(options).stdin(Stdio::null());
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let announced: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let text = |name: &str| announced[name].as_str().unwrap().to_owned();
+        Self { child: Some(child), address: text("addr").parse().unwrap(), pin: text("pin").parse().unwrap() }
+    }
+
+    async fn dial(&self) -> Dialed {
+        let endpoint = client_endpoint(bind_for(self.address)).unwrap();
+        dial(&endpoint, self.address, "relay.test", &Trust::Pin(self.pin), PATIENCE).await.unwrap()
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _gone = child.kill();
+            let _reaped = child.wait();
+        }
+    }
+}
+
+/// A meeting, with the key of its host.
+struct Meeting {
+    authority: KeyPair,
+    descriptor: Descriptor,
+    id: MeetingId,
+}
+
+impl Meeting {
+    fn new(seed: u8) -> Self {
+        let authority = KeyPair::from_seed(&[seed; 32]);
+        let now = system_time();
+        let descriptor = Descriptor {
+            hs: [seed; 32],
+            authority: authority.public(),
+            not_before: now.minus(Duration::from_secs(60)),
+            not_after: now.plus(Duration::from_secs(3_600)),
+            policy: Policy::DEFAULT,
+            frame_ms: 20,
+            max_members: 1_000,
+            nonce: [seed; 16],
+            moderator: [0; 32],
+            regions: Vec::new(),
+        };
+        let id = descriptor.meeting_id();
+        Self { authority, descriptor, id }
+    }
+
+    /// A member in a slot, and what the relay has said of itself.
+    async fn enter(&self, relay: &Relay, slot: u16) -> (Client, FromRelay) {
+        let mut client = Client { dialed: relay.dial().await };
+        let (meeting, descriptor) = (self.id, Some(self.descriptor.clone()));
+        client.say(&ToRelay::Hello { meeting, descriptor, revoked: None, line: None }).await;
+        let welcome = client.hear().await;
+        let rk = KeyPair::from_seed(&[slot.to_be_bytes()[1]; 32]);
+        let now: UnixMillis = system_time();
+        let capability = Capability {
+            meeting: self.id,
+            slot: MemberIndex(slot),
+            rk: rk.public(),
+            rights: Rights::MEMBER,
+            not_before: now,
+            not_after: now.plus(Duration::from_secs(120)),
+            serial: 1,
+            signer: MemberIndex::HOST,
+        };
+        let capability = capability.sign(&self.authority);
+        let possession = capability.prove(&rk, &client.dialed.exporter);
+        client.say(&ToRelay::Attach { capability, possession }).await;
+        loop {
+            if let FromRelay::Attached { .. } = client.hear().await {
+                return (client, welcome);
+            }
+        }
+    }
+}
+
+struct Client {
+    dialed: Dialed,
+}
+
+impl Client {
+    async fn say(&mut self, message: &ToRelay) {
+        self.dialed.writer.send(Bytes::from(message.encode())).await.unwrap();
+    }
+
+    async fn hear(&mut self) -> FromRelay {
+        let next = tokio::time::timeout(PATIENCE, self.dialed.reader.next()).await.unwrap();
+        FromRelay::decode(next.unwrap().unwrap()).unwrap()
+    }
+
+    /// Sends a report as it is to be sent, and waits for the answer.
+    async fn report(&mut self, bytes: &[u8]) -> Result<Receipt, ReportRefusal> {
+        let digest: [u8; 32] = Sha256::digest(bytes).into();
+        let id = ReportId(digest[16..].try_into().unwrap());
+        let length = u32::try_from(bytes.len()).unwrap();
+        self.say(&ToRelay::Report { id, length, digest, past: None }).await;
+        for part in bytes.chunks(MAX_REPORT_PART) {
+            self.say(&ToRelay::ReportPart { id, bytes: part.to_vec() }).await;
+        }
+        loop {
+            match self.hear().await {
+                FromRelay::ReportTaken { id: of, receipt } if of == id => return Ok(receipt),
+                FromRelay::ReportRefused { id: of, reason } if of == id => return Err(reason),
+                FromRelay::Presence { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+fn path(directory: &Path, name: &str) -> String {
+    directory.join(name).to_str().unwrap().to_owned()
+}
+
+fn moderators_key() -> KeyPair {
+    KeyPair::from_seed(&[0x4D; 32])
+}
+
+fn moderators_file(directory: &Path) -> String {
+    let encoded = [&[0; 65][..], &moderators_key().public().0, &[0; 1_216]].concat();
+    let file = path(directory, "moderator.pub");
+    fs::write(&file, format!("conclave-moderator-1 Ada\n{}\n", BASE64.encode(&encoded))).unwrap();
+    file
+}
+
+fn public(slot: u16) -> SealPublic {
+    SealPublic { kid: 1 << 63 | u64::from(slot) << 40, count: 25, root: [7; 32] }
+}
+
+/// The relay's stamp on a seal.
+async fn stamp(meeting: &Meeting, relay: &Relay) -> Stamp {
+    let (mut member, _) = meeting.enter(relay, 1).await;
+    member.say(&ToRelay::Seal { bytes: [public(1).encode(), vec![0; 500]].concat() }).await;
+    match member.hear().await {
+        FromRelay::Sealed { from: MemberIndex(1), stamp, bytes } if bytes == public(1).encode() => stamp,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn check(relay: &Relay, checks: Vec<StampCheck>) -> FromRelay {
+    let mut moderator = Client { dialed: relay.dial().await };
+    let mut encoded = Writer::default();
+    encoded.list(&checks);
+    let signed: [&[u8]; 2] = [&moderator.dialed.exporter, &encoded.into_bytes()];
+    let signature = moderators_key().sign(label::MODERATOR_REQUEST, &signed);
+    moderator.say(&ToRelay::CheckStamps { signature, checks }).await;
+    moderator.hear().await
+}
+
+#[tokio::test]
+async fn a_stamp_of_one_relay_is_genuine_to_every_relay_that_shares_its_keys() {
+    let directory = tempfile::tempdir().unwrap();
+    let (keys, moderator) = (path(directory.path(), "keys"), moderators_file(directory.path()));
+    let shared = ["--stamp-keys", &keys, "--moderator", &moderator];
+    let (one, two) = (Relay::start(&shared), Relay::start(&shared));
+    let alone = Relay::start(&["--moderator", &moderator]);
+    let meeting = Meeting::new(1);
+    let stamp_of_one = stamp(&meeting, &one).await;
+    let genuine = StampCheck { meeting: meeting.id, slot: MemberIndex(1), public: public(1), stamp: stamp_of_one };
+    let forged = StampCheck { slot: MemberIndex(2), ..genuine };
+    let verdicts = |verdicts: &[StampVerdict]| FromRelay::StampsChecked { verdicts: verdicts.to_vec() };
+    for relay in [&one, &two] {
+        let answer = check(relay, vec![genuine, forged]).await;
+        assert_eq!(answer, verdicts(&[StampVerdict::Genuine, StampVerdict::Forged]));
+    }
+    assert_eq!(check(&alone, vec![genuine]).await, verdicts(&[StampVerdict::UnknownKey]));
+    drop((one, two));
+    let restarted = Relay::start(&shared);
+    assert_eq!(check(&restarted, vec![genuine]).await, verdicts(&[StampVerdict::Genuine]));
+}
+
+#[tokio::test]
+async fn clients_are_told_what_becomes_of_reports() {
+    let directory = tempfile::tempdir().unwrap();
+    let (moderator, meeting) = (moderators_file(directory.path()), Meeting::new(1));
+    let sink = format!("dir:{}", path(directory.path(), "reports"));
+    let with = Relay::start(&["--moderator", &moderator, "--reports", &sink]);
+    let (mut member, welcome) = meeting.enter(&with, 1).await;
+    let FromRelay::Welcome { takes_reports: true, moderator, .. } = welcome else { panic!("{welcome:?}") };
+    assert_eq!(moderator.len(), 1_313);
+    let bytes = vec![0xA5; 2 * 1024 * 1024];
+    let receipt = member.report(&bytes).await.unwrap();
+    let file = format!("reports/{}.conclave-report", BASE32_NOPAD.encode(&receipt.0));
+    assert_eq!(fs::read(directory.path().join(file)).unwrap(), bytes);
+    assert_eq!(member.report(&bytes).await, Ok(receipt));
+
+    let without = Relay::start(&[]);
+    let (mut member, welcome) = meeting.enter(&without, 1).await;
+    assert!(matches!(welcome, FromRelay::Welcome { takes_reports: false, moderator, .. } if moderator.is_empty()));
+    assert_eq!(member.report(&bytes).await, Err(ReportRefusal::NoSink));
+}
+
+/// Two people who talk while others report; the frames sent and heard.
+async fn talk(relay: &Relay, until: &AtomicBool) -> (u32, u32) {
+    let meeting = Meeting::new(2);
+    let (mut talker, _) = meeting.enter(relay, 1).await;
+    let (listener, _) = meeting.enter(relay, 2).await;
+    // From here on the talker's slot is known to be taken, so that no frame comes too early.
+    while !matches!(talker.hear().await, FromRelay::Presence { slot: MemberIndex(2), here: true }) {}
+    let mut frame = datagram::header(Kind::Media, MemberIndex(1)).to_vec();
+    frame.extend_from_slice(&[0xAB; 120]);
+    let (mut sent, mut heard) = (0, 0);
+    let mut clock = tokio::time::interval(Duration::from_millis(20));
+    while !until.load(Ordering::Relaxed) || sent < 100 {
+        tokio::select! {
+            _ = clock.tick() => {
+                talker.dialed.connection.send_datagram(frame.clone().into()).unwrap();
+                sent += 1;
+            }
+            datagram = listener.dialed.connection.read_datagram() => {
+                datagram.unwrap();
+                heard += 1;
+            }
+        }
+    }
+    while tokio::time::timeout(Duration::from_secs(2), listener.dialed.connection.read_datagram()).await.is_ok() {
+        heard += 1;
+    }
+    (sent, heard)
+}
+
+#[test]
+fn of_a_thousand_reports_in_a_minute_every_acknowledged_one_is_on_disk_and_media_goes_on() {
+    const REPORTERS: u16 = 204;
+    const EACH: u16 = 5;
+    let directory = tempfile::tempdir().unwrap();
+    let sink = format!("dir:{}", path(directory.path(), "reports"));
+    let relay = Relay::start(&["--reports", &sink]);
+    let is_over = AtomicBool::new(false);
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let start = Instant::now();
+    let (answers, (sent, heard)) = std::thread::scope(|scope| {
+        let talking = scope.spawn(|| runtime().block_on(talk(&relay, &is_over)));
+        let answers = runtime().block_on(report_all(&relay, REPORTERS, EACH));
+        is_over.store(true, Ordering::Relaxed);
+        (answers, talking.join().unwrap())
+    });
+
+    let mut files: BTreeMap<_, _> = fs::read_dir(directory.path().join("reports"))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
+        .collect();
+    let all = usize::from(REPORTERS * EACH);
+    let (mut taken, mut refused) = (0, 0);
+    for (bytes, answer) in answers {
+        match answer {
+            Ok(receipt) => {
+                let name = format!("{}.conclave-report", BASE32_NOPAD.encode(&receipt.0));
+                assert!(files.remove(&name) == Some(bytes), "{name} was acknowledged and is not there as it was sent");
+                taken += 1;
+            }
+            Err(ReportRefusal::TooMany) => refused += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(files.is_empty(), "files that nobody has been told of");
+    assert_eq!(taken + refused, all);
+    // More only where the minute was over before the last came.
+    if start.elapsed() < Duration::from_secs(60) {
+        assert_eq!((taken, refused), (1_000, all - 1_000));
+    }
+    assert!(taken >= 1_000);
+    assert!(heard * 100 >= sent * 99, "{heard} of {sent} frames came");
+}
+
+/// A sink in the test's hands: it waits for a word before each answer.
+struct Held(std::sync::mpsc::Receiver<Result<(), NotDelivered>>);
+
+impl Deliver for Held {
+    fn deliver(&mut self, _: &Job) -> Result<(), NotDelivered> {
+        self.0.recv().unwrap()
+    }
+}
+
+/// A relay in this process, with a sink or without; and what stops it.
+fn within(sink: Option<Sink>) -> (Relay, tokio::sync::oneshot::Sender<()>, std::thread::JoinHandle<()>) {
+    let config = ServerConfig {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        identity: Identity::SelfSigned(SelfSigned::Memory),
+        limits: Limits::default(),
+        deadlines: Deadlines::default(),
+    };
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (tell, told) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let hub = Hub::new(system_clock(), hub::Config { takes_reports: true, ..hub::Config::default() });
+            let mut server = Server::bind(&config, hub).unwrap();
+            if let Some(sink) = sink {
+                server = server.with_reports(sink);
+            }
+            tell.send((server.local_addr(), server.pin().unwrap())).unwrap();
+            server.run(async { drop(stopped.await) }).await.unwrap();
+        });
+    });
+    let (address, pin) = told.recv().unwrap();
+    (Relay { child: None, address, pin }, stop, thread)
+}
+
+#[tokio::test]
+async fn a_sink_that_hangs_holds_up_no_frame_and_no_message_and_acknowledges_nothing() {
+    let (answer, answers) = std::sync::mpsc::channel();
+    let (relay, stop, thread) = within(Some(Sink::start(vec![Held(answers)]).unwrap()));
+    let meeting = Meeting::new(1);
+    let (mut reporter, _) = meeting.enter(&relay, 1).await;
+    let (mut other, _) = meeting.enter(&relay, 2).await;
+    let bytes = vec![0x5A; 100_000];
+    let mut reporting = Box::pin(reporter.report(&bytes));
+    let mut frame = datagram::header(Kind::Media, MemberIndex(2)).to_vec();
+    frame.extend_from_slice(&[0xAB; 120]);
+    let meanwhile = async {
+        let (mut third, _) = meeting.enter(&relay, 3).await;
+        for _ in 0..25 {
+            other.dialed.connection.send_datagram(frame.clone().into()).unwrap();
+            assert_eq!(third.dialed.connection.read_datagram().await.unwrap(), frame);
+        }
+        other.say(&ToRelay::Send { to: MemberIndex(3), bytes: vec![1] }).await;
+        while !matches!(third.hear().await, FromRelay::Deliver { from: MemberIndex(2), .. }) {}
+    };
+    tokio::select! {
+        answer = &mut reporting => panic!("answered before the sink was: {answer:?}"),
+        () = meanwhile => {}
+    }
+    answer.send(Err(NotDelivered("full".into()))).unwrap();
+    assert_eq!((&mut reporting).await, Err(ReportRefusal::Unavailable));
+    drop(reporting);
+    answer.send(Ok(())).unwrap();
+    assert!(reporter.report(&bytes).await.is_ok());
+    stop.send(()).unwrap();
+    thread.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_core_that_takes_reports_without_a_sink_behind_it_loses_none() {
+    let (relay, stop, thread) = within(None);
+    let (mut reporter, _) = Meeting::new(1).enter(&relay, 1).await;
+    for _ in 0..3 {
+        assert_eq!(reporter.report(&[1; 1_000]).await, Err(ReportRefusal::Unavailable));
+    }
+    stop.send(()).unwrap();
+    thread.join().unwrap();
+}
+
+/// Everybody reports at once; the reports and their answers.
+async fn report_all(relay: &Relay, reporters: u16, each: u16) -> Vec<(Vec<u8>, Result<Receipt, ReportRefusal>)> {
+    let meeting = Meeting::new(1);
+    let local = tokio::task::LocalSet::new();
+    let mut members = Vec::new();
+    for slot in 0..reporters {
+        members.push(meeting.enter(relay, slot).await.0);
+    }
+    let tasks: Vec<_> = members
+        .into_iter()
+        .zip(0_u16..)
+        .map(|(mut member, slot)| {
+            local.spawn_local(async move {
+                let mut answers = Vec::new();
+                for n in 0..each {
+                    let mut bytes = vec![n.to_be_bytes()[1]; 65_536];
+                    bytes[..2].copy_from_slice(&slot.to_be_bytes());
+                    let answer = member.report(&bytes).await;
+                    answers.push((bytes, answer));
+                }
+                answers
+            })
+        })
+        .collect();
+    local
+        .run_until(async {
+            let mut answers = Vec::new();
+            for task in tasks {
+                answers.extend(task.await.unwrap());
+            }
+            answers
+        })
+        .await
+}
