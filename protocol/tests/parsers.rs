@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use conclave_protocol::capability::{Capability, KnockGate, Revoked, SignedCapability};
 use conclave_protocol::conference::{Conference, HostConfig, JoinConfig, Start, WaitingRoom};
 use conclave_protocol::descriptor::{Descriptor, Region};
-use conclave_protocol::epoch::broadcast::{Broadcast, Channel, Confirm, Heartbeat, Passed, Said};
+use conclave_protocol::epoch::broadcast::{Broadcast, Channel, Confirm, Heartbeat, Passed, Published, Said};
 use conclave_protocol::epoch::roster::Member;
 use conclave_protocol::epoch::statement::{Act, Op, Settings, Statement};
 use conclave_protocol::epoch::witness::{WitnessKey, Witnessed};
@@ -243,6 +243,7 @@ fn messages_to_all_near_well_formed_ones_are_refused_or_canonical() {
             "heartbeat" => sweep::<Heartbeat>(&message[1..]),
             "confirm" => sweep::<Confirm>(&message[1..]),
             "passed" => sweep::<Passed>(&message[3..114]),
+            "published" => sweep::<Published>(&message[1..]),
             _ => sweep::<Said>(&message[1..]),
         }
     }
