@@ -92,10 +92,14 @@ fn both(rng: &mut ChaCha20Rng, passcode: Option<&str>) -> Both {
         regions: Vec::new(),
     };
     let host = Identity::guest(rng);
-    let host_cert = host.certify(descriptor.meeting_id(), Role::Host, keys, UnixMillis(u64::MAX));
+    let host_cert = host.certify(descriptor.meeting_id(), Role::Host, keys, &name(), UnixMillis(u64::MAX));
     let secret = LinkSecret::generate(rng);
     let passcode = passcode.map(|text| Passcode::parse(text).unwrap());
     Both { descriptor, secret, host_secret, host_cert, guest: Identity::guest(rng), passcode }
+}
+
+fn name() -> DisplayName {
+    DisplayName::parse("Somebody").unwrap()
 }
 
 /// Both sides of one join: keys, ML-KEM, signatures, and CPace where there is a passcode.
@@ -107,7 +111,7 @@ fn join(both: &Both, rng: &mut ChaCha20Rng) {
         psk0: both.secret.psk0(meeting),
         responder: Responder::Host,
     };
-    let name = DisplayName::parse("Somebody").unwrap();
+    let name = name();
     let (guest_secret, keys) = draw(rng);
     let (knocking, message1) = Knocking::start(context(), &guest_secret, both.passcode.as_ref(), rng).unwrap();
     let host = HostKeys {
@@ -118,7 +122,7 @@ fn join(both: &Both, rng: &mut ChaCha20Rng) {
     };
     let (answering, message2) = Answering::answer(&context(), &host, &message1, rng).unwrap();
     let introducing = knocking.read_reply(&message2, WALL).unwrap();
-    let cert = both.guest.certify(meeting, Role::Member, keys, UnixMillis(u64::MAX));
+    let cert = both.guest.certify(meeting, Role::Member, keys, &name, UnixMillis(u64::MAX));
     let me = Introduction { identity: &both.guest, cert, name: name.clone(), commitment: [0; 32] };
     let (session, message3) = introducing.introduce(me).unwrap();
     let knocker = answering.finish(&message3, WALL).unwrap();

@@ -53,11 +53,18 @@ impl Identity {
         self.key.sign(label, parts)
     }
 
-    /// Binds IK to the keys of one join.
-    pub fn certify(&self, meeting: MeetingId, role: Role, keys: JoinKeys, not_after: UnixMillis) -> IdCert {
+    /// Binds IK to the keys of one join, and to the name that its owner goes by there.
+    pub fn certify(
+        &self,
+        meeting: MeetingId,
+        role: Role,
+        keys: JoinKeys,
+        name: &DisplayName,
+        not_after: UnixMillis,
+    ) -> IdCert {
         let mut cert =
             IdCert { identity: self.public(), kind: self.kind, role, keys, not_after, signature: Signature([0; 64]) };
-        cert.signature = self.key.sign(label::IDCERT, &[&cert.body(meeting)]);
+        cert.signature = self.key.sign(label::IDCERT, &[&cert.body(meeting, name)]);
         cert
     }
 }
@@ -82,11 +89,12 @@ pub struct JoinKeys {
     pub routing: PublicKey,
 }
 
-/// IdCert: IK signs (MeetingId, kind, role, ms, vk, rk, expiry).
+/// IdCert: IK signs (MeetingId, kind, role, ms, vk, rk, expiry, name). The name travels beside it; because it is signed,
+/// no leader can show somebody's keys under another one.
 ///
 /// ```text
 /// IK 32 ‖ kind u8 ‖ role u8 ‖ ms 32 ‖ vk 32 ‖ rk 32 ‖ not_after u64 ‖ signature 64
-/// signed: "conclave/1 idcert" ‖ MeetingId 20 ‖ all fields before the signature
+/// signed: "conclave/1 idcert" ‖ MeetingId 20 ‖ all fields before the signature ‖ H(name) 32
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IdCert {
@@ -106,7 +114,7 @@ pub struct IdCert {
 /// Why an IdCert is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BadIdCert {
-    /// The signature.
+    /// The signature; also for another name than the one signed.
     #[error(transparent)]
     Signature(#[from] BadSignature),
     /// Ran out.
@@ -125,11 +133,18 @@ impl IdCert {
     pub const WIRE_LEN: usize = 32 + 1 + 1 + 3 * 32 + 8 + 64;
 
     /// Checks the certificate for `meeting` at `now`: signature, expiry, role, and that it binds the session key
-    /// which the handshake has proved.
+    /// which the handshake has proved, and the name shown.
     ///
     /// # Errors
     /// [`BadIdCert`].
-    pub fn verify(&self, meeting: MeetingId, role: Role, session: &[u8; 32], now: UnixMillis) -> Result<(), BadIdCert> {
+    pub fn verify(
+        &self,
+        meeting: MeetingId,
+        role: Role,
+        session: &[u8; 32],
+        name: &DisplayName,
+        now: UnixMillis,
+    ) -> Result<(), BadIdCert> {
         if self.role != role {
             return Err(BadIdCert::Role);
         }
@@ -139,13 +154,14 @@ impl IdCert {
         if now > self.not_after {
             return Err(BadIdCert::Expired);
         }
-        Ok(self.identity.verify(label::IDCERT, &[&self.body(meeting)], &self.signature)?)
+        Ok(self.identity.verify(label::IDCERT, &[&self.body(meeting, name)], &self.signature)?)
     }
 
-    fn body(&self, meeting: MeetingId) -> Vec<u8> {
+    fn body(&self, meeting: MeetingId, name: &DisplayName) -> Vec<u8> {
         let mut w = Writer::default();
         meeting.write(&mut w);
         self.write_fields(&mut w);
+        w.array(&name.digest());
         w.into_bytes()
     }
 
@@ -278,7 +294,7 @@ impl DisplayName {
         &self.0
     }
 
-    /// `H("conclave/1 name" ‖ UTF-8)`, without padding, for the roster's leaf.
+    /// `H("conclave/1 name" ‖ UTF-8)`, without padding, for the roster's leaf and the certificate.
     pub fn digest(&self) -> [u8; 32] {
         label::hash(label::NAME, &[self.0.as_bytes()])
     }

@@ -49,6 +49,7 @@ impl Room {
             max_members: 10,
             duration: DURATION,
             regions: Vec::new(),
+            moderators: Vec::new(),
         };
         let host = Conference::host(config, Start { now, wall: WALL }, Box::new(rng));
         let mut rng = ChaCha20Rng::seed_from_u64(2);

@@ -525,6 +525,7 @@ fn host(now: Instant) -> Conference {
         max_members: 10,
         duration: Duration::from_secs(3600),
         regions: Vec::new(),
+        moderators: Vec::new(),
     };
     Conference::host(config, Start { now, wall: WALL }, Box::new(rng))
 }

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use conclave_protocol::capability::{Capability, KnockGate, KnockToken, Revoked, Rights, SignedCapability};
 use conclave_protocol::conference::{ActError, Conference, Event, JoinConfig, Start, Transmit};
 use conclave_protocol::descriptor::{Descriptor, Policy};
-use conclave_protocol::epoch::broadcast::{Beat, Broadcast, Channel, Confirm, Heartbeat, Place, Said};
+use conclave_protocol::epoch::broadcast::{
+    Beat, Broadcast, Channel, Confirm, Heartbeat, Place, Published, Said, SealingSeed,
+};
 use conclave_protocol::epoch::merkle;
 use conclave_protocol::epoch::roster::{Member, Roster, commitment_leaf};
 use conclave_protocol::epoch::schedule::{self, EpochSecret, FreshSecret};
@@ -23,6 +25,7 @@ use conclave_protocol::id::{Epoch, MeetingId, MemberIndex, Term};
 use conclave_protocol::identity::{DisplayName, IdCert, Identity, JoinKeys, Role, SafetyNumber};
 use conclave_protocol::label;
 use conclave_protocol::link::Link;
+use conclave_protocol::moderator::{Moderator, moderators_digest};
 use conclave_protocol::noise::handshake::{
     Answering, Context, HandshakeError, HostKeys, Introducing, Introduction, Knocking, Passcode, Responder,
 };
@@ -193,7 +196,8 @@ fn name(person: &Value) -> DisplayName {
 }
 
 fn cert(person: &Value, meeting: MeetingId, role: Role) -> IdCert {
-    identity(person).certify(meeting, role, join_keys(person), UnixMillis(number(&person["not_after"])))
+    let not_after = UnixMillis(number(&person["not_after"]));
+    identity(person).certify(meeting, role, join_keys(person), &name(person), not_after)
 }
 
 // ---- §3 ----
@@ -240,9 +244,30 @@ fn identity_certificates_and_commitments_are_those_of_the_vectors() {
         same(made.keys.encode(), &person["keys"]);
         same(made.encode(), &person["cert"]);
         let read: IdCert = round_trip(&person["cert"]);
-        assert_eq!(read.verify(meeting, role, &made.keys.session, read.not_after), Ok(()));
+        assert_eq!(read.verify(meeting, role, &made.keys.session, &name(person), read.not_after), Ok(()));
+        let other = DisplayName::parse("Somebody else").expect("a name");
+        assert!(read.verify(meeting, role, &made.keys.session, &other, read.not_after).is_err());
         same(schedule::fresh_commitment(meeting, &array(&person["fresh"])), &person["commitment"]);
         same(name(person).digest(), &person["name_hash"]);
+    }
+}
+
+#[test]
+fn moderators_are_those_of_the_vectors() {
+    let v = vectors().link;
+    let mut all = Vec::new();
+    for case in list(&v["moderators"]) {
+        let moderator: Moderator = round_trip(&case["bytes"]);
+        assert_eq!(moderator.name, name(case));
+        assert_eq!(moderator.signing, key(&case["signing_seed"]).public());
+        same(moderator.sealing, &case["sealing"]);
+        same(moderator.id().0, &case["id"]);
+        assert_eq!(bytes(&case["bytes"]).len(), Moderator::WIRE_LEN);
+        all.push(moderator);
+    }
+    for case in list(&v["lists"]) {
+        let count: usize = small(&case["count"]);
+        same(moderators_digest(&all[..count]), &case["digest"]);
     }
 }
 
@@ -354,7 +379,7 @@ fn a_certificate_that_ends_before_the_meeting_is_refused() {
         let (answering, message2) = parties.answer(&message1).expect("a second message");
         let introducing = knocking.read_reply(&message2, parties.now).expect("the host is authentic");
         let identity = identity(guest);
-        let cert = identity.certify(parties.meeting, Role::Member, join_keys(guest), not_after);
+        let cert = identity.certify(parties.meeting, Role::Member, join_keys(guest), &name(guest), not_after);
         let introduction = Introduction { identity: &identity, cert, name: name(guest), commitment: [0; 32] };
         let (_, message3) = introducing.introduce(introduction).expect("a third message");
         assert_eq!(answering.finish(&message3, parties.now).is_ok(), is_accepted);
@@ -698,7 +723,7 @@ fn messages_from_the_relay_are_those_of_the_vectors() {
 fn messages_in_sessions_are_those_of_the_vectors() {
     let v = vectors().control;
     let session = v["session"].as_object().expect("messages");
-    assert_eq!(session.len(), 18);
+    assert_eq!(session.len(), 20);
     for (name, message) in session {
         match message {
             Value::Array(each) => each.iter().for_each(|message| drop(round_trip::<Message>(message))),
@@ -991,6 +1016,10 @@ fn broadcast(v: &Value, case: &Value) -> Broadcast {
         }
         "chat" => Broadcast::Said(Said::chat(&place, text(&case["text"]).to_owned(), &key(&person["vk_seed"]))),
         "hand" => Broadcast::Said(Said::hand(&place, case["on"] == Value::Bool(true), &key(&person["vk_seed"]))),
+        "published" => {
+            let seed = SealingSeed::new(array(&case["seed"]));
+            Broadcast::Published(Published { index: index(&case["of"]), seed })
+        }
         other => {
             assert_eq!(other, "passed");
             round_trip(&case["message"])
@@ -1056,6 +1085,10 @@ fn signatures_of_messages_to_all_verify_and_heartbeats_are_chained() {
                 assert_eq!(said.verify(&place, &sealing), Ok(()));
                 assert!(said.verify(&Place { counter: counter + 1, ..place }, &sealing).is_err());
             }
+            Broadcast::Published(published) => {
+                let sealing = key(&person(published.index)["vk_seed"]).public();
+                assert_eq!(published.seed.public(), sealing);
+            }
             // Those are among the vectors of seals.
             Broadcast::Heads(_) => unreachable!("no heads are among these"),
         }
@@ -1063,7 +1096,7 @@ fn signatures_of_messages_to_all_verify_and_heartbeats_are_chained() {
     }
     seen.sort();
     seen.dedup();
-    assert_eq!(seen, ["chat", "confirm", "hand", "heartbeat", "passed"]);
+    assert_eq!(seen, ["chat", "confirm", "hand", "heartbeat", "passed", "published"]);
 }
 
 // ---- §7.9 ----

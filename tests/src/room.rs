@@ -39,6 +39,7 @@ impl Room {
             max_members: 2_000,
             duration: Duration::from_secs(86_400),
             regions: Vec::new(),
+            moderators: Vec::new(),
         };
         let host = Conference::host(config, Start { now, wall: WALL }, Box::new(rng(1)));
         let hub = Hub::new(WallClock::new(now, WALL), Config::default());

@@ -302,7 +302,7 @@ class Person:
 
     def cert(self, meeting):
         fields = ed_public(self.ik) + u8(self.kind) + u8(self.role) + self.keys() + u64(self.not_after)
-        return fields + sign(self.ik, b"idcert", meeting, fields)
+        return fields + sign(self.ik, b"idcert", meeting, fields, H(b"name", self.name.encode()))
 
     def leaf(self, index, joined):
         return H(b"roster leaf", u16(index), ed_public(self.ik), u8(self.kind), u8(self.role), self.keys(),
@@ -783,10 +783,33 @@ def broadcasts(world):
     zero, one = (Broadcaster(world, third, i) for i in range(2))
     beat(zero, third, 2, beats[0], world.start + 4_100, [], world.authority)
     confirmed(one, third, 2, is_shown=False)
+    # §10.5: member 3 left with the third epoch.
+    out.append(zero.seal("published", u8(6) + u16(3) + people[3].vk, of=3, seed=people[3].vk))
     one = Broadcaster(world, fourth, 1)
     confirmed(one, fourth, 0)
     beat(one, fourth, 1, bytes(32), world.start + 9_000, [0], world.cohost)
     return out
+
+
+# ---- §10.1 moderators ----
+
+def moderators():
+    """Two of them. The halves of X-Wing keys are made up: nothing is sealed to them here."""
+    people = [("Trust and Safety", "moderator 1"), ("Betriebsrat Köln", "moderator 2")]
+    return [{"name": name, "signing_seed": made_up(f"{tag} Ed25519"), "sealing": made_up(f"{tag} X-Wing", 1216)}
+            for name, tag in people]
+
+
+def moderator(m):
+    return padded_name(m["name"]) + ed_public(m["signing_seed"]) + m["sealing"]
+
+
+def moderator_vectors():
+    named = moderators()
+    lists = [{"count": n, "digest": H(b"moderators", items([moderator(m) for m in named[:n]])) if n else bytes(32)}
+             for n in range(3)]
+    return {"moderators": [{**m, "bytes": moderator(m), "id": H(b"moderator id", ed_public(m["signing_seed"]),
+                                                               m["sealing"])[:8]} for m in named], "lists": lists}
 
 
 # ---- §7.9 witnesses ----
@@ -849,7 +872,7 @@ def frames(world, epoch, index, frame_ms, wanted):
             "frames": shown}
 
 
-# ---- §16 seals ----
+# ---- §9 seals ----
 
 def seal_root(epoch, kid, sk, hashes, prev):
     commit = H(b"commits to segment", sk)
@@ -948,7 +971,8 @@ def link_vectors(world):
     people = [world.host, *world.guests]
     certs = [{**p.inputs(), "ik": ed_public(p.ik), "keys": p.keys(), "cert": p.cert(world.meeting),
               "commitment": p.commitment(world.meeting), "name_hash": H(b"name", p.name.encode())} for p in people]
-    return {"links": cases, "safety_numbers": numbers, "meeting_id": world.meeting, "people": certs}
+    return {"links": cases, "safety_numbers": numbers, "meeting_id": world.meeting, "people": certs,
+            **moderator_vectors()}
 
 
 def capability_vectors(world):
@@ -1099,7 +1123,7 @@ def control_vectors(world):
         "line": u8(10) + world.line,
     }
     from_relay = {
-        "welcome": u8(1) + u8(VERSION) + u64(world.start) + string(b"eu"),
+        "welcome": u8(1) + u8(VERSION) + u64(world.start) + string(b"eu") + u8(0) + string(b""),
         "meeting": u8(2) + string(d) + string(b"") + u16(0),
         "meeting_of_cohost": u8(2) + string(d) + string(world.line) + u16(1),
         "mailbox_open": u8(3),
@@ -1137,6 +1161,8 @@ def control_vectors(world):
         "missed": u8(17) + items([u16(m["sender"]) + u32(m["epoch"]) + u32(m["counter"]) + m["message"][1:]
                                   for m in broadcasts(world) if m["what"] in ("chat", "hand")]),
         "back": u8(18),
+        "moderators": u8(19) + items([moderator(m) for m in moderators()]),
+        "last_key": u8(20) + u16(3) + world.guests[2].vk,
     }
     return {"meeting_id": meeting, "to_relay": to_relay, "from_relay": from_relay, "session": session}
 
@@ -1156,7 +1182,7 @@ def main():
     write("frame.json", "§8", {"meeting_id": world.meeting, "senders": [
         frames(world, world.epochs[1], 1, 20, (0, 1, 24, 25, 50)), frames(world, world.epochs[1], 0, 20, (0, 99)),
         frames(world, world.epochs[2], 0, 10, (0, 49, 50))]})
-    write("seal.json", "§16", seal_vectors(world))
+    write("seal.json", "§9", seal_vectors(world))
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ fn open(host: &Host) -> Result<(Session, Option<EmbeddedRelay>), Refusal> {
         max_members: host.max_members,
         duration: DURATION,
         regions: Vec::new(),
+        moderators: Vec::new(),
     };
     let conference = Conference::host(config, start_now(), Box::new(system_rng()));
     let first = Some(Report::Link { link: conference.link().reveal().to_string() });

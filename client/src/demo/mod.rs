@@ -138,6 +138,7 @@ impl<'a> Stage<'a> {
             max_members: 64,
             duration: Duration::from_secs(3600),
             regions: Vec::new(),
+            moderators: Vec::new(),
         };
         let conference = Conference::host(config, start_now(), Box::new(system_rng()));
         let link = conference.link().duplicate();

@@ -165,8 +165,9 @@ mod tests {
     fn member(identity: &Identity) -> Member {
         let key = PublicKey([0; 32]);
         let keys = JoinKeys { session: [0; 32], sealing: key, routing: key };
-        let cert = identity.certify(MeetingId([0; 20]), Role::Member, keys, NOW);
-        Member { index: MemberIndex(1), cert, joined: Epoch::ZERO, name: DisplayName::parse("Bob").expect("a name") }
+        let name = DisplayName::parse("Bob").expect("a name");
+        let cert = identity.certify(MeetingId([0; 20]), Role::Member, keys, &name, NOW);
+        Member { index: MemberIndex(1), cert, joined: Epoch::ZERO, name }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::event::{Event, Failure};
+use super::event::{AlarmKind, Event, Failure};
 use super::joiner::{Entered, JoinSecrets};
 use super::member::Member;
 use super::outbox::Step;
@@ -15,6 +15,7 @@ use crate::epoch::roster::Roster;
 use crate::id::MemberIndex;
 use crate::identity::{DisplayName, IdCert, Identity};
 use crate::link::Link;
+use crate::moderator::moderators_digest;
 use crate::noise::handshake::Passcode;
 use crate::wire::control::{EpochKey, Message};
 use crate::wire::relay::ToRelay;
@@ -129,6 +130,13 @@ impl Entering {
                     self.roster.insert(member);
                 });
             }
+            Message::Moderators(moderators) => {
+                if moderators_digest(&moderators) != self.descriptor.moderator {
+                    return (None, Self::refuse_moderators(step, self.leader));
+                }
+                step.kept.moderators = moderators;
+                step.out.event(Event::Moderators);
+            }
             Message::Renew(capability) => {
                 self.capability = capability;
                 self.attach(step);
@@ -139,7 +147,17 @@ impl Entering {
         (Some(self), Entrance::Waits)
     }
 
+    /// Nobody goes into a meeting whose leader does not say who can open reports as the signed policy says it.
+    fn refuse_moderators(step: &mut Step<'_>, leader: MemberIndex) -> Entrance {
+        let detail = "the leader names other moderators than the meeting's policy, or none";
+        step.out.event(Event::Alarm { kind: AlarmKind::BadStatement, index: Some(leader), detail });
+        Entrance::Refused(Failure::Handshake)
+    }
+
     fn sit_down(self, step: &mut Step<'_>, identity: &Identity, key: EpochKey) -> Entrance {
+        if moderators_digest(&step.kept.moderators) != self.descriptor.moderator {
+            return Self::refuse_moderators(step, self.leader);
+        }
         let Self { link, name, passcode, index, leader, peer, secrets, descriptor, cert, fresh, roster, .. } = self;
         let meeting = link.meeting;
         let seat = Seat::new(NewSeat { meeting, descriptor, index, cert, fresh, roster });

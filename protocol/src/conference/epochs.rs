@@ -340,6 +340,10 @@ impl Leader {
             let index = member.index;
             Self::seat_peer(step, room, index, member.cert.keys.routing, session, mailbox);
             let Some(peer) = room.peers.get_mut(&index) else { continue };
+            if !step.kept.moderators.is_empty() {
+                let moderators = Message::Moderators(step.kept.moderators.clone());
+                peer.send(step, &moderators);
+            }
             for part in before.chunks(MAX_MEMBERS_PER_MESSAGE) {
                 peer.send(step, &Message::Roster(part.to_vec()));
             }

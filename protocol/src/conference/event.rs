@@ -183,6 +183,8 @@ pub enum Event {
     },
     /// The conference is over because it cannot go on.
     Failed(Failure),
+    /// What is known of moderators, or of whether the relay takes reports, has changed.
+    Moderators,
     /// The relay is about to close.
     RelayClosing,
     /// This member has to shake hands again, for a reason that is nobody's fault; it comes back without a knock, unless

@@ -266,7 +266,8 @@ impl Joiner {
         let safety_number = SafetyNumber::of(&identity.public(), &host.cert.identity);
         let (host_identity, kind) = (host.cert.identity, host.cert.kind);
         let person = Person { name: host.name.clone(), identity: host_identity, kind, safety_number };
-        let cert = identity.certify(self.link.meeting, Role::Member, self.secrets.public(), descriptor.not_after);
+        let (meeting, keys) = (self.link.meeting, self.secrets.public());
+        let cert = identity.certify(meeting, Role::Member, keys, &self.name, descriptor.not_after);
         let commitment = self.fresh.commitment();
         let introduction = Introduction { identity, cert, name: self.name.clone(), commitment };
         let Ok((session, message3)) = introducing.introduce(introduction) else {

@@ -461,6 +461,8 @@ impl Leader {
     /// Ends the meeting for everybody.
     pub(super) fn end(&mut self, step: &mut Step<'_>, room: &mut Room, identity: &Identity, by: MemberIndex) {
         self.turn_away(step, Denial::Expired);
+        // Before everybody stops listening.
+        room.seal_now(step);
         self.change(step, room, identity, Some(Op { act: Act::End, by }));
     }
 
@@ -524,6 +526,12 @@ impl Leader {
         let by = room.index();
         self.notes.push(Op { act: Act::HandOver(index), by });
         self.change(step, room, identity, None);
+        let waiting = room.publication.waiting();
+        if let Some(peer) = room.peers.get_mut(&index) {
+            for key in waiting {
+                peer.send(step, &Message::LastKey(key));
+            }
+        }
         Ok(())
     }
 
@@ -615,6 +623,7 @@ impl Leader {
             self.run_peers(step, room);
             self.beat(step, room);
         }
+        room.publish_due(step);
         self.revoke(step, room);
         if self.activate_due.is_some_and(|due| due <= step.now) {
             self.activate(step, room);
@@ -631,10 +640,21 @@ impl Leader {
         let notice = self.notices.front().map(|(due, _)| *due);
         let change = self.change_due(looked, room).filter(|due| *due > looked);
         let unreached = self.unreached(room).next().map(|_| self.since + UNREACHED).filter(|due| *due > looked);
-        [lobby, peers, notice, change, self.door.poll_timeout(), self.lobby.next_expiry(), self.activate_due, unreached]
-            .into_iter()
-            .flatten()
-            .min()
+        let publication = room.publication.poll_timeout(looked).filter(|_| room.attached);
+        [
+            lobby,
+            peers,
+            notice,
+            change,
+            publication,
+            self.door.poll_timeout(),
+            self.lobby.next_expiry(),
+            self.activate_due,
+            unreached,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn beat(&mut self, step: &mut Step<'_>, room: &mut Room) {

@@ -136,6 +136,7 @@ impl Member {
             Message::Ledger(entries) if from == self.room.leader() || self.room.seat.rank(from) == Rank::Host => {
                 entries.into_iter().for_each(|entry| self.room.ledger.note(entry.identity, entry.past));
             }
+            Message::LastKey(key) => self.room.on_last_key(step, from, key),
             Message::Leave | Message::EpochAck(_) | Message::Request(_) | Message::Accept(_) | Message::Back => {
                 if let Some(lead) = &mut self.lead {
                     lead.on_message(step, &mut self.room, identity, from, message);
@@ -393,8 +394,9 @@ impl Member {
 
     /// Says good-bye.
     pub(super) fn leave(&mut self, step: &mut Step<'_>) {
-        let leader = self.room.leader();
+        let (leader, last_key) = (self.room.leader(), self.room.last_key());
         let Some(peer) = self.room.peers.get_mut(&leader) else { return };
+        peer.send(step, &last_key);
         peer.send(step, &Message::Leave);
         if peer.path == Path::OwnMailbox {
             // The relay may have taken the slot by now, and the mailbox with it; there is no other time to ask.

@@ -17,6 +17,7 @@ mod member;
 mod mesh;
 mod outbox;
 mod peer;
+mod publication;
 mod pulse;
 mod rival;
 mod room;
@@ -25,6 +26,8 @@ mod sealing;
 mod seals;
 mod seat;
 mod talker;
+#[cfg(test)]
+mod tests;
 
 use rand_core::CryptoRng;
 use std::time::{Duration, Instant};
@@ -35,12 +38,15 @@ use crate::admission::lobby::KnockId;
 use crate::capability::Revoked;
 use crate::code::SecurityCode;
 use crate::descriptor::{Descriptor, Policy, Region};
-use crate::epoch::broadcast::{MAX_TEXT, Said};
+use crate::epoch::broadcast::{MAX_TEXT, Said, SealingSeed};
 use crate::epoch::roster::{Member as RosterEntry, Roster};
 use crate::epoch::statement::{ChainHash, Rate, Settings};
+use crate::evidence::Exhibit;
+use crate::evidence::ring::{NoEvidence, Window};
 use crate::id::{Epoch, MeetingId, MemberIndex, Term};
 use crate::identity::{DisplayName, IdCert, Identity, Role, SafetyNumber};
 use crate::link::{Link, LinkSecret, RelayAddress};
+use crate::moderator::{MAX_MODERATORS, Moderator, moderators_digest};
 use crate::noise::handshake::Passcode;
 use crate::sframe::frame::{DATAGRAM_LEN, Frame, PLAINTEXT_LEN};
 use crate::sframe::receiver::Dropped;
@@ -57,7 +63,7 @@ use entering::{Entering, Entrance};
 use joiner::{JoinSecrets, Joiner, Progress};
 use leader::Leader;
 use member::{Member, Turn};
-use outbox::{Outbox, Step};
+use outbox::{Kept, Outbox, Step};
 use room::{NewRoom, Room};
 use seat::{Arrived, FreshValue, NewSeat, Seat};
 
@@ -82,6 +88,9 @@ pub struct HostConfig {
     pub duration: Duration,
     /// Regions whose relays may carry it; empty for any.
     pub regions: Vec<Region>,
+    /// Who can open reports from this meeting, besides the relay's operator; at most [`MAX_MODERATORS`], more are left
+    /// out.
+    pub moderators: Vec<Moderator>,
 }
 
 /// Whether everybody who has the link waits for the host.
@@ -129,6 +138,13 @@ struct Announced {
     leader: MemberIndex,
 }
 
+/// What there is of a conference when it is made.
+struct Begun {
+    now: Instant,
+    out: Outbox,
+    kept: Kept,
+}
+
 /// A conference, as its host, a guest or a member.
 pub struct Conference {
     part: Part,
@@ -140,12 +156,20 @@ pub struct Conference {
     revoked: Option<Revoked>,
     rng: Box<dyn CryptoRng + Send>,
     out: Outbox,
+    kept: Kept,
+    /// What the relay says of reports.
+    operator: Option<Moderator>,
+    takes_reports: bool,
+    /// The last moment at which anything happened.
+    looked: Instant,
 }
 
 impl Conference {
     /// Makes a meeting. The host is alone in its first epoch at once; [`Conference::link`] invites others.
     pub fn host(config: HostConfig, start: Start, mut rng: Box<dyn CryptoRng + Send>) -> Self {
-        let HostConfig { relays, identity, name, passcode, waiting_room, max_members, duration, regions } = config;
+        let HostConfig { relays, identity, name, passcode, waiting_room, max_members, duration, regions, .. } = config;
+        let mut moderators = config.moderators;
+        moderators.truncate(MAX_MODERATORS);
         let secrets = JoinSecrets::draw(rng.as_mut());
         let authority = KeyPair::generate(rng.as_mut());
         let mut nonce = [0; 16];
@@ -160,12 +184,12 @@ impl Conference {
             frame_ms: 20,
             max_members,
             nonce,
-            moderator: [0; 32],
+            moderator: moderators_digest(&moderators),
             regions,
         };
         let meeting = descriptor.meeting_id();
         let link = Link { relays, meeting, secret: LinkSecret::generate(rng.as_mut()) };
-        let cert = identity.certify(meeting, Role::Host, keys, descriptor.not_after);
+        let cert = identity.certify(meeting, Role::Host, keys, &name, descriptor.not_after);
         let fresh = FreshValue::draw(meeting, rng.as_mut());
         let (index, roster) = (MemberIndex::HOST, Roster::default());
         let seat = Seat::new(NewSeat { meeting, descriptor, index, cert, fresh, roster });
@@ -173,13 +197,18 @@ impl Conference {
         let mut room = Room::new(start.now, NewRoom { link, name, passcode, seat, secrets, authority });
         let clock = WallClock::new(start.now, start.wall);
         let mut out = Outbox::default();
-        let mut step = Step { now: start.now, wall: start.wall, relay: start.wall, rng: rng.as_mut(), out: &mut out };
+        let mut kept = Kept { moderators, ..Kept::default() };
+        if !kept.moderators.is_empty() {
+            out.event(Event::Moderators);
+        }
+        let Start { now, wall } = start;
+        let mut step = Step { now, wall, relay: wall, rng: rng.as_mut(), out: &mut out, kept: &mut kept };
         let mut lead = Leader::new(start.now, &room);
         if let Some(lead) = &mut lead {
             lead.begin(&mut step, &mut room, &identity, first_entry(cert, shown));
         }
         let part = Part::Member(Box::new(Member::new(start.now, room, lead)));
-        Self::new(part, identity, clock, rng, out)
+        Self::new(part, identity, clock, rng, Begun { now, out, kept })
     }
 
     /// Sets out to join a meeting.
@@ -187,11 +216,27 @@ impl Conference {
         let JoinConfig { link, identity, name, passcode } = config;
         let joiner = Joiner::new(link, name, passcode, false, rng.as_mut());
         let clock = WallClock::new(start.now, start.wall);
-        Self::new(Part::Guest(Box::new(joiner)), identity, clock, rng, Outbox::default())
+        let begun = Begun { now: start.now, out: Outbox::default(), kept: Kept::default() };
+        Self::new(Part::Guest(Box::new(joiner)), identity, clock, rng, begun)
     }
 
-    fn new(part: Part, identity: Identity, wall: WallClock, rng: Box<dyn CryptoRng + Send>, out: Outbox) -> Self {
-        Self { part, identity, wall, relay_clock: wall, exporter: None, over: false, revoked: None, rng, out }
+    fn new(part: Part, identity: Identity, wall: WallClock, rng: Box<dyn CryptoRng + Send>, begun: Begun) -> Self {
+        let Begun { now, out, kept } = begun;
+        Self {
+            part,
+            identity,
+            wall,
+            relay_clock: wall,
+            exporter: None,
+            over: false,
+            revoked: None,
+            rng,
+            out,
+            kept,
+            operator: None,
+            takes_reports: false,
+            looked: now,
+        }
     }
 
     // ---- what the caller learns ----
@@ -209,7 +254,7 @@ impl Conference {
     /// When [`Conference::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         if self.over {
-            return None;
+            return self.kept.ring.erase_due();
         }
         let next = match &self.part {
             Part::Guest(joiner) => joiner.poll_timeout(),
@@ -303,7 +348,7 @@ impl Conference {
 
     /// The proof that a leader told two histories, for others to check: descriptor, line of succession and both
     /// statements (`docs/protocol.md` §7.9). Without one, the proof that a talker told two members two things: zero,
-    /// descriptor, the talker's entry in the roster and what contradicts itself (§16.6).
+    /// descriptor, the talker's entry in the roster and what contradicts itself (§9.6).
     pub fn proof(&self) -> Option<Vec<u8>> {
         let room = &self.member()?.room;
         let Some(rival::Proof { line, one, other }) = room.rival.proof() else { return room.talkers_proof() };
@@ -369,6 +414,47 @@ impl Conference {
         }
     }
 
+    // ---- reports ----
+
+    /// What proves what a member said in the window, also of one who has left, and for 2 minutes after the end.
+    ///
+    /// # Errors
+    /// [`NoEvidence`].
+    pub fn evidence(&self, now: Instant, index: MemberIndex, window: Window) -> Result<Exhibit, NoEvidence> {
+        self.kept.ring.exhibit(now, index, window)
+    }
+
+    /// Everybody of whom something can be proved, also those who have left, and how much of what they said.
+    pub fn reportable(&self) -> impl Iterator<Item = (MemberIndex, &DisplayName, Duration)> {
+        self.kept.ring.reportable()
+    }
+
+    /// When the last that can be proved of a member was over.
+    pub fn last_heard(&self, index: MemberIndex) -> Option<Instant> {
+        self.kept.ring.last_heard(index)
+    }
+
+    /// The moderators whom the meeting's signed policy names; empty before this member is let in.
+    pub fn moderators(&self) -> &[Moderator] {
+        &self.kept.moderators
+    }
+
+    /// The moderator of the relay's operator, if the relay names one.
+    pub fn operator_moderator(&self) -> Option<&Moderator> {
+        self.operator.as_ref()
+    }
+
+    /// The sealing keys of members who are gone, as far as they were published: anybody could have made seals of theirs
+    /// since.
+    pub fn published(&self) -> impl Iterator<Item = (MemberIndex, &SealingSeed)> {
+        self.member().into_iter().flat_map(|member| member.room.publication.published())
+    }
+
+    /// Whether the relay hands reports on.
+    pub fn relay_takes_reports(&self) -> bool {
+        self.takes_reports
+    }
+
     // ---- what happens ----
 
     /// A connection to a relay is up, for the first time or again. `exporter` is its TLS exporter under
@@ -417,8 +503,9 @@ impl Conference {
     /// A control message from the relay.
     pub fn handle_control(&mut self, now: Instant, message: &[u8]) {
         if self.over {
-            return;
+            return self.on_late(now, message);
         }
+        self.looked = now;
         match FromRelay::decode(message) {
             Ok(message) => self.on_relay(now, message),
             Err(_) => self.fail(Failure::Relay),
@@ -426,9 +513,25 @@ impl Conference {
         self.note_end();
     }
 
+    /// After the end only the others' last seals and last words count.
+    fn on_late(&mut self, now: Instant, message: &[u8]) {
+        let (part, mut step, _) = self.step(now);
+        let Part::Member(member) = part else { return };
+        match FromRelay::decode(message) {
+            Ok(FromRelay::Deliver { from, bytes }) => member.room.on_last_word(&mut step, from, &bytes),
+            Ok(FromRelay::Sealed { from, stamp, bytes }) => {
+                member.room.on_sealed(&mut step, &Arrived { from, stamp, bytes });
+            }
+            _ => {}
+        }
+    }
+
     fn on_relay(&mut self, now: Instant, message: FromRelay) {
         match message {
-            FromRelay::Welcome { time, .. } => self.on_welcome(now, time),
+            FromRelay::Welcome { time, takes_reports, moderator, .. } => {
+                self.note_reports(takes_reports, &moderator);
+                self.on_welcome(now, time);
+            }
             FromRelay::Meeting { descriptor, line, leader } => {
                 self.on_meeting(now, Announced { descriptor, line, leader })
             }
@@ -457,6 +560,15 @@ impl Conference {
             }
             // Reports are the caller's business.
             FromRelay::ReportTaken { .. } | FromRelay::ReportRefused { .. } | FromRelay::StampsChecked { .. } => {}
+        }
+    }
+
+    /// What the relay says of reports; a moderator that is none counts as none.
+    fn note_reports(&mut self, takes_reports: bool, moderator: &[u8]) {
+        let operator = Moderator::decode(moderator).ok();
+        if (self.takes_reports, &self.operator) != (takes_reports, &operator) {
+            (self.takes_reports, self.operator) = (takes_reports, operator);
+            self.out.event(Event::Moderators);
         }
     }
 
@@ -544,7 +656,7 @@ impl Conference {
                 // Who was a member and may not come again was put out meanwhile.
                 let removed = returned && denial == Denial::Blocked;
                 self.out.event(if removed { Event::Removed } else { Event::Denied(denial) });
-                self.over = true;
+                self.finish();
             }
             Message::Admitted { index, capability } => {
                 let exporter = self.exporter;
@@ -638,6 +750,7 @@ impl Conference {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.kept.ring.expire(now);
         if self.over {
             return;
         }
@@ -672,7 +785,7 @@ impl Conference {
             },
             _ => step.out.event(Event::Failed(Failure::NotNow)),
         }
-        self.over = true;
+        self.finish();
     }
 
     // ---- what the user does ----
@@ -808,7 +921,9 @@ impl Conference {
                 (Some(lead), Some(heir)) => {
                     // Cannot be refused: the heir is in the line.
                     let _ = lead.hand_over(&mut step, &mut member.room, identity, heir);
+                    let last_key = member.room.last_key();
                     if let Some(peer) = member.room.peers.get_mut(&heir) {
+                        peer.send(&mut step, &last_key);
                         peer.send(&mut step, &Message::Leave);
                     }
                 }
@@ -819,7 +934,7 @@ impl Conference {
                 (None, _) => member.leave(&mut step),
             }
         }
-        self.over = true;
+        self.finish();
     }
 
     fn act(&mut self, now: Instant, verb: Verb, whom: Whom) -> Result<(), ActError> {
@@ -878,10 +993,11 @@ impl Conference {
     ) -> Result<Option<(MemberIndex, Frame<'p>)>, Dropped> {
         let datagram = Datagram::parse(datagram).ok_or(Dropped::Malformed)?;
         let meeting = self.meeting();
-        let seat = self.seat_mut().ok_or(Dropped::UnknownKey)?;
+        let Part::Member(member) = &mut self.part else { return Err(Dropped::UnknownKey) };
+        let seat = &mut member.room.seat;
         match datagram.kind {
             Kind::Media => {
-                let frame = seat.open(now, datagram.slot, datagram.body, plaintext)?;
+                let frame = seat.open(now, datagram.slot, datagram.body, plaintext, &mut self.kept.ring)?;
                 Ok(frame.map(|frame| (datagram.slot, frame)))
             }
             Kind::Removal => {
@@ -904,26 +1020,37 @@ impl Conference {
     // ---- inside ----
 
     fn step(&mut self, now: Instant) -> (&mut Part, Step<'_>, &Identity) {
+        self.looked = now;
         let step = Step {
             now,
             wall: self.wall.at(now),
             relay: self.relay_clock.at(now),
             rng: self.rng.as_mut(),
             out: &mut self.out,
+            kept: &mut self.kept,
         };
         (&mut self.part, step, &self.identity)
     }
 
     fn fail(&mut self, failure: Failure) {
-        if !std::mem::replace(&mut self.over, true) {
+        if !self.over {
             self.out.event(Event::Failed(failure));
         }
+        self.finish();
     }
 
     fn note_end(&mut self) {
         let ends =
             |event: &Event| matches!(event, Event::Ended { .. } | Event::Failed(_) | Event::Removed | Event::Denied(_));
-        self.over |= self.out.events.iter().any(ends);
+        if self.out.events.iter().any(ends) {
+            self.finish();
+        }
+    }
+
+    /// Nothing happens any more; what was said can be reported for a while.
+    fn finish(&mut self) {
+        self.over = true;
+        self.kept.ring.on_end(self.looked);
     }
 }
 

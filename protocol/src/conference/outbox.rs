@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::event::{Event, Transmit};
+use crate::evidence::ring::Ring;
 use crate::id::MemberIndex;
+use crate::moderator::Moderator;
 use crate::time::UnixMillis;
 use crate::wire::codec::Wire;
 use crate::wire::relay::{MailboxId, ToRelay};
@@ -39,6 +41,15 @@ impl Outbox {
     }
 }
 
+/// What outlives the parts that a conference goes through, and its end by a while: what a report needs.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// What was said lately.
+    pub(super) ring: Ring,
+    /// The policy's moderators, checked against D.
+    pub(super) moderators: Vec<Moderator>,
+}
+
 /// One step's surroundings.
 pub(super) struct Step<'a> {
     pub(super) now: Instant,
@@ -48,4 +59,5 @@ pub(super) struct Step<'a> {
     pub(super) relay: UnixMillis,
     pub(super) rng: &'a mut dyn CryptoRng,
     pub(super) out: &'a mut Outbox,
+    pub(super) kept: &'a mut Kept,
 }

@@ -11,12 +11,13 @@ use super::ledger::Ledger;
 use super::mesh::Meshes;
 use super::outbox::Step;
 use super::peer::{self, Issuer, Path, Peer};
+use super::publication::{Publication, Shown};
 use super::pulse::{Heard, Pulse, TO_ALL};
 use super::rival::Rival;
 use super::said::SaidLog;
 use super::seat::{Accepted, Refused, Seat};
 use crate::capability::{Revoked, Rights, SignedCapability};
-use crate::epoch::broadcast::{self, Broadcast, Channel, Place, Said};
+use crate::epoch::broadcast::{self, Broadcast, Channel, Place, Published, Said, SealingSeed};
 use crate::epoch::statement::{Act, Op};
 use crate::epoch::witness::{WitnessKey, Witnessed};
 use crate::id::{Epoch, MeetingId, MemberIndex};
@@ -27,7 +28,7 @@ use crate::noise::session::{Session, SessionId};
 use crate::sign::KeyPair;
 use crate::stamp::Stamp;
 use crate::succession::Rank;
-use crate::wire::control::{EpochAck, EpochKey, Missed, Past};
+use crate::wire::control::{EpochAck, EpochKey, Message, Missed, Past};
 use crate::wire::relay::{EVERYBODY, ToRelay};
 
 /// Broadcasts of an epoch whose key has not come, kept for a moment: so many, and so many bytes in all.
@@ -68,6 +69,7 @@ pub(super) struct Room {
     pub(super) pulse: Pulse,
     pub(super) meshes: Meshes,
     pub(super) rival: Rival,
+    pub(super) publication: Publication,
     pub(super) gossip: Gossip,
     /// The relay's newest stamp on a seal of this member's own.
     pub(super) own_stamp: Option<Stamp>,
@@ -115,6 +117,7 @@ impl Room {
             pulse: Pulse::new(now),
             meshes: Meshes::default(),
             rival: Rival::default(),
+            publication: Publication::default(),
             gossip: Gossip::default(),
             own_stamp: None,
             log: SaidLog::default(),
@@ -286,6 +289,10 @@ impl Room {
 
     fn on_accepted(&mut self, step: &mut Step<'_>, accepted: Accepted) -> EpochAck {
         let epoch = self.seat.epoch();
+        if let Some(shown) = self.seat.statements().next_back() {
+            let (descriptor, line) = (self.seat.descriptor(), self.seat.line());
+            step.kept.ring.on_epoch(self.index(), descriptor, shown, line, self.seat.roster());
+        }
         let control = accepted.secret.control();
         self.previous_channel = self.channel.replace(Channel::new(epoch, self.index(), control));
         self.meshes.on_epoch(epoch, accepted.secret.mesh());
@@ -311,14 +318,23 @@ impl Room {
             // Steps down at the relay, too.
             self.attach(step);
         }
+        let ends = accepted.ops.iter().any(|op| op.act == Act::End);
+        if ends {
+            self.publication.on_end();
+        }
         for (from, packet) in std::mem::take(&mut self.early) {
             self.on_broadcast(step, from, &packet);
         }
-        self.after_epoch(step, accepted.ops.iter().any(|op| op.act == Act::End));
+        self.after_epoch(step, ends);
+        if ends {
+            // After the last seal.
+            self.publish_at_end(step);
+        }
         accepted.ack
     }
 
     fn note_departures(&mut self, accepted: &Accepted) {
+        self.publication.on_departed(&accepted.departed);
         for member in &accepted.departed {
             let gone = accepted.ops.iter().find(|op| op.act.departing() == Some(member.index));
             let past = match gone.map(|op| op.act) {
@@ -446,6 +462,7 @@ impl Room {
                 let place = Place { meeting: self.meeting, epoch, index: from, counter };
                 self.on_said(step, &place, &said);
             }
+            Broadcast::Published(shown) => self.on_published(step, from, shown),
             Broadcast::Heads(heads) => self.on_heads(step, heads),
             _ => {}
         }
@@ -476,6 +493,64 @@ impl Room {
         }
     }
 
+    // ---- sealing keys of those who are gone ----
+
+    /// The secret half of this member's `vk`, for whoever publishes it.
+    pub(super) fn last_key(&self) -> Message {
+        Message::LastKey(Published { index: self.index(), seed: SealingSeed::of(&self.secrets.sealing) })
+    }
+
+    /// A member's own sealing key as it goes, or one that a leader before did not come to publish.
+    pub(super) fn on_last_key(&mut self, step: &mut Step<'_>, from: MemberIndex, key: Published) {
+        let Published { index, seed } = key;
+        if index == from || self.seat.rank(from) != Rank::Member {
+            // Another key than the member's is of no use to anybody.
+            self.publication.keep(step.now, self.seat.roster(), index, seed);
+        }
+    }
+
+    /// Publishes what is due, while this member leads.
+    pub(super) fn publish_due(&mut self, step: &mut Step<'_>) {
+        if self.attached {
+            for shown in self.publication.due(step.now) {
+                self.publish(step, shown);
+            }
+        }
+    }
+
+    /// The meeting is over: the last word of everybody is its own key; of the leader, also those that wait.
+    fn publish_at_end(&mut self, step: &mut Step<'_>) {
+        if self.leads() {
+            self.publish_due(step);
+        }
+        let seed = SealingSeed::of(&self.secrets.sealing);
+        self.publish(step, Published { index: self.index(), seed });
+    }
+
+    fn publish(&mut self, step: &mut Step<'_>, shown: Published) {
+        self.broadcast(step, &Broadcast::Published(shown.clone()));
+        self.on_published(step, self.index(), shown);
+    }
+
+    fn on_published(&mut self, step: &mut Step<'_>, from: MemberIndex, shown: Published) {
+        let index = shown.index;
+        if self.publication.on_published(self.seat.roster(), from, shown) == Shown::Stolen {
+            let detail = "the sealing key of somebody who is still here was published";
+            step.out.event(Event::Alarm { kind: AlarmKind::Unauthentic, index: Some(index), detail });
+        }
+    }
+
+    /// After the end nothing counts but the others' last words.
+    pub(super) fn on_last_word(&mut self, step: &mut Step<'_>, from: MemberIndex, packet: &[u8]) {
+        if !self.publication.has_ended() {
+            return;
+        }
+        let opened = self.channel.as_mut().and_then(|channel| channel.open(from, packet));
+        if let Some((_, Broadcast::Published(shown))) = opened {
+            self.on_published(step, from, shown);
+        }
+    }
+
     // ---- chat and hands ----
 
     /// Says something to all, and to oneself.
@@ -492,7 +567,8 @@ impl Room {
     fn on_said(&mut self, step: &mut Step<'_>, place: &Place, said: &Said) {
         let Some(author) = self.seat.roster().member(place.index) else { return };
         let joined = self.seat.roster().member(self.index()).map_or(Epoch::ZERO, |me| me.joined);
-        if place.epoch < joined || said.verify(place, &author.cert.keys.sealing).is_err() {
+        let is_void = place.epoch < joined || self.publication.is_published(place.index);
+        if is_void || said.verify(place, &author.cert.keys.sealing).is_err() {
             return;
         }
         if self.log.note(step.now, place, said) {

@@ -1,4 +1,4 @@
-//! Seals in a room: this member's go out, the others' come in, and heads of them go round (`docs/protocol.md` §16).
+//! Seals in a room: this member's go out, the others' come in, and heads of them go round (`docs/protocol.md` §9).
 
 use super::outbox::Step;
 use super::room::Room;
@@ -55,6 +55,10 @@ impl Room {
             self.own_stamp = Some(seal.stamp);
             return;
         }
+        if self.publication.is_published(seal.from) {
+            // Anybody can have made it by now.
+            return;
+        }
         if let Some(verified) = self.seat.on_seal(step.now, seal) {
             self.on_verified(step, seal, &verified);
         }
@@ -62,10 +66,10 @@ impl Room {
         self.seat.judge_talker(step.now, seal.from, |event| out.event(event));
     }
 
-    /// A seal was verified. It is evidence: `seal.from`, `verified.name`, `verified.key`, `seal.bytes`, `seal.stamp` and
-    /// the time are all that a ring of it needs.
+    /// A seal was verified: from now on what it lists can be proved.
     fn on_verified(&mut self, step: &mut Step<'_>, seal: &Arrived, verified: &VerifiedSeal) {
-        debug_assert_eq!(seal.from, verified.name.index);
+        let VerifiedSeal { name, key, .. } = verified;
+        step.kept.ring.on_seal(step.now, seal.from, *name, key, &seal.bytes, Some(seal.stamp));
         if verified.name.segment.0.is_multiple_of(SHOWN_EVERY) {
             self.gossip.note(step.now, verified.head);
         }

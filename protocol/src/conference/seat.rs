@@ -14,10 +14,11 @@ use crate::epoch::roster::{Member, Roster, commitment_leaf};
 use crate::epoch::schedule::{self, EpochSecret};
 use crate::epoch::statement::{Act, ChainHash, Op, Rate, Settings, Statement, ops_hash};
 use crate::epoch::witness::Witnessed;
+use crate::evidence::ring::Ring;
 use crate::id::{Epoch, IndexRange, MeetingId, MemberIndex, Term};
 use crate::identity::{IdCert, Identity, Role};
 use crate::seal::{Contradiction, SealHead};
-use crate::sframe::frame::{DATAGRAM_LEN, Frame, PLAINTEXT_LEN};
+use crate::sframe::frame::{DATAGRAM_LEN, Frame, Microphone, PLAINTEXT_LEN};
 use crate::sframe::header::Kid;
 use crate::sframe::receiver::{Ciphertext, Dropped, Opener, Play};
 use crate::sframe::sender::{Exhausted, Sealer};
@@ -496,7 +497,7 @@ impl Seat {
         };
         member
             .cert
-            .verify(self.meeting, role, session, wall)
+            .verify(self.meeting, role, session, &member.name, wall)
             .map_err(|_| bad("a member whose identity does not vouch for it"))
     }
 
@@ -691,6 +692,7 @@ impl Seat {
         slot: MemberIndex,
         sframe: &[u8],
         plaintext: &'p mut [u8; PLAINTEXT_LEN],
+        ring: &mut Ring,
     ) -> Result<Option<Frame<'p>>, Dropped> {
         let ciphertext = Ciphertext::parse(sframe)?;
         if ciphertext.name.index != slot {
@@ -733,11 +735,12 @@ impl Seat {
         talker.last_frame = now;
         let due = now + SEAL_DUE;
         self.talkers_due = Some(self.talkers_due.map_or(due, |known| known.min(due)));
-        match &frame {
-            // What is played is evidence: `slot`, `ciphertext.name`, `ciphertext.number()`, `ciphertext.bytes()`,
-            // `frame.microphone` and `now` are all that a ring of it needs.
-            Some(_) => {}
-            None => self.waiting += 1,
+        // A flag alone hides nothing that can be heard. What a frame that waits holds is not known yet.
+        let is_muted = |frame: &Frame<'_>| frame.microphone == Microphone::Muted && frame.opus.is_empty();
+        let muted = frame.as_ref().is_some_and(is_muted);
+        ring.on_frame(now, slot, ciphertext.name, ciphertext.number(), &ciphertext.bytes(), muted);
+        if frame.is_none() {
+            self.waiting += 1;
         }
         Ok(frame)
     }
@@ -750,7 +753,6 @@ impl Seat {
         while let Some(index) = self.vouched.first().copied() {
             let talker = self.talkers.get(&index).filter(|talker| talker.has_vouched() && !talker.is_silenced());
             if talker.is_some() {
-                // Evidence as well: `index`, `vouched.name`, `vouched.number`, `vouched.bytes`.
                 let vouched = self.talkers.get_mut(&index)?.next_vouched(plaintext)?;
                 self.waiting = self.waiting.saturating_sub(1);
                 return Some((index, vouched.frame));

@@ -340,6 +340,71 @@ impl Wire for Said {
     }
 }
 
+/// The secret half of a `vk`, on its way to being no secret any more. Zeroised when dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SealingSeed(Zeroizing<[u8; 32]>);
+
+impl SealingSeed {
+    /// Takes the 32 bytes over.
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// That of a key pair.
+    pub fn of(sealing: &KeyPair) -> Self {
+        Self(sealing.seed())
+    }
+
+    /// The whole key: whoever has it can make its owner's seals.
+    pub fn key_pair(&self) -> KeyPair {
+        KeyPair::from_seed(&self.0)
+    }
+
+    /// The public half, `vk`.
+    pub fn public(&self) -> PublicKey {
+        self.key_pair().public()
+    }
+}
+
+impl std::fmt::Debug for SealingSeed {
+    /// Never reaches a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SealingSeed(…)")
+    }
+}
+
+impl Wire for SealingSeed {
+    fn write(&self, w: &mut Writer) {
+        w.array(&*self.0);
+    }
+    fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self::new(r.array()?))
+    }
+}
+
+/// The sealing key of a member that is gone, or of its sender at the meeting's end (`docs/protocol.md` §10.3).
+///
+/// ```text
+/// index u16 ‖ seed 32
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Published {
+    /// Whose it was.
+    pub index: MemberIndex,
+    /// Its secret half.
+    pub seed: SealingSeed,
+}
+
+impl Wire for Published {
+    fn write(&self, w: &mut Writer) {
+        self.index.write(w);
+        self.seed.write(w);
+    }
+    fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self { index: MemberIndex::read(r)?, seed: SealingSeed::read(r)? })
+    }
+}
+
 /// A message to all.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Broadcast {
@@ -351,6 +416,8 @@ pub enum Broadcast {
     Passed(Vec<Passed>),
     /// Of anybody.
     Said(Said),
+    /// Of the leader, and of everybody at the end.
+    Published(Published),
     /// Of anybody: heads of seals that were verified, of any talkers; at most [`MAX_HEADS`].
     Heads(Vec<SealHead>),
 }
@@ -378,6 +445,10 @@ impl Wire for Broadcast {
                 w.u8(5);
                 w.list(heads);
             }
+            Self::Published(published) => {
+                w.u8(6);
+                published.write(w);
+            }
         }
     }
     fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -387,6 +458,7 @@ impl Wire for Broadcast {
             3 => Self::Passed(r.list(MAX_PASSED)?),
             4 => Self::Said(Said::read(r)?),
             5 => Self::Heads(r.list(MAX_HEADS)?),
+            6 => Self::Published(Published::read(r)?),
             _ => return Err(Malformed("unknown message to all")),
         })
     }

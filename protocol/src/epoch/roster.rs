@@ -95,6 +95,11 @@ impl Roster {
         self.members.values().map(|(member, _)| member)
     }
 
+    /// Everybody's leaf, in order of index.
+    pub fn leaves(&self) -> Vec<[u8; 32]> {
+        self.members.values().map(|(_, leaf)| *leaf).collect()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.members.len()
@@ -107,8 +112,7 @@ impl Roster {
 
     /// The Merkle root over the leaves in order of index.
     pub fn root(&self) -> [u8; 32] {
-        let leaves: Vec<[u8; 32]> = self.members.values().map(|(_, leaf)| *leaf).collect();
-        merkle::root(&leaves)
+        merkle::root(&self.leaves())
     }
 
     /// The highest index in use.

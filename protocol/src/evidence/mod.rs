@@ -1,6 +1,11 @@
 //! What can be shown of what a member said (`docs/protocol.md` §10): kept in memory for a few minutes by everybody
 //! who heard it, and given away only for the seconds that somebody reports.
 
+pub mod ring;
+mod segment;
+#[cfg(test)]
+mod tests;
+
 use crate::descriptor::Descriptor;
 use crate::epoch::roster::Member;
 use crate::epoch::schedule::SegmentKey;

@@ -263,7 +263,7 @@ impl Knocking {
         let reply = HostReply::decode(&payload)?;
         let meeting = self.context.meeting;
         let (hs, role) = self.context.responder_key();
-        reply.cert.verify(meeting, role, hs, now)?;
+        reply.cert.verify(meeting, role, hs, &reply.name, now)?;
         let isk = match (self.cpace, &reply.share) {
             (None, None) => None,
             (Some(cpace), Some(share)) => {
@@ -379,7 +379,7 @@ impl Answering {
         let intro = GuestIntroduction::decode(&payload)?;
         let session_static: [u8; 32] =
             self.noise.get_remote_static().and_then(|s| s.try_into().ok()).ok_or(HandshakeError::Rejected)?;
-        intro.cert.verify(self.meeting, Role::Member, &session_static, now)?;
+        intro.cert.verify(self.meeting, Role::Member, &session_static, &intro.name, now)?;
         // One that ran out in the waiting room would make every member refuse the epoch that admits its owner.
         if intro.cert.not_after < self.not_after {
             return Err(BadIdCert::Expired.into());

@@ -82,7 +82,7 @@ fn aad(header: &[u8; HEADER_LEN], meeting: &MeetingId, slot: MemberIndex) -> [u8
     aad
 }
 
-fn encode_header(name: KeyName, number: u8) -> (Ctr, [u8; HEADER_LEN]) {
+pub(crate) fn encode_header(name: KeyName, number: u8) -> (Ctr, [u8; HEADER_LEN]) {
     let ctr = Ctr(CTR_BASE + u64::from(number));
     let mut bytes = [0; Header::MAX_LEN];
     let len = Header { kid: name.kid(), ctr }.encode(&mut bytes);

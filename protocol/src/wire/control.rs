@@ -1,7 +1,7 @@
 //! Messages between a leader and a member, inside their Noise session (`docs/protocol.md` §6.4).
 
 use crate::capability::SignedCapability;
-use crate::epoch::broadcast::Said;
+use crate::epoch::broadcast::{Published, Said};
 use crate::epoch::merkle;
 use crate::epoch::roster::Member;
 use crate::epoch::schedule::FreshSecret;
@@ -9,6 +9,7 @@ use crate::epoch::statement::{ChainHash, MAX_OPS, Op, Statement};
 use crate::id::{Epoch, MeetingId, MemberIndex};
 use crate::identity::{DisplayName, IdentityKind};
 use crate::label;
+use crate::moderator::{MAX_MODERATORS, Moderator};
 use crate::secret::Secret;
 use crate::sign::{BadSignature, KeyPair, PublicKey, Signature};
 use crate::succession::Line;
@@ -212,6 +213,11 @@ pub enum Message {
     Missed(Vec<Missed>),
     /// To the leader: this member has a new connection, and may have missed something.
     Back,
+    /// To a new member, before its first EpochKey: the policy's moderators, whose digest is in D.
+    Moderators(Vec<Moderator>),
+    /// To the leader, before good-bye: the secret half of this member's `vk`. To a successor: one that was not published
+    /// yet.
+    LastKey(Published),
 }
 
 /// Most missed messages in one message: with the longest text each they fit one relay message.
@@ -472,6 +478,14 @@ impl Wire for Message {
                 w.list(missed);
             }
             Self::Back => w.u8(18),
+            Self::Moderators(moderators) => {
+                w.u8(19);
+                w.list(moderators);
+            }
+            Self::LastKey(key) => {
+                w.u8(20);
+                key.write(w);
+            }
         }
     }
 
@@ -499,6 +513,8 @@ impl Wire for Message {
             16 => Self::Refused { number: r.u32()?, why: r.u8()? },
             17 => Self::Missed(r.list(MAX_MISSED)?),
             18 => Self::Back,
+            19 => Self::Moderators(r.list(MAX_MODERATORS)?),
+            20 => Self::LastKey(Published::read(r)?),
             _ => return Err(Malformed("unknown message in a session")),
         })
     }

@@ -23,7 +23,7 @@ pub const MAX_MAIL: usize = 4_096;
 /// The slot that addresses every other member.
 pub const EVERYBODY: MemberIndex = MemberIndex(0xFFFF);
 
-/// Longest seal: 50 frames of 10 ms (`docs/protocol.md` §16.2).
+/// Longest seal: 50 frames of 10 ms (`docs/protocol.md` §9.2).
 pub const MAX_SEAL: usize = 985;
 /// Longest sealed report.
 pub const MAX_REPORT: usize = 2 * 1024 * 1024;

@@ -7,7 +7,9 @@ use conclave_protocol::conference::{ActError, Conference, HostConfig, JoinConfig
 use conclave_protocol::id::MemberIndex;
 use conclave_protocol::identity::{DisplayName, Identity};
 use conclave_protocol::link::{Link, RelayAddress};
+use conclave_protocol::moderator::{Moderator, SEALING_KEY_LEN};
 use conclave_protocol::noise::handshake::Passcode;
+use conclave_protocol::sign::KeyPair;
 use conclave_protocol::succession::Rank;
 use conclave_protocol::time::UnixMillis;
 use conclave_protocol::wire::codec::Wire;
@@ -34,12 +36,22 @@ pub struct Meeting {
     pub conditions: Conditions,
     /// Whether the host talks.
     pub talks: bool,
+    /// How many moderators its policy names, [`moderator`] 0 and on.
+    pub moderators: u8,
 }
 
 impl Default for Meeting {
     fn default() -> Self {
-        Self { passcode: None, entry: Entry::ByAct, max_members: 100, conditions: Conditions::CLEAN, talks: true }
+        let (conditions, entry) = (Conditions::CLEAN, Entry::ByAct);
+        Self { passcode: None, entry, max_members: 100, conditions, talks: true, moderators: 0 }
     }
+}
+
+/// A moderator, to whom nothing is sealed here.
+pub fn moderator(number: u8) -> Moderator {
+    let name = DisplayName::parse(&format!("Moderator {number}")).expect("a plain name");
+    let signing = KeyPair::from_seed(&[number; 32]).public();
+    Moderator { name, signing, sealing: [number; SEALING_KEY_LEN] }
 }
 
 /// Somebody who wants to join.
@@ -78,6 +90,7 @@ impl World {
             max_members: meeting.max_members,
             duration: Duration::from_secs(4 * 3600),
             regions: Vec::new(),
+            moderators: (0..meeting.moderators).map(moderator).collect(),
         };
         let conference = Conference::host(config, self.start(), Box::new(rng));
         let link = conference.link().reveal();

@@ -24,7 +24,7 @@ use conclave_protocol::sframe::frame::{DATAGRAM_LEN, Frame, Microphone, PLAINTEX
 use conclave_protocol::time::UnixMillis;
 use conclave_relay::core::{ConnId, Peer as Connection, PrefixToken};
 
-pub use act::{Guest, Meeting};
+pub use act::{Guest, Meeting, moderator};
 pub use model::Entry;
 pub use net::{Conditions, GilbertElliott};
 pub use peer::{HOST, Manners, Who};

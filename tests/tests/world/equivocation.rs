@@ -53,6 +53,7 @@ impl Stage {
                 max_members: 20,
                 duration: secs(3_600),
                 regions: Vec::new(),
+                moderators: Vec::new(),
             };
             Conference::host(config, Start { now, wall: WALL }, rng(2))
         };
