@@ -872,7 +872,7 @@ def frames(world, epoch, index, frame_ms, wanted):
             "frames": shown}
 
 
-# ---- §16 seals ----
+# ---- §9 seals ----
 
 def seal_root(epoch, kid, sk, hashes, prev):
     commit = H(b"commits to segment", sk)
@@ -1182,7 +1182,7 @@ def main():
     write("frame.json", "§8", {"meeting_id": world.meeting, "senders": [
         frames(world, world.epochs[1], 1, 20, (0, 1, 24, 25, 50)), frames(world, world.epochs[1], 0, 20, (0, 99)),
         frames(world, world.epochs[2], 0, 10, (0, 49, 50))]})
-    write("seal.json", "§16", seal_vectors(world))
+    write("seal.json", "§9", seal_vectors(world))
 
 
 if __name__ == "__main__":

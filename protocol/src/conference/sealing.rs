@@ -1,4 +1,4 @@
-//! This member's own seals: one after each segment, each naming the one before (`docs/protocol.md` §16.1).
+//! This member's own seals: one after each segment, each naming the one before (`docs/protocol.md` §9.1).
 
 use std::collections::VecDeque;
 use std::time::Instant;
