@@ -1,4 +1,4 @@
-//! Seals: a sender's signature over what it sent in one segment (`docs/protocol.md` §16.1–16.2).
+//! Seals: a sender's signature over what it sent in one segment (`docs/protocol.md` §9.1–16.2).
 //!
 //! Everybody holds everybody's media keys, so an open frame shows only that *some* member made it. The seal that
 //! follows every segment shows who, and ties the segment's key to the one sound that it opens to.

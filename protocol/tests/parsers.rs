@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use conclave_protocol::capability::{Capability, KnockGate, Revoked, SignedCapability};
 use conclave_protocol::conference::{Conference, HostConfig, JoinConfig, Start, WaitingRoom};
 use conclave_protocol::descriptor::{Descriptor, Region};
-use conclave_protocol::epoch::broadcast::{Broadcast, Channel, Confirm, Heartbeat, Passed, Said};
+use conclave_protocol::epoch::broadcast::{Broadcast, Channel, Confirm, Heartbeat, Passed, Published, Said};
 use conclave_protocol::epoch::roster::Member;
 use conclave_protocol::epoch::statement::{Act, Op, Settings, Statement};
 use conclave_protocol::epoch::witness::{WitnessKey, Witnessed};
@@ -18,10 +18,12 @@ use conclave_protocol::identity::{DisplayName, IdCert, Identity, IdentityKind, J
 use conclave_protocol::link::{Link, LinkSecret, RelayAddress};
 use conclave_protocol::noise::handshake::Passcode;
 use conclave_protocol::noise::mesh::{MESSAGE_LEN, Pair};
+use conclave_protocol::seal::{Contradiction, SealBody, SealHead};
 use conclave_protocol::secret::Secret;
 use conclave_protocol::sframe::frame::PLAINTEXT_LEN;
 use conclave_protocol::sframe::receiver::Ciphertext;
 use conclave_protocol::sign::{PublicKey, Signature};
+use conclave_protocol::stamp::{SealPublic, Stamp};
 use conclave_protocol::succession::{Delegate, Line};
 use conclave_protocol::time::UnixMillis;
 use conclave_protocol::wire::codec::Wire;
@@ -39,7 +41,7 @@ use zeroize::Zeroizing;
 
 // ---- samples ----
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     include_str!("../../tests/vectors/link.json"),
     include_str!("../../tests/vectors/handshake.json"),
     include_str!("../../tests/vectors/capability.json"),
@@ -49,6 +51,7 @@ const FILES: [&str; 9] = [
     include_str!("../../tests/vectors/frame.json"),
     include_str!("../../tests/vectors/mesh.json"),
     include_str!("../../tests/vectors/broadcast.json"),
+    include_str!("../../tests/vectors/seal.json"),
 ];
 
 /// Every byte string of the vectors, whatever it means there.
@@ -168,6 +171,11 @@ fn check_as_everything(bytes: &[u8]) -> usize {
         check::<Passed>(bytes),
         check::<Said>(bytes),
         check::<Broadcast>(bytes),
+        check::<Published>(bytes),
+        check::<SealHead>(bytes),
+        check::<SealPublic>(bytes),
+        check::<Contradiction>(bytes),
+        check::<Stamp>(bytes),
         check::<Witnessed>(bytes),
         check::<Request>(bytes),
         check::<LedgerEntry>(bytes),
@@ -234,6 +242,27 @@ fn objects_near_well_formed_ones_are_refused_or_canonical() {
 }
 
 #[test]
+fn seals_and_what_contradicts_itself_near_well_formed_ones_are_refused_or_canonical() {
+    sweep::<Broadcast>(&sample(9, &["heads_message"]));
+    for path in [["senders", "0", "seals", "2"], ["senders", "1", "seals", "0"]] {
+        let part = |name| sample(9, &[&path[..], &[name]].concat());
+        sweep::<SealHead>(&part("head"));
+        sweep::<SealPublic>(&part("public"));
+        let seal = part("seal");
+        let meeting = MeetingId(sample(9, &["meeting_id"]).try_into().expect("20 bytes"));
+        let key = Secret::new(part("SK").try_into().expect("32 bytes"));
+        let opens = |bytes: &[u8], per_segment| SealBody::open(bytes, &meeting, &key, per_segment).is_ok();
+        let per_segment = if seal.len() == 585 { 25 } else { 50 };
+        assert!(opens(&seal, per_segment) && !opens(&seal, 75 - per_segment));
+        assert!((0..seal.len()).all(|len| !opens(&seal[..len], per_segment)));
+        assert!((0..seal.len() * 8).step_by(7).all(|bit| !opens(&flipped(&seal, bit), per_segment)));
+    }
+    sweep::<Stamp>(&sample(9, &["stamps", "0", "stamp"]));
+    sweep::<Contradiction>(&sample(9, &["contradictions", "0"]));
+    sweep::<Contradiction>(&sample(9, &["contradictions", "1"]));
+}
+
+#[test]
 fn messages_to_all_near_well_formed_ones_are_refused_or_canonical() {
     let file: Value = serde_json::from_str(FILES[8]).expect("the vectors are JSON");
     for case in file["messages"].as_array().expect("a list") {
@@ -243,6 +272,7 @@ fn messages_to_all_near_well_formed_ones_are_refused_or_canonical() {
             "heartbeat" => sweep::<Heartbeat>(&message[1..]),
             "confirm" => sweep::<Confirm>(&message[1..]),
             "passed" => sweep::<Passed>(&message[3..114]),
+            "published" => sweep::<Published>(&message[1..]),
             _ => sweep::<Said>(&message[1..]),
         }
     }

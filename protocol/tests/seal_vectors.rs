@@ -1,4 +1,4 @@
-//! Seals, stamps and contradictions against the golden vectors (`docs/protocol.md` §16), which share no code with this
+//! Seals, stamps and contradictions against the golden vectors (`docs/protocol.md` §9), which share no code with this
 //! crate.
 
 use conclave_protocol::epoch::broadcast::Broadcast;

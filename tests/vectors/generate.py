@@ -783,7 +783,7 @@ def broadcasts(world):
     zero, one = (Broadcaster(world, third, i) for i in range(2))
     beat(zero, third, 2, beats[0], world.start + 4_100, [], world.authority)
     confirmed(one, third, 2, is_shown=False)
-    # §17.5: member 3 left with the third epoch.
+    # §10.5: member 3 left with the third epoch.
     out.append(zero.seal("published", u8(6) + u16(3) + people[3].vk, of=3, seed=people[3].vk))
     one = Broadcaster(world, fourth, 1)
     confirmed(one, fourth, 0)
@@ -791,7 +791,7 @@ def broadcasts(world):
     return out
 
 
-# ---- §17.1 moderators ----
+# ---- §10.1 moderators ----
 
 def moderators():
     """Two of them. The halves of X-Wing keys are made up: nothing is sealed to them here."""
@@ -872,7 +872,7 @@ def frames(world, epoch, index, frame_ms, wanted):
             "frames": shown}
 
 
-# ---- §16 seals ----
+# ---- §9 seals ----
 
 def seal_root(epoch, kid, sk, hashes, prev):
     commit = H(b"commits to segment", sk)
@@ -1182,7 +1182,7 @@ def main():
     write("frame.json", "§8", {"meeting_id": world.meeting, "senders": [
         frames(world, world.epochs[1], 1, 20, (0, 1, 24, 25, 50)), frames(world, world.epochs[1], 0, 20, (0, 99)),
         frames(world, world.epochs[2], 0, 10, (0, 49, 50))]})
-    write("seal.json", "§16", seal_vectors(world))
+    write("seal.json", "§9", seal_vectors(world))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 //! What this member was told by talkers, shown to the others from time to time, so that nobody can tell two members two
-//! different things (`docs/protocol.md` §16.6).
+//! different things (`docs/protocol.md` §9.6).
 
 use std::time::{Duration, Instant};
 

@@ -348,7 +348,7 @@ impl Conference {
 
     /// The proof that a leader told two histories, for others to check: descriptor, line of succession and both
     /// statements (`docs/protocol.md` §7.9). Without one, the proof that a talker told two members two things: zero,
-    /// descriptor, the talker's entry in the roster and what contradicts itself (§16.6).
+    /// descriptor, the talker's entry in the roster and what contradicts itself (§9.6).
     pub fn proof(&self) -> Option<Vec<u8>> {
         let room = &self.member()?.room;
         let Some(rival::Proof { line, one, other }) = room.rival.proof() else { return room.talkers_proof() };

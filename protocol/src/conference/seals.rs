@@ -1,4 +1,4 @@
-//! Seals in a room: this member's go out, the others' come in, and heads of them go round (`docs/protocol.md` §16).
+//! Seals in a room: this member's go out, the others' come in, and heads of them go round (`docs/protocol.md` §9).
 
 use super::outbox::Step;
 use super::room::Room;

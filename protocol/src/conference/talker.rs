@@ -1,5 +1,5 @@
 //! One talker at a listener: its media keys of this epoch and the last ones, and how far what is said in its name is
-//! believed (`docs/protocol.md` §16.4 – §16.6).
+//! believed (`docs/protocol.md` §9.4 – §9.6).
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

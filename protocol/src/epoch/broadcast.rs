@@ -382,7 +382,7 @@ impl Wire for SealingSeed {
     }
 }
 
-/// The sealing key of a member that is gone, or of its sender at the meeting's end (`docs/protocol.md` §17.3).
+/// The sealing key of a member that is gone, or of its sender at the meeting's end (`docs/protocol.md` §10.3).
 ///
 /// ```text
 /// index u16 ‖ seed 32

@@ -1,5 +1,5 @@
 //! The evidence ring: the last minutes of everybody's ciphertext, seals, stamps and segment keys (`docs/protocol.md`
-//! §17.2). In memory only, never more than [`MAX_BYTES`], and erased a while after the end.
+//! §10.2). In memory only, never more than [`MAX_BYTES`], and erased a while after the end.
 //!
 //! It holds no epoch secret and no chain key: what it gives away of the chosen seconds opens nothing else. It outlives
 //! the part that its owner plays in the meeting, so that nobody escapes a report by leaving or by ending the meeting.

@@ -1,4 +1,4 @@
-//! The proof that a talker told two members two different things (`docs/protocol.md` §16.6): two of its own signed
+//! The proof that a talker told two members two different things (`docs/protocol.md` §9.6): two of its own signed
 //! words that cannot both be true.
 //!
 //! ```text

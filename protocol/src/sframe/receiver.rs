@@ -83,7 +83,7 @@ pub enum Dropped {
 pub enum Play {
     /// At once; the seal shows afterwards whose they were.
     AtOnce,
-    /// When a verified seal lists them: verified mode (`docs/protocol.md` §16.4).
+    /// When a verified seal lists them: verified mode (`docs/protocol.md` §9.4).
     Vouched,
 }
 

@@ -1,5 +1,5 @@
 //! What a listener knows of one segment of one talker: which frames came, which of them were played, what its seal
-//! lists, and what waits for that seal (`docs/protocol.md` §16.4).
+//! lists, and what waits for that seal (`docs/protocol.md` §9.4).
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The relay's stamp keys (`docs/protocol.md` §16.3): one for each day in UTC.
+//! The relay's stamp keys (`docs/protocol.md` §9.3): one for each day in UTC.
 //!
 //! [`StampKeys`] is what the hub stamps and checks with, a value without clock or file. [`keeper`] makes the keys,
 //! keeps them, and destroys the old ones.
