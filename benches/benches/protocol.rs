@@ -29,11 +29,12 @@ fn seal_and_open(c: &mut Criterion) {
     let opus = [7; 80];
     group.bench_function("seal", |b| {
         let mut room = Room::with_members(2);
+        let now = room.now();
         let mut out = [0; DATAGRAM_LEN];
         let mut seq = 0;
         b.iter(|| {
             seq += 1;
-            room.clients[0].seal(&frame(seq, &opus), &mut out).unwrap();
+            room.clients[0].seal(now, &frame(seq, &opus), &mut out).unwrap();
             black_box(&out);
         });
     });
@@ -44,7 +45,7 @@ fn seal_and_open(c: &mut Criterion) {
         let (host, guest) = room.clients.split_at_mut(1);
         let seal = |host: &mut Conference| {
             let mut out = [0; DATAGRAM_LEN];
-            host.seal(&frame(1, &opus), &mut out).unwrap();
+            host.seal(now, &frame(1, &opus), &mut out).unwrap();
             out
         };
         b.iter_batched(

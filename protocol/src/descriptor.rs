@@ -73,7 +73,7 @@ pub struct Descriptor {
     pub max_members: u16,
     /// Makes every meeting's id its own.
     pub nonce: [u8; 16],
-    /// Digest of the list of moderators to whom reports go (`docs/protocol.md` §10.1); zeros for none.
+    /// Digest of the list of moderators to whom reports go (`docs/protocol.md` §17.1); zeros for none.
     pub moderator: [u8; 32],
     /// Regions whose relays may carry the meeting; empty for any. At most [`Descriptor::MAX_REGIONS`].
     pub regions: Vec<Region>,

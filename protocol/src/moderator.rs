@@ -1,4 +1,4 @@
-//! Moderators: who can open reports, by name and key (`docs/protocol.md` §10.1).
+//! Moderators: who can open reports, by name and key (`docs/protocol.md` §17.1).
 
 #[cfg(feature = "reports")]
 mod key;

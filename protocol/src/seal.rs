@@ -1,4 +1,4 @@
-//! Seals: a sender's signature over what it sent in one segment (`docs/protocol.md` §9.1–9.2).
+//! Seals: a sender's signature over what it sent in one segment (`docs/protocol.md` §16.1–16.2).
 //!
 //! Everybody holds everybody's media keys, so an open frame shows only that *some* member made it. The seal that
 //! follows every segment shows who, and ties the segment's key to the one sound that it opens to.
@@ -13,6 +13,10 @@
 //! H("conclave/1 commits to segment" ‖ SK_i); key = HKDF-Expand(SK_i, "conclave/1 seal key"), nonce zeros, since a segment has one
 //! seal; AAD = public part ‖ MeetingId. prev is the root of the sender's last seal, zeros before the first. The
 //! signature is by vk over "conclave/1 seal sig" ‖ MeetingId ‖ KID ‖ root.
+
+mod contradiction;
+
+pub use contradiction::Contradiction;
 
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{ChaCha20Poly1305, Nonce, Tag};

@@ -1,4 +1,4 @@
-//! The relay's stamp on the public part of a seal (`docs/protocol.md` §9.3): it shows that a seal passed that relay
+//! The relay's stamp on the public part of a seal (`docs/protocol.md` §16.3): it shows that a seal passed that relay
 //! in that minute from that slot, and nothing of what was said.
 //!
 //! The relay keeps no copy: whoever holds the stamp and the relay's key of that day can check it later.

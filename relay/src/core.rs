@@ -9,6 +9,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::stamps::StampKeys;
+
 /// Identifies one client connection for its life; never reused while the process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
@@ -101,6 +103,12 @@ pub trait Core: Send + 'static {
 
     /// When [`Core::timeout`] is due; computed from state. The shell asks after every call but `datagram`.
     fn next_timeout(&self) -> Option<Instant>;
+
+    /// A new day's stamp keys, in place of those before. The shell calls this at the start and whenever its keys change;
+    /// a core that stamps nothing passes it over.
+    fn stamp_keys(&mut self, keys: StampKeys) {
+        drop(keys);
+    }
 
     /// The relay is about to stop: what to tell the clients. The shell then closes every connection.
     fn shutdown(&mut self, now: Instant, out: &mut Vec<Output>);

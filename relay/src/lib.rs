@@ -16,10 +16,12 @@ pub mod gate;
 pub mod hub;
 pub mod logging;
 pub mod server;
+pub mod stamps;
 pub mod stats;
 pub mod tls;
 pub mod transport;
 
 mod connection;
 mod driver;
+mod files;
 mod link;

@@ -872,6 +872,68 @@ def frames(world, epoch, index, frame_ms, wanted):
             "frames": shown}
 
 
+# ---- §16 seals ----
+
+def seal_root(epoch, kid, sk, hashes, prev):
+    commit = H(b"commits to segment", sk)
+    root = H(b"seal root", epoch["T"], u64(kid), u8(len(hashes)), commit, b"".join(hashes), prev)
+    return commit, root
+
+
+def seal(world, epoch, vk, sender_frames, prev, per_segment):
+    """The seal of frames of one segment, and its parts."""
+    first = sender_frames[0]
+    kid, sk = int.from_bytes(first["kid"], "big"), first["SK"]
+    hashes = [H(b"frame hash", f["header"] + f["ciphertext"])[:16] for f in sender_frames]
+    commit, root = seal_root(epoch, kid, sk, hashes, prev)
+    head = u64(kid) + root + sign(vk, b"seal sig", world.meeting, u64(kid), root)
+    public = u64(kid) + u8(len(hashes)) + root
+    body = commit + b"".join(hashes) + bytes(16 * (per_segment - len(hashes))) + prev + head[40:]
+    key, aad = expand(sk, b"conclave/1 seal key"), public + world.meeting
+    whole = public + ChaCha20Poly1305(key).encrypt(bytes(12), body, aad)
+    assert len(whole) == (585 if per_segment == 25 else 985) and len(head) == 104
+    opened = public + commit + b"".join(hashes) + prev + head[40:]
+    return {"epoch": epoch["epoch"], "T": epoch["T"], "per_segment": per_segment, "SK": sk, "kid": u64(kid),
+            "segment": first["segment"], "frames": [f["datagram"] for f in sender_frames], "hashes": hashes,
+            "commit": commit, "prev": prev, "root": root, "head": head, "public": public, "key": key, "aad": aad,
+            "body": body, "seal": whole}, opened
+
+
+def stamp(world, slot, minute, key, public):
+    return H(b"key of stamps", key)[:8] + u32(minute) + mac(key, b"conclave/1 stamp", world.meeting, u16(slot),
+                                                            u32(minute), public)[:16]
+
+
+def seal_vectors(world):
+    second, third = world.epochs[1:3]
+    people = [world.host, *world.guests]
+    talker = frames(world, second, 1, 20, range(57))["frames"]
+    senders = []
+    # Full, full, ended early; of one sender, each following the one before.
+    prev, seals, opened = bytes(32), [], []
+    for part in (talker[:25], talker[25:50], talker[50:57]):
+        made, body = seal(world, second, people[1].vk, part, prev, 25)
+        prev = made["root"]
+        seals.append(made)
+        opened.append(body)
+    senders.append({"index": 1, "frame_ms": 20, "vk_seed": people[1].vk, "seals": seals})
+    ten = frames(world, third, 0, 10, range(50))["frames"]
+    made, _ = seal(world, third, people[0].vk, ten, bytes(32), 50)
+    senders.append({"index": 0, "frame_ms": 10, "vk_seed": people[0].vk, "seals": [made]})
+    # The same segments said otherwise: two roots of segment 0, and a segment 1 that follows the other one.
+    other, _ = seal(world, second, people[1].vk, talker[:24], bytes(32), 25)
+    _, broken = seal(world, second, people[1].vk, talker[25:50], other["root"], 25)
+    stamp_key = made_up("stamp key")
+    stamps = [{"slot": sender["index"], "minute": 29_454_000 + n, "public": made["public"],
+               "stamp": stamp(world, sender["index"], 29_454_000 + n, stamp_key, made["public"])}
+              for sender in senders for n, made in enumerate(sender["seals"])]
+    return {"meeting_id": world.meeting, "senders": senders,
+            "heads_message": u8(5) + items([made["head"] for made in seals]),
+            "stamp_key": stamp_key, "stamps": stamps,
+            "contradictions": [u8(1) + seals[0]["head"] + other["head"],
+                               u8(2) + seals[0]["head"] + second["T"] + broken]}
+
+
 def removal_notice(meeting, epoch, removed, authority):
     body = meeting + u32(epoch) + items([u16(i) for i in removed])
     return body + sign(authority, b"removal notice", body)
@@ -1120,6 +1182,7 @@ def main():
     write("frame.json", "§8", {"meeting_id": world.meeting, "senders": [
         frames(world, world.epochs[1], 1, 20, (0, 1, 24, 25, 50)), frames(world, world.epochs[1], 0, 20, (0, 99)),
         frames(world, world.epochs[2], 0, 10, (0, 49, 50))]})
+    write("seal.json", "§16", seal_vectors(world))
 
 
 if __name__ == "__main__":

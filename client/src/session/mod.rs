@@ -356,7 +356,7 @@ impl Running {
             opus: if muted { &[] } else { captured.opus },
         };
         let mut out = [0; DATAGRAM_LEN];
-        if self.conference.seal(&frame, &mut out).is_ok() && self.link.send_frame(&out) {
+        if self.conference.seal(Instant::now(), &frame, &mut out).is_ok() && self.link.send_frame(&out) {
             self.sent += 1;
         }
     }
@@ -373,16 +373,18 @@ impl Running {
             return;
         }
         match opened {
-            Ok(Some((index, frame))) => {
-                let muted = frame.microphone == Microphone::Muted;
-                self.engine.receive(index.0, frame.seq, muted, frame.level, frame.opus, now);
-                if let Some(microphone) = self.talkers.on_opened(index, &frame, now, stamp()) {
-                    let on = microphone == Microphone::Muted;
-                    self.reports.send(Report::Muted { index: index.0, on });
-                }
-            }
+            Ok(Some((index, frame))) => self.on_frame(now, index, &frame),
             Ok(None) => {}
             Err(dropped) => self.on_dropped(datagram, dropped),
+        }
+    }
+
+    fn on_frame(&mut self, now: Instant, index: MemberIndex, frame: &Frame<'_>) {
+        let muted = frame.microphone == Microphone::Muted;
+        self.engine.receive(index.0, frame.seq, muted, frame.level, frame.opus, now);
+        if let Some(microphone) = self.talkers.on_opened(index, frame, now, stamp()) {
+            let on = microphone == Microphone::Muted;
+            self.reports.send(Report::Muted { index: index.0, on });
         }
     }
 
@@ -412,6 +414,10 @@ impl Running {
                     let _ = self.link.send_datagram(bytes.into());
                 }
             }
+        }
+        let mut plaintext = [0; PLAINTEXT_LEN];
+        while let Some((index, frame)) = self.conference.poll_verified(&mut plaintext) {
+            self.on_frame(Instant::now(), index, &frame);
         }
         while let Some(event) = self.conference.poll_event() {
             self.on_event(event);

@@ -151,5 +151,6 @@ pub(super) fn alarm_name(kind: AlarmKind) -> &'static str {
         AlarmKind::Equivocation => "equivocation",
         AlarmKind::Withheld => "withheld",
         AlarmKind::Forbidden => "forbidden",
+        AlarmKind::Injected | AlarmKind::BadSeal => "unauthentic",
     }
 }

@@ -58,12 +58,16 @@ pub enum AlarmKind {
     ForgedNotice,
     /// The sealed frames of a member cannot be opened.
     Unauthentic,
-    /// A leader told two members two histories, and there is proof.
+    /// A leader told two members two histories, or a talker two different things, and there is proof.
     Equivocation,
     /// Others have a statement that does not reach this member.
     Withheld,
     /// A member tried what only hosts may do.
     Forbidden,
+    /// Somebody speaks in a member's name: frames that its seals do not list.
+    Injected,
+    /// A member's seals do not verify.
+    BadSeal,
 }
 
 /// Why a conference cannot go on.
@@ -236,6 +240,14 @@ pub enum Event {
     Stale {
         /// For how long.
         silence: Duration,
+    },
+    /// A talker's frames are played only when its seals vouch for them, about a second later than otherwise, or at
+    /// once again: whoever plays them should hold them for longer meanwhile.
+    Verified {
+        /// Who.
+        index: MemberIndex,
+        /// Only what is vouched for is played.
+        on: bool,
     },
     /// The leader refuses what this co-host asked for.
     Refused(ActError),

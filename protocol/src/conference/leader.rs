@@ -461,6 +461,8 @@ impl Leader {
     /// Ends the meeting for everybody.
     pub(super) fn end(&mut self, step: &mut Step<'_>, room: &mut Room, identity: &Identity, by: MemberIndex) {
         self.turn_away(step, Denial::Expired);
+        // Before everybody stops listening.
+        room.seal_now(step);
         self.change(step, room, identity, Some(Op { act: Act::End, by }));
     }
 

@@ -8,6 +8,7 @@ mod door;
 mod entering;
 mod epochs;
 pub mod event;
+mod gossip;
 mod joiner;
 mod leader;
 mod ledger;
@@ -21,7 +22,10 @@ mod pulse;
 mod rival;
 mod room;
 mod said;
+mod sealing;
+mod seals;
 mod seat;
+mod talker;
 #[cfg(test)]
 mod tests;
 
@@ -48,6 +52,7 @@ use crate::sframe::frame::{DATAGRAM_LEN, Frame, PLAINTEXT_LEN};
 use crate::sframe::receiver::Dropped;
 use crate::sframe::sender::Exhausted;
 use crate::sign::KeyPair;
+use crate::stamp::Stamp;
 use crate::succession::{Line, Rank};
 use crate::time::{UnixMillis, WallClock};
 use crate::wire::codec::Wire;
@@ -60,7 +65,7 @@ use leader::Leader;
 use member::{Member, Turn};
 use outbox::{Kept, Outbox, Step};
 use room::{NewRoom, Room};
-use seat::{FreshValue, NewSeat, Seat};
+use seat::{Arrived, FreshValue, NewSeat, Seat};
 
 /// How far before now a new meeting's descriptor begins: guests' clocks may be behind.
 const DESCRIPTOR_SLACK: Duration = Duration::from_secs(10 * 60);
@@ -342,10 +347,11 @@ impl Conference {
     }
 
     /// The proof that a leader told two histories, for others to check: descriptor, line of succession and both
-    /// statements (`docs/protocol.md` §7.9).
+    /// statements (`docs/protocol.md` §7.9). Without one, the proof that a talker told two members two things: zero,
+    /// descriptor, the talker's entry in the roster and what contradicts itself (§16.6).
     pub fn proof(&self) -> Option<Vec<u8>> {
         let room = &self.member()?.room;
-        let rival::Proof { line, one, other } = room.rival.proof()?;
+        let Some(rival::Proof { line, one, other }) = room.rival.proof() else { return room.talkers_proof() };
         let line = line.as_ref().map(Wire::encode).unwrap_or_default();
         let mut w = crate::wire::codec::Writer::default();
         w.bytes(&room.seat.descriptor().encode());
@@ -383,6 +389,11 @@ impl Conference {
             room.attached && room.pulse.may_send(now, &room.seat)
         };
         !self.over && self.member().is_some_and(sends)
+    }
+
+    /// The relay's newest stamp on a seal of this member's own; `None` while the relay stamps none.
+    pub fn own_stamp(&self) -> Option<Stamp> {
+        self.member().and_then(|member| member.room.own_stamp)
     }
 
     fn member(&self) -> Option<&Member> {
@@ -502,11 +513,16 @@ impl Conference {
         self.note_end();
     }
 
-    /// After the end only the others' last words count.
+    /// After the end only the others' last seals and last words count.
     fn on_late(&mut self, now: Instant, message: &[u8]) {
         let (part, mut step, _) = self.step(now);
-        if let (Part::Member(member), Ok(FromRelay::Deliver { from, bytes })) = (part, FromRelay::decode(message)) {
-            member.room.on_last_word(&mut step, from, &bytes);
+        let Part::Member(member) = part else { return };
+        match FromRelay::decode(message) {
+            Ok(FromRelay::Deliver { from, bytes }) => member.room.on_last_word(&mut step, from, &bytes),
+            Ok(FromRelay::Sealed { from, stamp, bytes }) => {
+                member.room.on_sealed(&mut step, &Arrived { from, stamp, bytes });
+            }
+            _ => {}
         }
     }
 
@@ -538,7 +554,10 @@ impl Conference {
             FromRelay::Refused { reason } => self.on_refused(now, reason),
             FromRelay::Detached { reason } => self.on_detached(now, reason),
             FromRelay::Closing => self.out.event(Event::RelayClosing),
-            FromRelay::Sealed { .. } => {}
+            FromRelay::Sealed { from, stamp, bytes } => {
+                let seal = Arrived { from, stamp, bytes };
+                self.with_member(now, |member, step, _| member.room.on_sealed(step, &seal));
+            }
             // Reports are the caller's business.
             FromRelay::ReportTaken { .. } | FromRelay::ReportRefused { .. } | FromRelay::StampsChecked { .. } => {}
         }
@@ -896,6 +915,7 @@ impl Conference {
         }
         let (part, mut step, identity) = self.step(now);
         if let Part::Member(member) = part {
+            member.room.seal_now(&mut step);
             let heir = member.lead.as_ref().and_then(|lead| lead.successor(&member.room));
             match (&mut member.lead, heir) {
                 (Some(lead), Some(heir)) => {
@@ -950,16 +970,18 @@ impl Conference {
 
     // ---- media ----
 
-    /// Seals a frame into a whole datagram.
+    /// Seals a frame into a whole datagram. When it ends a segment, [`Conference::poll_timeout`] is due at once: then
+    /// the segment's seal is made.
     ///
     /// # Errors
     /// [`Exhausted`] when this member has no key to seal with.
-    pub fn seal(&mut self, frame: &Frame<'_>, out: &mut [u8; DATAGRAM_LEN]) -> Result<(), Exhausted> {
+    pub fn seal(&mut self, now: Instant, frame: &Frame<'_>, out: &mut [u8; DATAGRAM_LEN]) -> Result<(), Exhausted> {
         let Part::Member(member) = &mut self.part else { return Err(Exhausted) };
-        member.room.seat.seal(frame, out)
+        member.room.seat.seal(now, frame, out)
     }
 
-    /// Opens a datagram into `plaintext`. `Ok(None)` for a removal notice, which takes effect.
+    /// Opens a datagram into `plaintext`. `Ok(None)` for a removal notice, which takes effect, and for a frame that is
+    /// played only when its talker's seal has come: [`Conference::poll_verified`] gives it then.
     ///
     /// # Errors
     /// [`Dropped`]; nothing has changed then.
@@ -971,11 +993,12 @@ impl Conference {
     ) -> Result<Option<(MemberIndex, Frame<'p>)>, Dropped> {
         let datagram = Datagram::parse(datagram).ok_or(Dropped::Malformed)?;
         let meeting = self.meeting();
-        let seat = self.seat_mut().ok_or(Dropped::UnknownKey)?;
+        let Part::Member(member) = &mut self.part else { return Err(Dropped::UnknownKey) };
+        let seat = &mut member.room.seat;
         match datagram.kind {
             Kind::Media => {
-                let frame = seat.open(now, datagram.slot, datagram.body, plaintext)?;
-                Ok(Some((datagram.slot, frame)))
+                let frame = seat.open(now, datagram.slot, datagram.body, plaintext, &mut self.kept.ring)?;
+                Ok(frame.map(|frame| (datagram.slot, frame)))
             }
             Kind::Removal => {
                 let notice = RemovalNotice::decode(datagram.body).map_err(|_| Dropped::Malformed)?;
@@ -986,6 +1009,12 @@ impl Conference {
                 Ok(None)
             }
         }
+    }
+
+    /// The next frame that waited for its talker's seal and is listed in it. To be drained after every
+    /// [`Conference::handle_control`]; of one talker in the order in which they were sent.
+    pub fn poll_verified<'p>(&mut self, plaintext: &'p mut [u8; PLAINTEXT_LEN]) -> Option<(MemberIndex, Frame<'p>)> {
+        self.seat_mut()?.next_vouched(plaintext)
     }
 
     // ---- inside ----

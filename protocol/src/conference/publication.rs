@@ -1,4 +1,4 @@
-//! Publication of sealing keys (`docs/protocol.md` §10.3): when a member is gone for good, everybody learns the secret
+//! Publication of sealing keys (`docs/protocol.md` §17.3): when a member is gone for good, everybody learns the secret
 //! half of its `vk`. From then on anybody could have made its seals, so that nobody can prove to the world later who
 //! said what. Best effort: it delays nothing, and who goes without a word is not published.
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::event::{AlarmKind, Event, LeftWhy};
+use super::gossip::Gossip;
 use super::joiner::JoinSecrets;
 use super::ledger::Ledger;
 use super::mesh::Meshes;
@@ -25,6 +26,7 @@ use crate::link::Link;
 use crate::noise::handshake::Passcode;
 use crate::noise::session::{Session, SessionId};
 use crate::sign::KeyPair;
+use crate::stamp::Stamp;
 use crate::succession::Rank;
 use crate::wire::control::{EpochAck, EpochKey, Message, Missed, Past};
 use crate::wire::relay::{EVERYBODY, ToRelay};
@@ -68,6 +70,9 @@ pub(super) struct Room {
     pub(super) meshes: Meshes,
     pub(super) rival: Rival,
     pub(super) publication: Publication,
+    pub(super) gossip: Gossip,
+    /// The relay's newest stamp on a seal of this member's own.
+    pub(super) own_stamp: Option<Stamp>,
     log: SaidLog,
     channel: Option<Channel>,
     previous_channel: Option<Channel>,
@@ -113,6 +118,8 @@ impl Room {
             meshes: Meshes::default(),
             rival: Rival::default(),
             publication: Publication::default(),
+            gossip: Gossip::default(),
+            own_stamp: None,
             log: SaidLog::default(),
             channel: None,
             previous_channel: None,
@@ -311,11 +318,17 @@ impl Room {
             // Steps down at the relay, too.
             self.attach(step);
         }
-        if accepted.ops.iter().any(|op| op.act == Act::End) {
-            self.publish_at_end(step);
+        let ends = accepted.ops.iter().any(|op| op.act == Act::End);
+        if ends {
+            self.publication.on_end();
         }
         for (from, packet) in std::mem::take(&mut self.early) {
             self.on_broadcast(step, from, &packet);
+        }
+        self.after_epoch(step, ends);
+        if ends {
+            // After the last seal.
+            self.publish_at_end(step);
         }
         accepted.ack
     }
@@ -450,6 +463,7 @@ impl Room {
                 self.on_said(step, &place, &said);
             }
             Broadcast::Published(shown) => self.on_published(step, from, shown),
+            Broadcast::Heads(heads) => self.on_heads(step, heads),
             _ => {}
         }
     }
@@ -506,7 +520,6 @@ impl Room {
 
     /// The meeting is over: the last word of everybody is its own key; of the leader, also those that wait.
     fn publish_at_end(&mut self, step: &mut Step<'_>) {
-        self.publication.on_end();
         if self.leads() {
             self.publish_due(step);
         }
@@ -623,6 +636,7 @@ impl Room {
     /// What is due for every member; the leader's and the follower's own come on top.
     pub(super) fn handle_timeout(&mut self, step: &mut Step<'_>, identity: &Identity) {
         self.seat.handle_timeout(step.now);
+        self.run_seals(step);
         if !self.is_connected() {
             return;
         }
@@ -656,7 +670,12 @@ impl Room {
         if !self.is_connected() {
             return seat;
         }
-        let waits = [self.own_renew_due, self.rival.poll_timeout(looked), self.meshes.next().filter(|_| self.attached)];
+        let waits = [
+            self.own_renew_due,
+            self.rival.poll_timeout(looked),
+            self.meshes.next().filter(|_| self.attached),
+            self.gossip.poll_timeout().filter(|_| self.attached),
+        ];
         let attached = if self.attached { self.pulse.poll_timeout(true, self.leads()) } else { None };
         waits.into_iter().flatten().chain(attached).chain(seat).min()
     }

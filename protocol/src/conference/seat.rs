@@ -5,21 +5,29 @@ use rand_core::CryptoRng;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::event::AlarmKind;
+use super::event::{AlarmKind, Event};
+use super::sealing::Sealing;
+use super::talker::{PREVIOUS, SealOf, Talker, VerifiedSeal};
 use crate::descriptor::Descriptor;
 use crate::epoch::merkle;
 use crate::epoch::roster::{Member, Roster, commitment_leaf};
 use crate::epoch::schedule::{self, EpochSecret};
 use crate::epoch::statement::{Act, ChainHash, Op, Rate, Settings, Statement, ops_hash};
 use crate::epoch::witness::Witnessed;
+use crate::evidence::ring::Ring;
 use crate::id::{Epoch, IndexRange, MeetingId, MemberIndex, Term};
 use crate::identity::{IdCert, Identity, Role};
-use crate::sframe::frame::{DATAGRAM_LEN, Frame, PLAINTEXT_LEN};
-use crate::sframe::receiver::{Ciphertext, Dropped, Opener};
+use crate::seal::{Contradiction, SealHead};
+use crate::sframe::frame::{DATAGRAM_LEN, Frame, Microphone, PLAINTEXT_LEN};
+use crate::sframe::header::Kid;
+use crate::sframe::receiver::{Ciphertext, Dropped, Opener, Play};
 use crate::sframe::sender::{Exhausted, Sealer};
-use crate::sign::PublicKey;
+use crate::sframe::{KeyName, frames_per_segment};
+use crate::sign::{KeyPair, PublicKey};
+use crate::stamp::{SealPublic, Stamp};
 use crate::succession::{Line, Rank, authority_of, rank};
 use crate::time::UnixMillis;
+use crate::wire::codec::Wire;
 use crate::wire::control::{EpochAck, EpochKey};
 
 /// How long frames of the last epoch are opened after a removal (DESIGN §5).
@@ -32,6 +40,15 @@ const UNCONFIRMED: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(500);
 /// Statements of the own chain that are kept to compare with what others were told.
 const REMEMBERED: usize = 16;
+/// The soonest that anything can be due after a frame has opened: its segment may have just ended.
+const SEAL_DUE: Duration = Duration::from_millis(1_500);
+/// Frames that wait for seals, of all talkers together: 2 MiB. Each talker may always have [`WAITING_EACH`].
+const WAITING: usize = 16_384;
+/// Five seconds of frames of 20 ms.
+const WAITING_EACH: usize = 256;
+/// Seals of an epoch whose key has not come, kept for a moment: so many of each talker, and so many in all.
+const EARLY_SEALS_EACH: usize = 8;
+const EARLY_SEALS: usize = 256;
 
 /// Stands in the commitments' tree for a commitment that did not come in time.
 pub(super) const NO_COMMITMENT: [u8; 32] = [0; 32];
@@ -91,19 +108,11 @@ pub(super) struct Changed<T> {
     pub(super) after: T,
 }
 
-/// Epochs before the current one whose frames may still be on their way. Two, because a removal never waits for
-/// the change before it to be through.
-const PREVIOUS: usize = 2;
-
-struct Talker {
-    current: Opener,
-    /// Newest first.
-    previous: [Option<Opener>; PREVIOUS],
-    /// When it last confirmed this chain, or came.
-    confirmed: Instant,
-    /// When it began to talk after the last pause, and its last frame.
-    talking_since: Instant,
-    last_frame: Instant,
+/// A seal as the relay gave it.
+pub(super) struct Arrived {
+    pub(super) from: MemberIndex,
+    pub(super) stamp: Stamp,
+    pub(super) bytes: Vec<u8>,
 }
 
 #[derive(Clone, Copy)]
@@ -143,7 +152,17 @@ pub(super) struct Seat {
     activated: bool,
     /// A removal was announced whose epoch key has not come: until then nothing may be said with the old one.
     held_until: Epoch,
+    sealing: Sealing,
     talkers: BTreeMap<MemberIndex, Talker>,
+    /// No talker has anything due before this.
+    talkers_due: Option<Instant>,
+    /// Frames that wait for seals; counted anew when time passes.
+    waiting: usize,
+    /// Talkers of whom frames wait whose seal has come.
+    vouched: Vec<MemberIndex>,
+    early_seals: Vec<Arrived>,
+    /// The newest proof that a talker told two members two things.
+    convicted: Option<(Member, Contradiction)>,
     /// Until when frames of each epoch before this one are opened, newest first; `None` while it is still in use.
     previous_until: [Option<Instant>; PREVIOUS],
 }
@@ -168,7 +187,13 @@ impl Seat {
             next_sealer: None,
             activated: false,
             held_until: Epoch::ZERO,
+            sealing: Sealing::new(),
             talkers: BTreeMap::new(),
+            talkers_due: None,
+            waiting: 0,
+            vouched: Vec::new(),
+            early_seals: Vec::new(),
+            convicted: None,
             previous_until: [None; PREVIOUS],
         }
     }
@@ -291,7 +316,7 @@ impl Seat {
         }
         let removal = key.ops.iter().any(|op| matches!(op.act, Act::Remove(_)));
         self.install_openers(now, chain.epoch, &secret, removal);
-        self.install_sealer(chain.epoch, &secret, removal);
+        self.install_sealer(now, chain.epoch, &secret, removal);
         let fresh = FreshValue::draw(self.meeting, rng);
         let ack = EpochAck::sign(chain.epoch, &chain.hash, fresh.commitment, identity);
         self.revealed = Some(std::mem::replace(&mut self.fresh, fresh));
@@ -503,10 +528,11 @@ impl Seat {
             let frame_ms = self.descriptor.frame_ms;
             let current = Opener::new(self.meeting, member.index, epoch, chain, frame_ms, now);
             let talker = match old.remove(&member.index) {
-                Some(Talker { current: last, previous: [newest, _], confirmed, talking_since, last_frame }) => {
-                    Talker { current, previous: [Some(last), newest], confirmed, talking_since, last_frame }
+                Some(mut talker) => {
+                    talker.on_epoch(now, current);
+                    talker
                 }
-                None => Talker { current, previous: [None, None], confirmed: now, talking_since: now, last_frame: now },
+                None => Talker::new(current, now),
             };
             self.talkers.insert(member.index, talker);
         }
@@ -526,22 +552,28 @@ impl Seat {
         }
     }
 
-    fn install_sealer(&mut self, epoch: Epoch, secret: &EpochSecret, removal: bool) {
+    fn install_sealer(&mut self, now: Instant, epoch: Epoch, secret: &EpochSecret, removal: bool) {
         let chain = secret.sender_chain(self.index, &self.cert.keys.sealing);
         let sealer = Sealer::new(self.meeting, self.index, epoch, chain, self.descriptor.frame_ms);
         if removal || self.sealer.is_none() {
-            self.sealer = Some(sealer);
+            self.use_sealer(now, sealer);
             self.next_sealer = None;
             self.activated = true;
         } else {
             // An epoch that everybody has goes into use even if this one comes before the segment's end: receivers
             // keep only the epochs just before the newest.
             if let Some(next) = self.next_sealer.take().filter(|_| self.activated) {
-                self.sealer = Some(next);
+                self.use_sealer(now, next);
             }
             self.next_sealer = Some(sealer);
             self.activated = false;
         }
+    }
+
+    /// Seals with another epoch's key from now on; what was sent with the last one is closed.
+    fn use_sealer(&mut self, now: Instant, sealer: Sealer) {
+        self.end_segment(now);
+        self.sealer = Some(sealer);
     }
 
     /// The leader says that everybody has the epoch's key.
@@ -592,40 +624,76 @@ impl Seat {
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         for place in 0..PREVIOUS {
             if self.previous_until[place].is_some_and(|until| until <= now) {
-                self.talkers.values_mut().for_each(|talker| talker.previous[place] = None);
+                self.talkers.values_mut().for_each(|talker| talker.close_previous(now, place));
                 self.previous_until[place] = None;
             }
         }
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.previous_until.iter().flatten().min().copied()
+        let own = self.sealing.poll_timeout();
+        self.previous_until.iter().copied().chain([own, self.talkers_due]).flatten().min()
     }
 
+    // ---- this member's own frames and seals ----
+
     /// Seals a frame. Between a removal and its epoch key, silence goes out instead of what was said.
-    pub(super) fn seal(&mut self, frame: &Frame<'_>, out: &mut [u8; DATAGRAM_LEN]) -> Result<(), Exhausted> {
+    pub(super) fn seal(
+        &mut self,
+        now: Instant,
+        frame: &Frame<'_>,
+        out: &mut [u8; DATAGRAM_LEN],
+    ) -> Result<(), Exhausted> {
         let at_boundary = self.sealer.as_ref().is_none_or(Sealer::at_segment_boundary);
         if self.activated
             && at_boundary
             && let Some(next) = self.next_sealer.take()
         {
-            self.sealer = Some(next);
+            self.use_sealer(now, next);
         }
         let sealer = self.sealer.as_mut().ok_or(Exhausted)?;
         if self.held_until > sealer.epoch() {
-            return sealer.seal(&Frame { opus: &[], level: 127, ..*frame }, out);
+            sealer.seal(&Frame { opus: &[], level: 127, ..*frame }, out)?;
+        } else {
+            sealer.seal(frame, out)?;
         }
-        sealer.seal(frame, out)
+        self.sealing.on_frame(now, sealer);
+        Ok(())
     }
 
-    /// Opens the SFrame ciphertext that the relay says is of `slot`.
+    /// What was sent so far gets its seal now.
+    pub(super) fn end_segment(&mut self, now: Instant) {
+        if let Some(sealer) = &mut self.sealer {
+            self.sealing.close(now, sealer);
+        }
+    }
+
+    /// Makes the seals that are due.
+    pub(super) fn make_seals(&mut self, now: Instant, key: &KeyPair) {
+        if self.sealing.is_over(now) {
+            self.end_segment(now);
+        }
+        let per_segment = frames_per_segment(self.descriptor.frame_ms);
+        let statements = &self.statements;
+        self.sealing.make(&self.meeting, per_segment, key, |epoch| chain_at(statements, epoch));
+    }
+
+    /// The next seal to be sent.
+    pub(super) fn next_seal(&mut self) -> Option<Vec<u8>> {
+        self.sealing.next()
+    }
+
+    // ---- the others' ----
+
+    /// Opens the SFrame ciphertext that the relay says is of `slot`; `None` for a frame that waits for its seal.
     pub(super) fn open<'p>(
         &mut self,
         now: Instant,
         slot: MemberIndex,
         sframe: &[u8],
         plaintext: &'p mut [u8; PLAINTEXT_LEN],
-    ) -> Result<Frame<'p>, Dropped> {
+        ring: &mut Ring,
+    ) -> Result<Option<Frame<'p>>, Dropped> {
         let ciphertext = Ciphertext::parse(sframe)?;
         if ciphertext.name.index != slot {
             return Err(Dropped::UnknownKey);
@@ -633,6 +701,9 @@ impl Seat {
         let epoch = self.epoch();
         let is_open = self.rate() == Rate::Open;
         let talker = self.talkers.get_mut(&slot).ok_or(Dropped::UnknownKey)?;
+        if talker.is_silenced() {
+            return Err(Dropped::Silenced);
+        }
         let begins = now.saturating_duration_since(talker.last_frame) > PAUSE;
         let talking_since = if begins { now } else { talker.talking_since };
         // Who does not confirm what everybody confirms may have been told something else.
@@ -640,6 +711,10 @@ impl Seat {
         let since = if is_open { talker.confirmed.max(talking_since) } else { talker.confirmed };
         if now.saturating_duration_since(since) > UNCONFIRMED {
             return Err(Dropped::Unconfirmed);
+        }
+        let play = talker.play();
+        if play == Play::Vouched && self.waiting >= WAITING && talker.waiting() >= WAITING_EACH {
+            return Err(Dropped::TooNew);
         }
         let opener = if ciphertext.name.epoch == epoch {
             &mut talker.current
@@ -651,9 +726,120 @@ impl Seat {
             });
             opener.ok_or(Dropped::UnknownKey)?
         };
-        let frame = opener.open(&ciphertext, now, plaintext)?;
+        let opened = opener.open(&ciphertext, play, now, plaintext);
+        if matches!(opened, Err(Dropped::Unlisted)) {
+            self.talkers_due = Some(now);
+        }
+        let frame = opened?;
         talker.talking_since = talking_since;
         talker.last_frame = now;
+        let due = now + SEAL_DUE;
+        self.talkers_due = Some(self.talkers_due.map_or(due, |known| known.min(due)));
+        // A flag alone hides nothing that can be heard. What a frame that waits holds is not known yet.
+        let is_muted = |frame: &Frame<'_>| frame.microphone == Microphone::Muted && frame.opus.is_empty();
+        let muted = frame.as_ref().is_some_and(is_muted);
+        ring.on_frame(now, slot, ciphertext.name, ciphertext.number(), &ciphertext.bytes(), muted);
+        if frame.is_none() {
+            self.waiting += 1;
+        }
         Ok(frame)
     }
+
+    /// The next frame that waited for its seal and is listed in it.
+    pub(super) fn next_vouched<'p>(
+        &mut self,
+        plaintext: &'p mut [u8; PLAINTEXT_LEN],
+    ) -> Option<(MemberIndex, Frame<'p>)> {
+        while let Some(index) = self.vouched.first().copied() {
+            let talker = self.talkers.get(&index).filter(|talker| talker.has_vouched() && !talker.is_silenced());
+            if talker.is_some() {
+                let vouched = self.talkers.get_mut(&index)?.next_vouched(plaintext)?;
+                self.waiting = self.waiting.saturating_sub(1);
+                return Some((index, vouched.frame));
+            }
+            self.vouched.remove(0);
+        }
+        None
+    }
+
+    /// A talker's seal: checks it, and gives it if it is verified and new.
+    pub(super) fn on_seal(&mut self, now: Instant, seal: &Arrived) -> Option<VerifiedSeal> {
+        let public = SealPublic::decode(seal.bytes.get(..SealPublic::WIRE_LEN)?).ok()?;
+        let name = KeyName::of(Kid(public.kid)).filter(|name| name.index == seal.from)?;
+        if name.epoch > self.epoch() {
+            self.keep_early(name.epoch, seal);
+            return None;
+        }
+        let chain = chain_at(&self.statements, name.epoch)?;
+        let vk = self.roster.member(seal.from)?.cert.keys.sealing;
+        let per_segment = frames_per_segment(self.descriptor.frame_ms);
+        let talker = self.talkers.get_mut(&seal.from)?;
+        let of = SealOf { meeting: &self.meeting, chain, name, vk: &vk, per_segment, bytes: &seal.bytes };
+        let verified = talker.on_seal(now, &of);
+        if talker.has_vouched() && !self.vouched.contains(&seal.from) {
+            self.vouched.push(seal.from);
+        }
+        verified
+    }
+
+    fn keep_early(&mut self, epoch: Epoch, seal: &Arrived) {
+        let of_this = self.early_seals.iter().filter(|early| early.from == seal.from).count();
+        // Only the epoch that is on its way can have seals, and the one after it.
+        let is_near = epoch.number() <= self.epoch().number().saturating_add(2);
+        if is_near && of_this < EARLY_SEALS_EACH && self.early_seals.len() < EARLY_SEALS {
+            let Arrived { from, stamp, ref bytes } = *seal;
+            self.early_seals.push(Arrived { from, stamp, bytes: bytes.clone() });
+        }
+    }
+
+    /// Seals that came before their epoch's key.
+    pub(super) fn take_early_seals(&mut self) -> Vec<Arrived> {
+        std::mem::take(&mut self.early_seals)
+    }
+
+    /// Another member shows the head of a seal that it was given.
+    pub(super) fn on_head_shown(&mut self, now: Instant, shown: SealHead) -> Option<MemberIndex> {
+        let index = KeyName::of(Kid(shown.kid))?.index;
+        let vk = self.roster.member(index)?.cert.keys.sealing;
+        self.talkers.get_mut(&index)?.on_shown(now, &self.meeting, &vk, shown);
+        Some(index)
+    }
+
+    /// Looks at all talkers whose time has come, and says what was found.
+    pub(super) fn judge_talkers(&mut self, now: Instant, mut say: impl FnMut(Event)) {
+        if self.talkers_due.is_none_or(|due| due > now) {
+            return;
+        }
+        let indexes: Vec<MemberIndex> = self.talkers.keys().copied().collect();
+        for index in indexes {
+            self.judge_talker(now, index, &mut say);
+        }
+        self.talkers_due = self.talkers.values().filter_map(Talker::due).min();
+        self.waiting = self.talkers.values().map(Talker::waiting).sum();
+    }
+
+    /// The same for one talker, whose time may not have come.
+    pub(super) fn judge_talker(&mut self, now: Instant, index: MemberIndex, mut say: impl FnMut(Event)) {
+        let Some(talker) = self.talkers.get_mut(&index) else { return };
+        talker.judge(now);
+        talker.tell(now, index, &mut say);
+        let due = talker.due();
+        if let Some(contradiction) = talker.contradiction()
+            && self.convicted.as_ref().is_none_or(|(member, _)| member.index != index)
+            && let Some(member) = self.roster.member(index)
+        {
+            self.convicted = Some((member.clone(), contradiction.clone()));
+        }
+        self.talkers_due = [self.talkers_due, due].into_iter().flatten().min();
+    }
+
+    /// The newest proof that a talker told two members two things, with its entry in the roster.
+    pub(super) fn convicted(&self) -> Option<&(Member, Contradiction)> {
+        self.convicted.as_ref()
+    }
+}
+
+/// T_e of an epoch of the own chain.
+fn chain_at(statements: &VecDeque<Witnessed>, epoch: Epoch) -> Option<ChainHash> {
+    statements.iter().find(|shown| shown.statement.epoch == epoch).map(Witnessed::chain)
 }

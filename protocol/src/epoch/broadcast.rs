@@ -21,6 +21,7 @@ use super::statement::ChainHash;
 use crate::id::{Epoch, MeetingId, MemberIndex, Term};
 use crate::identity::Identity;
 use crate::label;
+use crate::seal::SealHead;
 use crate::secret::Secret;
 use crate::sign::{BadSignature, KeyPair, PublicKey, Signature};
 use crate::time::UnixMillis;
@@ -225,6 +226,9 @@ impl Wire for Passed {
 /// Most confirmations passed on in one message: 128 of 111 bytes stay below one relay message.
 pub const MAX_PASSED: usize = 128;
 
+/// Most heads of seals in one message.
+pub const MAX_HEADS: usize = 16;
+
 /// Longest text that a member writes at once, in bytes of UTF-8.
 pub const MAX_TEXT: usize = 2_000;
 
@@ -378,7 +382,7 @@ impl Wire for SealingSeed {
     }
 }
 
-/// The sealing key of a member that is gone, or of its sender at the meeting's end (`docs/protocol.md` §10.3).
+/// The sealing key of a member that is gone, or of its sender at the meeting's end (`docs/protocol.md` §17.3).
 ///
 /// ```text
 /// index u16 ‖ seed 32
@@ -414,6 +418,8 @@ pub enum Broadcast {
     Said(Said),
     /// Of the leader, and of everybody at the end.
     Published(Published),
+    /// Of anybody: heads of seals that were verified, of any talkers; at most [`MAX_HEADS`].
+    Heads(Vec<SealHead>),
 }
 
 impl Wire for Broadcast {
@@ -435,6 +441,10 @@ impl Wire for Broadcast {
                 w.u8(4);
                 said.write(w);
             }
+            Self::Heads(heads) => {
+                w.u8(5);
+                w.list(heads);
+            }
             Self::Published(published) => {
                 w.u8(6);
                 published.write(w);
@@ -447,6 +457,7 @@ impl Wire for Broadcast {
             2 => Self::Confirm(Confirm::read(r)?),
             3 => Self::Passed(r.list(MAX_PASSED)?),
             4 => Self::Said(Said::read(r)?),
+            5 => Self::Heads(r.list(MAX_HEADS)?),
             6 => Self::Published(Published::read(r)?),
             _ => return Err(Malformed("unknown message to all")),
         })

@@ -1,4 +1,4 @@
-//! What can be shown of what a member said (`docs/protocol.md` §10): kept in memory for a few minutes by everybody
+//! What can be shown of what a member said (`docs/protocol.md` §17): kept in memory for a few minutes by everybody
 //! who heard it, and given away only for the seconds that somebody reports.
 
 pub mod ban;

@@ -1,5 +1,5 @@
 //! The evidence ring: the last minutes of everybody's ciphertext, seals, stamps and segment keys (`docs/protocol.md`
-//! §10.2). In memory only, never more than [`MAX_BYTES`], and erased a while after the end.
+//! §17.2). In memory only, never more than [`MAX_BYTES`], and erased a while after the end.
 //!
 //! It holds no epoch secret and no chain key: what it gives away of the chosen seconds opens nothing else. It outlives
 //! the part that its owner plays in the meeting, so that nobody escapes a report by leaving or by ending the meeting.
@@ -24,7 +24,7 @@ use crate::succession::Line;
 pub const KEPT: Duration = Duration::from_secs(300);
 /// For how long after the end it can still be shown (DESIGN §12).
 pub const KEPT_AFTER_END: Duration = Duration::from_secs(120);
-/// Most memory that a ring takes (DESIGN §12): all that sixteen talkers say at 20 ms, and half of what they say at 10.
+/// Most memory that a ring takes (DESIGN §12): all that sixteen talkers say at 10 ms, 4 MiB each; half of that at 20 ms.
 pub const MAX_BYTES: usize = 64 << 20;
 /// The shortest stretch that can be reported.
 pub const MIN_LENGTH: Duration = Duration::from_secs(1);

@@ -5,8 +5,11 @@ pub mod header;
 #[cfg(feature = "reports")]
 pub(crate) mod kept;
 pub mod receiver;
+mod record;
 pub mod sender;
 pub mod suite;
+
+use std::time::Duration;
 
 use header::{Ctr, Header, Kid};
 
@@ -58,6 +61,12 @@ impl KeyName {
         })
     }
 }
+
+/// Most frames in a segment: those of 10 ms.
+pub const MAX_FRAMES: usize = 50;
+
+/// A sender ends a segment at the latest so long after its first frame, full or not.
+pub const LONGEST_SEGMENT: Duration = Duration::from_secs(1);
 
 /// Frames per segment of 0.5 s.
 pub fn frames_per_segment(frame_ms: u8) -> u8 {

@@ -1,30 +1,50 @@
-//! Opening: one talker's keys of one epoch at a listener, with replay protection.
+//! Opening: one talker's keys of one epoch at a listener, with replay protection, and what its seals say.
 //!
 //! A KID names exactly one key; nothing is tried with two. Replay is inspected before opening and recorded after,
 //! so that a forgery can neither use up a number nor move the keys ahead.
+//!
+//! Every member holds every member's media keys, so a frame that opens shows only that *some* member made it. Two
+//! windows of segments follow from that. The *trusted* one lies around the newest segment whose seal was verified, and
+//! only seals move it: nobody but the talker can. The *newest* one follows the frames themselves, for as long as no
+//! seal has come; whoever forges frames can move that one, and only that one.
+
+#[cfg(test)]
+mod tests;
+mod vouching;
 
 use std::time::{Duration, Instant};
 
 use super::frame::{Frame, PLAINTEXT_LEN};
 use super::header::Header;
+use super::record::{Fate, Record};
 use super::sender::advance;
 use super::suite::{FrameKey, TAG_LEN};
 use super::{CTR_BASE, HEADER_LEN, KeyName, SegmentNumber, aad, frames_per_segment};
-use crate::epoch::schedule::SenderChainKey;
+use crate::epoch::schedule::{SenderChainKey, next_chain};
+use crate::evidence::FrameBytes;
 use crate::id::{Epoch, MeetingId, MemberIndex};
+use crate::seal::{FrameHash, frame_hash};
 
 /// How long a segment lasts at the sender.
 const SEGMENT: Duration = Duration::from_millis(500);
 /// Segments a sender may be ahead of elapsed time (DESIGN §12).
 const AHEAD: u64 = 4;
 /// Segments kept open for frames that come late: 2 s, more than any frame that could still be played.
-const KEPT: usize = 4;
-/// Most segments a gap may skip in one step, whatever time has passed: bounds the work that one datagram can ask
+const KEPT: u32 = 4;
 /// How often one frame of a talker is tried that is further ahead than time explains: 480 derivations take about half
 /// a millisecond, so forgeries cost less than a hundredth of a core.
 const LEAP_EVERY: Duration = Duration::from_millis(100);
+/// Most segments a gap may skip in one step, whatever time has passed: bounds the work that one datagram can ask
 /// for. Two periodic epochs of 2 minutes.
 const MAX_SKIP: u64 = 480;
+/// Segments of the trusted window before the one after the newest verified seal: 3 s, as long as held frames wait.
+const BACK: u32 = 6;
+/// Segments of the trusted window from there on: seals may be 4 s late before frames are judged by time alone.
+const TRUSTED: u32 = 8;
+/// Room for both windows and what is on its way out of them; taken when the talker's first frame of the epoch opens.
+const ROOM: usize = (BACK + TRUSTED + 2 * KEPT) as usize;
+/// How often a seal is looked at that is further ahead than [`MAX_SKIP`]: 65,536 derivations take some 70 ms.
+const FAR_EVERY: Duration = Duration::from_secs(10);
 
 /// Why a frame was not opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -32,7 +52,7 @@ pub enum Dropped {
     /// Not an SFrame ciphertext of this protocol.
     #[error("not a media frame")]
     Malformed,
-    /// Delivered before.
+    /// Played before, or kept already, or as often as frames of one number are.
     #[error("a frame came twice")]
     Duplicate,
     /// Its segment is closed.
@@ -50,6 +70,21 @@ pub enum Dropped {
     /// Of a talker who has not confirmed for too long that it sees the same meeting.
     #[error("a frame of somebody who does not confirm the meeting's state")]
     Unconfirmed,
+    /// Opens, and its talker's seal does not list it: somebody else made it.
+    #[error("a frame that its talker does not vouch for")]
+    Unlisted,
+    /// Of a talker that was caught telling two members two different things.
+    #[error("a frame of somebody who told two members different things")]
+    Silenced,
+}
+
+/// When frames are played.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Play {
+    /// At once; the seal shows afterwards whose they were.
+    AtOnce,
+    /// When a verified seal lists them: verified mode (`docs/protocol.md` §16.4).
+    Vouched,
 }
 
 /// A ciphertext's parts, read but not believed.
@@ -61,6 +96,7 @@ pub struct Ciphertext<'a> {
     header: &'a [u8; HEADER_LEN],
     body: &'a [u8; PLAINTEXT_LEN],
     tag: &'a [u8; TAG_LEN],
+    whole: &'a [u8],
 }
 
 impl<'a> Ciphertext<'a> {
@@ -76,32 +112,98 @@ impl<'a> Ciphertext<'a> {
         let name = KeyName::of(parsed.kid).ok_or(Dropped::Malformed)?;
         let number = parsed.ctr.0.checked_sub(CTR_BASE).and_then(|n| u8::try_from(n).ok());
         match number {
-            Some(number) if len == HEADER_LEN => Ok(Self { name, number, header, body, tag }),
+            Some(number) if len == HEADER_LEN => Ok(Self { name, number, header, body, tag, whole: bytes }),
             _ => Err(Dropped::Malformed),
         }
     }
 }
 
-struct OpenSegment {
-    segment: SegmentNumber,
-    key: FrameKey,
-    /// Bit n is set when frame n was delivered; a segment has at most 50.
-    delivered: u64,
+impl Ciphertext<'_> {
+    /// The frame's number in its segment, from 0.
+    pub fn number(&self) -> u8 {
+        self.number
+    }
+
+    /// Ciphertext and tag, as evidence is kept.
+    pub fn bytes(&self) -> FrameBytes {
+        joined(self.body, self.tag)
+    }
+
+    /// h_j.
+    pub(super) fn hash(&self) -> FrameHash {
+        frame_hash(self.whole)
+    }
+
+    pub(super) fn body(&self) -> &[u8; PLAINTEXT_LEN] {
+        self.body
+    }
+
+    pub(super) fn tag(&self) -> &[u8; TAG_LEN] {
+        self.tag
+    }
 }
 
-/// Opens one talker's frames of one epoch.
+fn joined(body: &[u8; PLAINTEXT_LEN], tag: &[u8; TAG_LEN]) -> FrameBytes {
+    let mut bytes = [0; PLAINTEXT_LEN + TAG_LEN];
+    bytes[..PLAINTEXT_LEN].copy_from_slice(body);
+    bytes[PLAINTEXT_LEN..].copy_from_slice(tag);
+    bytes
+}
+
+/// CK of one segment.
+struct ChainAt {
+    segment: u32,
+    key: SenderChainKey,
+}
+
+impl ChainAt {
+    fn duplicate(&self) -> Self {
+        Self { segment: self.segment, key: self.key.duplicate() }
+    }
+
+    /// Goes on to a later segment.
+    fn go_to(&mut self, segment: u32) {
+        while self.segment < segment {
+            self.key = next_chain(&self.key);
+            self.segment += 1;
+        }
+    }
+}
+
+/// A frame that waited for its seal, in its turn.
+pub struct Vouched<'p> {
+    /// The segment.
+    pub name: KeyName,
+    /// The frame's number in it.
+    pub number: u8,
+    /// Ciphertext and tag.
+    pub bytes: FrameBytes,
+    /// What it says.
+    pub frame: Frame<'p>,
+}
+
+/// Opens one talker's frames of one epoch, and keeps what its seals must list.
 pub struct Opener {
     meeting: MeetingId,
     index: MemberIndex,
     epoch: Epoch,
-    /// CK of segment `next`.
-    chain: SenderChainKey,
-    next: u32,
+    /// The first segment that may still be asked for.
+    base: ChainAt,
+    /// The segment after the newest whose seal was verified.
+    anchor: u32,
+    /// The segment after the newest of which a frame has opened.
+    ahead: ChainAt,
     last_progress: Instant,
-    /// When a frame was last tried that was further ahead than time explains.
+    /// When a frame was last tried that was further ahead than time explains; likewise a seal.
     last_leap: Option<Instant>,
-    segments: [Option<OpenSegment>; KEPT],
+    last_far: Option<Instant>,
+    records: Vec<Record>,
     per_segment: u8,
+    /// No frame is opened any more.
+    closed: bool,
+    /// A frame opened that a seal does not list; a segment has no seal. Not said yet.
+    injected: bool,
+    missed: bool,
 }
 
 impl Opener {
@@ -114,17 +216,21 @@ impl Opener {
         frame_ms: u8,
         now: Instant,
     ) -> Self {
-        let per_segment = frames_per_segment(frame_ms);
         Self {
             meeting,
             index,
             epoch,
-            chain,
-            next: 0,
+            base: ChainAt { segment: 0, key: chain.duplicate() },
+            anchor: 0,
+            ahead: ChainAt { segment: 0, key: chain },
             last_progress: now,
             last_leap: None,
-            segments: Default::default(),
-            per_segment,
+            last_far: None,
+            records: Vec::new(),
+            per_segment: frames_per_segment(frame_ms),
+            closed: false,
+            injected: false,
+            missed: false,
         }
     }
 
@@ -133,16 +239,18 @@ impl Opener {
         self.epoch
     }
 
-    /// Opens a frame into `plaintext` and returns it. Allocates nothing; nothing changes unless it opens.
+    /// Opens a frame into `plaintext` and returns it; [`None`] for one that now waits for its seal. Allocates nothing
+    /// but when a talker begins, and for frames that wait; nothing changes unless it opens.
     ///
     /// # Errors
     /// [`Dropped`].
     pub fn open<'p>(
         &mut self,
         frame: &Ciphertext<'_>,
+        play: Play,
         now: Instant,
         plaintext: &'p mut [u8; PLAINTEXT_LEN],
-    ) -> Result<Frame<'p>, Dropped> {
+    ) -> Result<Option<Frame<'p>>, Dropped> {
         if frame.name.index != self.index || frame.name.epoch != self.epoch {
             return Err(Dropped::UnknownKey);
         }
@@ -150,24 +258,72 @@ impl Opener {
             return Err(Dropped::Malformed);
         }
         plaintext.copy_from_slice(frame.body);
-        if u32::from(frame.name.segment.0) < self.next {
-            self.open_kept(frame, plaintext)?;
+        let segment = u32::from(frame.name.segment.0);
+        let place = if let Some(place) = self.place(segment) {
+            let record = &self.records[place];
+            record.inspect(frame, play)?;
+            open_with(&record.frames, frame, &self.meeting, plaintext)?;
+            place
+        } else if self.is_trusted(segment) {
+            self.open_trusted(frame, now, plaintext)?
+        } else if segment < self.ahead.segment {
+            return Err(Dropped::TooOld);
         } else {
-            self.open_ahead(frame, now, plaintext)?;
+            self.open_ahead(frame, now, plaintext)?
+        };
+        if Frame::read(plaintext).is_none() {
+            return Err(Dropped::Malformed);
         }
-        Frame::read(plaintext).ok_or(Dropped::Malformed)
+        let fate = self.records[place].take(frame, play, now);
+        if frame.number + 1 == self.per_segment {
+            self.records[place].end(now);
+        }
+        let before = |record: &&mut Record| u32::from(record.segment.0) < segment;
+        self.records.iter_mut().filter(before).for_each(|record| record.end(now));
+        match fate {
+            Fate::Played => Ok(Frame::read(plaintext)),
+            Fate::Held => {
+                plaintext.fill(0);
+                Ok(None)
+            }
+            Fate::Unlisted => {
+                plaintext.fill(0);
+                self.injected = true;
+                Err(Dropped::Unlisted)
+            }
+        }
     }
 
-    fn open_kept(&mut self, frame: &Ciphertext<'_>, plaintext: &mut [u8; PLAINTEXT_LEN]) -> Result<(), Dropped> {
-        let slot = &mut self.segments[usize::from(frame.name.segment.0) % KEPT];
-        let open = slot.as_mut().filter(|s| s.segment == frame.name.segment).ok_or(Dropped::TooOld)?;
-        let bit = 1 << frame.number;
-        if open.delivered & bit != 0 {
-            return Err(Dropped::Duplicate);
+    fn place(&self, segment: u32) -> Option<usize> {
+        self.records.iter().position(|record| u32::from(record.segment.0) == segment)
+    }
+
+    fn is_trusted(&self, segment: u32) -> bool {
+        (self.anchor.saturating_sub(BACK)..self.anchor + TRUSTED).contains(&segment)
+    }
+
+    fn is_newest(&self, segment: u32) -> bool {
+        (self.ahead.segment.saturating_sub(KEPT)..self.ahead.segment).contains(&segment)
+    }
+
+    /// The first frame of a segment of the trusted window.
+    fn open_trusted(
+        &mut self,
+        frame: &Ciphertext<'_>,
+        now: Instant,
+        plaintext: &mut [u8; PLAINTEXT_LEN],
+    ) -> Result<usize, Dropped> {
+        let segment = u32::from(frame.name.segment.0);
+        let mut chain = self.base.duplicate();
+        chain.go_to(segment);
+        let (key, frames, next) = advance(frame.name, &chain.key);
+        open_with(&frames, frame, &self.meeting, plaintext)?;
+        if segment >= self.ahead.segment {
+            self.ahead = ChainAt { segment: segment + 1, key: next };
+            self.last_progress = now;
         }
-        open_with(&open.key, frame, &self.meeting, plaintext)?;
-        open.delivered |= bit;
-        Ok(())
+        self.prune();
+        Ok(self.insert(Record::new(frame.name.segment, key, frames)))
     }
 
     fn open_ahead(
@@ -175,55 +331,92 @@ impl Opener {
         frame: &Ciphertext<'_>,
         now: Instant,
         plaintext: &mut [u8; PLAINTEXT_LEN],
-    ) -> Result<(), Dropped> {
+    ) -> Result<usize, Dropped> {
         let segment = u32::from(frame.name.segment.0);
         let elapsed = now.saturating_duration_since(self.last_progress).as_millis() / SEGMENT.as_millis();
         let elapsed = u64::try_from(elapsed).unwrap_or(MAX_SKIP);
         // Before the first frame nothing says when the sender began: the key may have come long after that.
-        let elapsed = if self.next == 0 { MAX_SKIP } else { elapsed };
+        let elapsed = if self.ahead.segment == 0 { MAX_SKIP } else { elapsed };
         let allowed = elapsed.saturating_add(AHEAD).min(MAX_SKIP);
-        let ahead = u64::from(segment - self.next);
+        let ahead = u64::from(segment - self.ahead.segment);
         if ahead > MAX_SKIP || (ahead > allowed && !self.may_leap(now)) {
             return Err(Dropped::TooNew);
         }
-        let mut skipped: [Option<OpenSegment>; KEPT] = Default::default();
-        let mut chain = self.chain.duplicate();
-        for number in self.next..=segment {
+        let mut chain = self.ahead.duplicate();
+        chain.go_to((segment + 1).saturating_sub(KEPT));
+        let mut skipped: [Option<Record>; KEPT as usize] = Default::default();
+        let mut newest = 0;
+        for (place, slot) in skipped.iter_mut().enumerate() {
+            if chain.segment > segment {
+                break;
+            }
             // `segment` came from 16 bits, so every number up to it fits.
-            let name = KeyName { segment: SegmentNumber(number as u16), ..frame.name };
-            if number + (KEPT as u32) > segment {
-                let (key, next) = advance(name, &chain);
-                skipped[number as usize % KEPT] = Some(OpenSegment { segment: name.segment, key, delivered: 0 });
-                chain = next;
-            } else {
-                chain = crate::epoch::schedule::next_chain(&chain);
-            }
+            let name = KeyName { segment: SegmentNumber(chain.segment as u16), ..frame.name };
+            let (key, frames, next) = advance(name, &chain.key);
+            chain = ChainAt { segment: chain.segment + 1, key: next };
+            *slot = Some(Record::new(name.segment, key, frames));
+            newest = place;
         }
-        let open = skipped[segment as usize % KEPT].as_mut().ok_or(Dropped::TooNew)?;
-        open_with(&open.key, frame, &self.meeting, plaintext)?;
-        open.delivered |= 1 << frame.number;
-        for (kept, new) in self.segments.iter_mut().zip(skipped) {
-            if new.is_some() {
-                *kept = new;
-            }
-        }
-        self.chain = chain;
-        self.next = segment + 1;
+        let frames = skipped[newest].as_ref().map(|record| &record.frames).ok_or(Dropped::TooNew)?;
+        open_with(frames, frame, &self.meeting, plaintext)?;
+        self.ahead = chain;
         self.last_progress = now;
-        Ok(())
+        self.prune();
+        for record in skipped.into_iter().flatten() {
+            if self.place(u32::from(record.segment.0)).is_none() {
+                self.insert(record);
+            }
+        }
+        self.place(segment).ok_or(Dropped::TooNew)
     }
-}
 
-impl Opener {
     /// Whether a frame may be tried that is further ahead than time explains. Old frames that come all at once after a
     /// stall make the newest segment look young, and then every honest frame is; so one is tried now and then.
     fn may_leap(&mut self, now: Instant) -> bool {
-        let may = self.last_leap.is_none_or(|last| now.saturating_duration_since(last) >= LEAP_EVERY);
-        if may {
-            self.last_leap = Some(now);
-        }
-        may
+        take_turn(&mut self.last_leap, now, LEAP_EVERY)
     }
+
+    fn insert(&mut self, record: Record) -> usize {
+        if self.records.capacity() < ROOM {
+            self.records.reserve_exact(ROOM - self.records.len());
+        }
+        self.records.push(record);
+        self.records.len() - 1
+    }
+
+    /// Forgets the segments that have left both windows. Of none of them a frame can be opened again.
+    fn prune(&mut self) {
+        let mut place = 0;
+        if self.closed {
+            return;
+        }
+        while let Some(record) = self.records.get(place) {
+            let segment = u32::from(record.segment.0);
+            if self.is_trusted(segment) || self.is_newest(segment) {
+                place += 1;
+            } else {
+                self.missed |= record.seal_due().is_some();
+                self.records.swap_remove(place);
+            }
+        }
+    }
+}
+
+/// What was found about a talker's frames.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Findings {
+    /// A frame opened that its talker's seal does not list.
+    pub injected: bool,
+    /// Frames opened of a segment that has no seal in time.
+    pub missed: bool,
+}
+
+fn take_turn(last: &mut Option<Instant>, now: Instant, every: Duration) -> bool {
+    let may = last.is_none_or(|last| now.saturating_duration_since(last) >= every);
+    if may {
+        *last = Some(now);
+    }
+    may
 }
 
 fn open_with(
@@ -235,111 +428,4 @@ fn open_with(
     let ctr = super::header::Ctr(CTR_BASE + u64::from(frame.number));
     let aad = aad(frame.header, meeting, frame.name.index);
     key.open_in_place(ctr, &aad, plaintext, frame.tag).map_err(|_| Dropped::Unauthentic)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::frame::{DATAGRAM_LEN, Microphone};
-    use super::super::sender::Sealer;
-    use super::*;
-    use crate::secret::Secret;
-    use crate::wire::datagram;
-
-    const MEETING: MeetingId = MeetingId([7; 20]);
-
-    fn pair(now: Instant) -> (Sealer, Opener) {
-        let epoch = Epoch::new(3).expect("small");
-        let sealer = Sealer::new(MEETING, MemberIndex(5), epoch, Secret::new([9; 32]), 20);
-        (sealer, Opener::new(MEETING, MemberIndex(5), epoch, Secret::new([9; 32]), 20, now))
-    }
-
-    fn sealed(sealer: &mut Sealer, seq: u32) -> [u8; DATAGRAM_LEN] {
-        let mut out = [0; DATAGRAM_LEN];
-        let opus = [seq as u8; 80];
-        let frame = Frame { seq, stamp: 1, microphone: Microphone::On, level: 20, opus: &opus };
-        sealer.seal(&frame, &mut out).expect("segments are left");
-        out
-    }
-
-    fn open(opener: &mut Opener, bytes: &[u8], now: Instant) -> Result<u32, Dropped> {
-        let mut plaintext = [0; PLAINTEXT_LEN];
-        let ciphertext = Ciphertext::parse(&bytes[datagram::HEADER_LEN..])?;
-        opener.open(&ciphertext, now, &mut plaintext).map(|frame| frame.seq)
-    }
-
-    #[test]
-    fn frames_open_once_in_any_order_within_two_seconds() {
-        let now = Instant::now();
-        let (mut sealer, mut opener) = pair(now);
-        let frames: Vec<_> = (0..100).map(|i| sealed(&mut sealer, i)).collect();
-        for i in (0..100u32).rev() {
-            assert_eq!(open(&mut opener, &frames[i as usize], now), Ok(i));
-        }
-        for frame in &frames {
-            assert_eq!(open(&mut opener, frame, now), Err(Dropped::Duplicate));
-        }
-    }
-
-    #[test]
-    fn a_forged_frame_moves_nothing() {
-        let now = Instant::now();
-        let (mut sealer, mut opener) = pair(now);
-        let frames: Vec<_> = (0..75).map(|i| sealed(&mut sealer, i)).collect();
-        let mut forged = frames[74];
-        forged[DATAGRAM_LEN - 1] ^= 1;
-        assert_eq!(open(&mut opener, &forged, now), Err(Dropped::Unauthentic));
-        assert_eq!(open(&mut opener, &frames[0], now), Ok(0));
-        for byte in 3..DATAGRAM_LEN {
-            let mut forged = frames[1];
-            forged[byte] ^= 0x10;
-            assert!(open(&mut opener, &forged, now).is_err(), "byte {byte}");
-        }
-        assert_eq!(open(&mut opener, &frames[1], now), Ok(1));
-    }
-
-    #[test]
-    fn segments_may_be_skipped_only_as_far_as_time_has_passed() {
-        let now = Instant::now();
-        let (mut sealer, mut opener) = pair(now);
-        let frames: Vec<_> = (0..1000).map(|i| sealed(&mut sealer, i)).collect();
-        assert_eq!(open(&mut opener, &frames[0], now), Ok(0));
-        leap_in_vain(&mut opener, &frames[999], now);
-        assert_eq!(open(&mut opener, &frames[6 * 25], now), Err(Dropped::TooNew));
-        assert_eq!(open(&mut opener, &frames[5 * 25], now), Ok(125));
-        let later = now + Duration::from_secs(10);
-        leap_in_vain(&mut opener, &frames[999], later);
-        assert_eq!(open(&mut opener, &frames[31 * 25], later), Err(Dropped::TooNew));
-        assert_eq!(open(&mut opener, &frames[30 * 25], later), Ok(750));
-        assert_eq!(open(&mut opener, &frames[126], later), Err(Dropped::TooOld));
-    }
-
-    /// Uses up the one leap that is tried at a time, on a frame that does not open.
-    fn leap_in_vain(opener: &mut Opener, frame: &[u8; DATAGRAM_LEN], now: Instant) {
-        let mut forged = *frame;
-        forged[DATAGRAM_LEN - 1] ^= 1;
-        assert_eq!(open(opener, &forged, now), Err(Dropped::Unauthentic));
-    }
-
-    #[test]
-    fn old_frames_that_come_all_at_once_do_not_make_the_next_ones_too_new() {
-        let now = Instant::now();
-        let (mut sealer, mut opener) = pair(now);
-        let frames: Vec<_> = (0..1000).map(|i| sealed(&mut sealer, i)).collect();
-        assert_eq!(open(&mut opener, &frames[0], now), Ok(0));
-        // The listener was held up for 15 s, finds what came in the first second of that, and then what comes now.
-        let later = now + Duration::from_secs(15);
-        assert_eq!(open(&mut opener, &frames[50], later), Ok(50));
-        assert_eq!(open(&mut opener, &frames[750], later), Ok(750));
-        assert_eq!(open(&mut opener, &frames[751], later), Ok(751));
-    }
-
-    #[test]
-    fn first_frame_of_a_sender_may_be_any_that_the_bound_on_work_allows() {
-        let now = Instant::now();
-        let (mut sealer, mut opener) = pair(now);
-        let last = u32::try_from(MAX_SKIP).expect("small") * 25;
-        let frames: Vec<_> = (0..=last + 25).map(|i| sealed(&mut sealer, i)).collect();
-        assert_eq!(open(&mut opener, &frames[last as usize + 25], now), Err(Dropped::TooNew));
-        assert_eq!(open(&mut opener, &frames[last as usize], now), Ok(last));
-    }
 }

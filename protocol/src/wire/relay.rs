@@ -23,7 +23,7 @@ pub const MAX_MAIL: usize = 4_096;
 /// The slot that addresses every other member.
 pub const EVERYBODY: MemberIndex = MemberIndex(0xFFFF);
 
-/// Longest seal: 50 frames of 10 ms (`docs/protocol.md` §9.2).
+/// Longest seal: 50 frames of 10 ms (`docs/protocol.md` §16.2).
 pub const MAX_SEAL: usize = 985;
 /// Longest sealed report.
 pub const MAX_REPORT: usize = 2 * 1024 * 1024;
@@ -220,7 +220,7 @@ pub enum FromRelay {
         region: String,
         /// Whether the relay hands reports on.
         takes_reports: bool,
-        /// The operator's moderator (`docs/protocol.md` §10.1), empty when there is none.
+        /// The operator's moderator (`docs/protocol.md` §17.1), empty when there is none.
         moderator: Vec<u8>,
     },
     /// A leader is present: here is D. Before that a guest hears nothing, whether the meeting is unknown or its

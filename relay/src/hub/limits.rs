@@ -39,6 +39,8 @@ pub struct Limits {
     pub max_malformed: u8,
     /// Datagrams of one slot.
     pub datagrams: Rate,
+    /// Seals of one slot. What is beyond is dropped and counted.
+    pub seals: Rate,
     /// Messages of one plain member.
     pub member_messages: Rate,
     /// Bytes in messages of one plain member.
@@ -64,7 +66,8 @@ pub struct Limits {
 impl Default for Limits {
     /// Connections: as many as [`crate::gate::Limits`] lets in. Members: twice the 1,000 that the design is for.
     /// Datagrams: 100 frames of 10 ms per second, with room for a clock that runs fast; the burst covers a radio link
-    /// that was silent for 300 ms. Leaders: one record to each of 1,000 members, several times per second. Mail: a
+    /// that was silent for 300 ms. Seals: one per segment of half a second, and one per second more for the segments that
+    /// a removal cuts short and for clocks that run fast. Leaders: one record to each of 1,000 members, several times per second. Mail: a
     /// join handshake is four short messages. Presences: half of what the shell queues for one client. Prefixes: a
     /// large office behind one address, all joining at once. Attaches: a renewal every minute, and reconnections. Acts:
     /// a hundred members who leave within seconds, one revocation each.
@@ -82,6 +85,7 @@ impl Default for Limits {
             max_wrong_tokens: 5,
             max_malformed: 3,
             datagrams: Rate { per_second: 120, burst: 30 },
+            seals: Rate { per_second: 3, burst: 16 },
             member_messages: Rate { per_second: 50, burst: 200 },
             member_bytes: Rate { per_second: 256 * KIB, burst: MIB },
             leader_messages: Rate { per_second: 4_000, burst: 8_000 },

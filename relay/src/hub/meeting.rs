@@ -64,6 +64,7 @@ pub(super) struct Member {
 #[derive(Clone, Copy, Default)]
 pub(super) struct Allowances {
     pub(super) datagrams: Bucket,
+    pub(super) seals: Bucket,
     pub(super) messages: Bucket,
     pub(super) bytes: Bucket,
     pub(super) leader_messages: Bucket,

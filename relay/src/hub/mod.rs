@@ -15,6 +15,7 @@ mod limits;
 mod mailboxes;
 mod meeting;
 mod members;
+mod seals;
 mod stats;
 mod succession;
 mod turn;
@@ -33,6 +34,7 @@ use conclave_protocol::wire::codec::Wire;
 use conclave_protocol::wire::relay::{FromRelay, Refusal, ToRelay};
 
 use crate::core::{CloseCode, ConnId, Core, Output, Peer};
+use crate::stamps::StampKeys;
 
 pub use limits::{Limits, Rate};
 pub use stats::Stats;
@@ -56,6 +58,8 @@ pub struct Config {
     pub region: Option<Region>,
     /// Bounds on everything.
     pub limits: Limits,
+    /// What seals are stamped with, until [`Core::stamp_keys`] brings others.
+    pub stamp_keys: StampKeys,
 }
 
 /// The relay's state machine; see the module.
@@ -63,6 +67,7 @@ pub struct Hub {
     clock: WallClock,
     region: String,
     limits: Limits,
+    stamps: StampKeys,
     clients: BTreeMap<ConnId, Client>,
     meetings: BTreeMap<MeetingId, Meeting>,
     /// How many of `meetings` have a descriptor.
@@ -101,6 +106,7 @@ impl Hub {
             clock,
             region: config.region.map(|region| region.as_str().to_owned()).unwrap_or_default(),
             limits: config.limits,
+            stamps: config.stamp_keys,
             clients: BTreeMap::new(),
             meetings: BTreeMap::new(),
             described: 0,
@@ -140,7 +146,8 @@ impl Hub {
         let Some(meeting) = self.meetings.get_mut(&id) else { return };
         let (was_due, was_described) = (meeting.next_expiry(), meeting.descriptor.is_some());
         let wall = self.clock.at(now);
-        let mut turn = Turn { now, wall, limits: &self.limits, stats: &mut self.stats, out, closed: Vec::new() };
+        let (limits, stamps, stats) = (&self.limits, &self.stamps, &mut self.stats);
+        let mut turn = Turn { now, wall, limits, stamps, stats, out, closed: Vec::new() };
         let was_led = meeting.is_led();
         act(meeting, &mut turn);
         bury(&mut self.clients, meeting, &mut turn);
@@ -261,9 +268,8 @@ fn act_in(
         ToRelay::Revoke { revoked } => meeting.revoke(turn, conn, revoked),
         ToRelay::Gate { gate } => meeting.set_gate(turn, conn, gate),
         ToRelay::Line { line } => meeting.bring_line(turn, conn, line),
-        ToRelay::Seal { .. } | ToRelay::Report { .. } | ToRelay::ReportPart { .. } | ToRelay::CheckStamps { .. } => {
-            Err(Refusal::NotAllowed)
-        }
+        ToRelay::Seal { bytes } => meeting.seal(turn, conn, bytes),
+        ToRelay::Report { .. } | ToRelay::ReportPart { .. } | ToRelay::CheckStamps { .. } => Err(Refusal::NotAllowed),
     }
 }
 
@@ -345,6 +351,10 @@ impl Core for Hub {
 
     fn next_timeout(&self) -> Option<Instant> {
         self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    fn stamp_keys(&mut self, keys: StampKeys) {
+        self.stamps = keys;
     }
 
     fn shutdown(&mut self, _: Instant, out: &mut Vec<Output>) {

@@ -30,6 +30,17 @@ pub struct Stats {
     /// Datagrams dropped because their slot sends too many.
     pub datagrams_dropped_too_fast: u64,
 
+    /// Seals that were stamped.
+    pub seals_stamped: u64,
+    /// Copies of seals that went to other members.
+    pub seals_forwarded: u64,
+    /// Seals refused because they are none.
+    pub seals_refused_malformed: u64,
+    /// Seals refused because they name another slot than their sender's.
+    pub seals_refused_wrong_slot: u64,
+    /// Seals dropped because their slot sends too many.
+    pub seals_dropped_too_fast: u64,
+
     /// Messages `Hello`.
     pub messages_hello: u64,
     /// Messages `OpenMailbox`.

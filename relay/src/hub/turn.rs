@@ -10,6 +10,7 @@ use conclave_protocol::wire::relay::{FromRelay, Refusal};
 use super::limits::Limits;
 use super::stats::Stats;
 use crate::core::{CloseCode, ConnId, Output};
+use crate::stamps::StampKeys;
 
 /// Lives as long as one call.
 pub(super) struct Turn<'a> {
@@ -17,6 +18,7 @@ pub(super) struct Turn<'a> {
     /// The relay's wall-clock time at `now`.
     pub(super) wall: UnixMillis,
     pub(super) limits: &'a Limits,
+    pub(super) stamps: &'a StampKeys,
     pub(super) stats: &'a mut Stats,
     pub(super) out: &'a mut Vec<Output>,
     /// Connections closed in this call; the hub forgets them when it is over.

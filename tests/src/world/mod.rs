@@ -354,7 +354,7 @@ impl World {
         let stamp = (now.as_millis() as u32).wrapping_mul(100);
         let frame = Frame { seq: peer.tick, stamp, microphone: Microphone::On, level: 20, opus: &opus };
         let mut datagram = [0; DATAGRAM_LEN];
-        if peer.conference.seal(&frame, &mut datagram).is_err() {
+        if peer.conference.seal(base + now, &frame, &mut datagram).is_err() {
             return;
         }
         self.witness.sealed(now, peer, peer.tick, &datagram);
@@ -362,6 +362,8 @@ impl World {
         for at in peer.up.datagram(now, &mut self.dice) {
             self.queue(at, Arrival::DatagramAtRelay(conn, Payload::clone(&datagram)));
         }
+        // The end of a segment is a deadline.
+        self.arm(who);
     }
 
     /// Hands a datagram to a client, whoever it is from.
@@ -385,6 +387,11 @@ impl World {
         }
         while let Some(transmit) = self.peers[who.0].conference.poll_transmit() {
             self.transmit(who, transmit);
+        }
+        let mut plaintext = [0; PLAINTEXT_LEN];
+        while let Some((index, frame)) = self.peers[who.0].conference.poll_verified(&mut plaintext) {
+            // Borrowed from the buffer, not from the client.
+            self.witness.opened(self.now, &mut self.peers[who.0], index.0, &frame);
         }
         let (mut is_over, mut rejoins) = (false, false);
         while let Some(event) = self.peers[who.0].conference.poll_event() {

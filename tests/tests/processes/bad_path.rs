@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::stage::{LIMIT, Meeting, Stage, at, knock_of, newest, observe};
 
-/// One way between client and relay, which is twice what `docs/protocol.md` §12 reckons with; from client to client it
+/// One way between client and relay, which is twice what `docs/protocol.md` §10 reckons with; from client to client it
 /// is 600 ms.
 const BAD: Impairment = Impairment {
     loss: 0.2,

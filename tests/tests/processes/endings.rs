@@ -86,7 +86,7 @@ fn clients_that_do_not_reconnect_end_with_status_six_when_their_relay_is_killed(
     let mut guest = meeting.guest("Bela", &["--reconnect", "0"]);
     meeting.relay.kill();
     for client in [&mut meeting.host, &mut guest] {
-        // Nobody tells them, so they learn it from silence: 15 s (docs/protocol.md §12).
+        // Nobody tells them, so they learn it from silence: 15 s (docs/protocol.md §10).
         assert_eq!(client.wait_exit(Duration::from_secs(30)).unwrap(), 6, "{:?}", client.events().last());
         assert_eq!(client.events_named("error").len(), 1);
     }

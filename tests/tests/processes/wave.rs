@@ -25,7 +25,7 @@ const COMERS: u32 = 200;
 const GOERS: u32 = 100;
 const COME_WITHIN: Duration = Duration::from_secs(20);
 const GO_WITHIN: Duration = Duration::from_secs(5);
-/// The bound. Measured with a relay that reads a leader's 4,000 messages a second (docs/protocol.md §12): p50
+/// The bound. Measured with a relay that reads a leader's 4,000 messages a second (docs/protocol.md §10): p50
 /// 0.34 s and p99 0.65 s on two cores, p99 1.2 s under `nice -n 15` beside other work.
 const JOIN_P99: Duration = Duration::from_secs(2);
 /// The bound of removal.

@@ -173,7 +173,7 @@ impl Stage {
         for seq in 0..10 {
             let frame = Frame { seq, stamp: 0, microphone: Microphone::On, level: 9, opus: &[7; 80] };
             let (mut datagram, mut plaintext) = ([0; DATAGRAM_LEN], [0; PLAINTEXT_LEN]);
-            self.clients[talker].seal(&frame, &mut datagram).expect("a member seals");
+            self.clients[talker].seal(self.now, &frame, &mut datagram).expect("a member seals");
             let got = self.clients[listener].open(self.now, &datagram, &mut plaintext);
             opened += usize::from(matches!(got, Ok(Some(_))));
         }

@@ -5,11 +5,13 @@ mod entrance;
 mod epochs;
 mod equivocation;
 mod everyday;
+mod evidence;
 mod hostile;
 mod malformed;
 mod partitions;
 mod removal;
 mod reports;
+mod seals;
 mod succession;
 mod walk;
 

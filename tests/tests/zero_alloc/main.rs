@@ -24,7 +24,7 @@ fn carry(room: &mut Room, talker: &mut MediaEngine, listener: &mut MediaEngine, 
     let captured = talker.capture(false);
     let frame = Frame { seq, stamp: 0, microphone: Microphone::On, level: captured.level, opus: captured.opus };
     let mut datagram = [0; DATAGRAM_LEN];
-    room.clients[0].seal(&frame, &mut datagram).unwrap();
+    room.clients[0].seal(now, &frame, &mut datagram).unwrap();
     let mut plaintext = [0; PLAINTEXT_LEN];
     // Every tenth frame is lost, so that concealment is measured as well.
     if !seq.is_multiple_of(10) {

@@ -6,5 +6,6 @@ mod limits;
 mod members;
 mod random;
 mod revocation;
+mod seals;
 mod succession;
 mod world;

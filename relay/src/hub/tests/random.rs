@@ -27,6 +27,7 @@ const TIGHT: Limits = Limits {
     max_wrong_tokens: 2,
     max_malformed: 3,
     datagrams: Rate { per_second: 100, burst: 5 },
+    seals: Rate { per_second: 2, burst: 2 },
     member_messages: Rate { per_second: 5, burst: 3 },
     member_bytes: Rate { per_second: 1000, burst: 20_000 },
     leader_messages: Rate { per_second: 50, burst: 10 },

@@ -226,7 +226,7 @@ impl World {
     pub(super) fn with_limits(limits: Limits) -> Self {
         let now = Instant::now();
         let region = Some(Region::parse("eu-west").unwrap());
-        let hub = Hub::new(WallClock::new(now, START), Config { region, limits });
+        let hub = Hub::new(WallClock::new(now, START), Config { region, limits, ..Config::default() });
         Self {
             hub,
             now,
