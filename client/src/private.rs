@@ -102,13 +102,20 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// Of the system; the file is as it was then.
 pub fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    replace_through(path, &path.with_extension("new"), bytes)
+}
+
+/// The same, where it matters under which name in the same directory the file is until it is whole.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_through(path: &Path, temporary: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(temporary)?;
     // It may have been there with other rights.
     file.set_permissions(Permissions::from_mode(0o600))?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(&temporary, path)?;
+    fs::rename(temporary, path)?;
     // The name is on the disk only when its directory is.
     match path.parent() {
         Some(here) if here == Path::new("") => File::open(".")?.sync_all(),

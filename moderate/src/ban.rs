@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use conclave::private;
 use conclave_protocol::evidence::ban::{self, Terms};
 use conclave_protocol::evidence::category::Category;
 use conclave_protocol::evidence::number::IdentityNumber;
@@ -15,7 +14,7 @@ use serde_json::json;
 
 use crate::args::Ban;
 use crate::judge::Judge;
-use crate::{Outcome, say, time};
+use crate::{Outcome, save, say, time};
 
 pub(crate) fn run(options: &Ban) -> Result<Outcome> {
     let judge = Judge::new(&options.judging)?;
@@ -82,5 +81,5 @@ fn add(path: &Path, line: &str) -> Result<()> {
     }
     text.push_str(line);
     ban::parse(&text).with_context(|| format!("cannot add to {shown}"))?;
-    private::replace(path, text.as_bytes()).with_context(|| format!("cannot write {shown}"))
+    save(path, text.as_bytes())
 }

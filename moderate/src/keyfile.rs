@@ -40,10 +40,10 @@ enum StoredKey {
 pub(crate) fn keygen(options: &Keygen) -> Result<Outcome> {
     let name = DisplayName::parse(&options.name).context("--name")?;
     let (secret, public) = (options.out.join("moderator.key"), options.out.join("moderator.pub"));
-    if secret.exists() {
+    if let Some(there) = [&secret, &public].into_iter().find(|path| path.exists()) {
         bail!(
-            "{} is there already: a key is never overwritten, since nothing else opens its reports",
-            secret.display()
+            "{} is there already: keys are never overwritten, since nothing else opens their reports",
+            there.display()
         );
     }
     let passphrase = if options.no_passphrase { None } else { Some(new_passphrase()?) };

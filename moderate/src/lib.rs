@@ -1,5 +1,5 @@
 //! What a moderator does with reports: opens them, sees and hears what they prove, and bans
-//! (`docs/moderating.md`; the formats are those of `docs/protocol.md` §10).
+//! (`docs/moderating.md`; the formats are those of `docs/protocol.md` §17).
 //!
 //! The verdict is `conclave_protocol::evidence::report`'s alone. Here are files, sound and paper: nothing is sent
 //! anywhere but to a relay that is asked whether stamps are genuine, and it learns no more than seals and stamps that
@@ -20,10 +20,12 @@ mod stampkeys;
 pub mod time;
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Parser;
+use conclave::private;
 
 use args::{Arguments, Verb};
 
@@ -59,6 +61,13 @@ pub fn run() -> ExitCode {
             ExitCode::from(TROUBLE)
         }
     }
+}
+
+/// Writes a file for its owner alone, whole or not at all. Until it is whole it has a name that no report has.
+fn save(path: &Path, bytes: &[u8]) -> Result<()> {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    private::replace_through(path, &path.with_file_name(format!(".{name}.part")), bytes)
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// One line on standard output.

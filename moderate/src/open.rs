@@ -13,7 +13,7 @@ use crate::judge::{Examined, Judge};
 use crate::page;
 use crate::record::Record;
 use crate::sound::Sound;
-use crate::{Outcome, relay, say};
+use crate::{Outcome, relay, save, say};
 
 /// Columns of a waveform: as many pixels as the page is wide.
 const COLUMNS: usize = 800;
@@ -102,10 +102,6 @@ fn sound(findings: &Findings, frame_ms: u8) -> Result<Option<Sound>> {
         Verdict::Invalid(_) => Ok(None),
         Verdict::Valid | Verdict::Unstamped => Sound::of(&Timeline::of(&findings.said, frame_ms)).map(Some),
     }
-}
-
-fn save(path: &Path, bytes: &[u8]) -> Result<()> {
-    private::replace(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn remove(path: &Path) -> Result<()> {

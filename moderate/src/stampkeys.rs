@@ -1,15 +1,19 @@
-//! The stamp keys of a relay, from the directory that its operator shares (`docs/protocol.md` §9.3).
+//! The stamp keys of a relay, from the directory that its operator shares (`docs/protocol.md` §16.3).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use conclave::private;
-use conclave_protocol::stamp::{StampKey, StampKeyId};
+use conclave_protocol::stamp::{Minute, StampKey, StampKeyId};
+use conclave_protocol::time::UnixMillis;
 use conclave_protocol::wire::relay::{StampCheck, StampVerdict};
 use data_encoding::BASE32_NOPAD;
 use serde::Deserialize;
 use zeroize::Zeroizing;
+
+use crate::time::{self, Until};
 
 /// Largest file that is read: ten times what is ever written.
 const MAX_FILE: u64 = 4_096;
@@ -26,7 +30,21 @@ struct Entry {
 /// A key, and what is known of it.
 struct Known {
     key: StampKey,
+    /// The last moment of its day.
+    until: UnixMillis,
     source: Source,
+}
+
+/// How far a relay may be behind or ahead with changing its keys.
+const SLACK: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+impl Known {
+    /// A key vouches for its own day only, so that one that gets about gives nobody another day.
+    fn is_of_its_day(&self, minute: Minute) -> bool {
+        let at = time::begin(minute);
+        self.until.minus(DAY + SLACK) <= at && at <= self.until.plus(SLACK)
+    }
 }
 
 /// Who made a stamp, as far as is known.
@@ -62,10 +80,11 @@ impl StampKeys {
     pub(crate) fn check(&self, check: &StampCheck) -> StampVerdict {
         match self.0.get(&check.stamp.key) {
             None => StampVerdict::UnknownKey,
-            Some(Known { key, .. }) if key.made(&check.stamp, &check.meeting, check.slot, &check.public) => {
-                StampVerdict::Genuine
+            Some(Known { key, .. }) if !key.made(&check.stamp, &check.meeting, check.slot, &check.public) => {
+                StampVerdict::Forged
             }
-            Some(_) => StampVerdict::Forged,
+            Some(known) if known.is_of_its_day(check.stamp.minute) => StampVerdict::Genuine,
+            Some(_) => StampVerdict::UnknownKey,
         }
     }
 
@@ -86,15 +105,16 @@ fn read_key(path: &Path) -> Result<(StampKeyId, Known)> {
     }
     let bytes = Zeroizing::new(BASE32_NOPAD.decode(key.as_bytes()).map_err(|_| anyhow::anyhow!(damaged()))?);
     let bytes: [u8; 32] = bytes.as_slice().try_into().ok().with_context(damaged)?;
+    let until = day.parse::<Until>().map_err(|_| anyhow::anyhow!(damaged()))?.0;
     let key = StampKey::new(bytes);
-    Ok((key.id(), Known { key, source: Source { relay, day: Some(day) } }))
+    Ok((key.id(), Known { key, until, source: Source { relay, day: Some(day) } }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use conclave_protocol::id::{MeetingId, MemberIndex};
-    use conclave_protocol::stamp::{Minute, SealPublic};
+    use conclave_protocol::stamp::SealPublic;
 
     #[test]
     fn keys_are_read_from_their_files_and_from_no_others() {
@@ -105,9 +125,15 @@ mod tests {
         let keys = StampKeys::read(dir.path()).expect("read");
         let key = StampKey::new([5; 32]);
         let public = SealPublic { kid: 1 << 63, count: 25, root: [1; 32] };
-        let stamp = key.stamp(&MeetingId([2; 20]), MemberIndex(0), Minute(9), &public);
+        // 2026-01-01 begins at this minute.
+        let first = 1_767_225_600 / 60;
+        let made = |minute| key.stamp(&MeetingId([2; 20]), MemberIndex(0), Minute(minute), &public);
+        let stamp = made(first);
         let check = |stamp| StampCheck { meeting: MeetingId([2; 20]), slot: MemberIndex(0), public, stamp };
         assert_eq!(keys.check(&check(stamp)), StampVerdict::Genuine);
+        assert_eq!(keys.check(&check(made(first + 1_439 + 60))), StampVerdict::Genuine);
+        assert_eq!(keys.check(&check(made(first + 1_440 + 60))), StampVerdict::UnknownKey);
+        assert_eq!(keys.check(&check(made(first - 61))), StampVerdict::UnknownKey);
         let forged = conclave_protocol::stamp::Stamp { mac: [0; 16], ..stamp };
         assert_eq!(keys.check(&check(forged)), StampVerdict::Forged);
         let other = conclave_protocol::stamp::Stamp { key: StampKeyId([0; 8]), ..stamp };

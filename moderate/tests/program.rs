@@ -160,7 +160,7 @@ impl Core for Answers {
     }
     fn control(&mut self, _now: Instant, conn: ConnId, message: &[u8], out: &mut Vec<Output>) {
         let Ok(ToRelay::CheckStamps { signature, checks }) = ToRelay::decode(message) else {
-            panic!("another message than the one question");
+            unreachable!("another message than the one question");
         };
         let mut list = Writer::default();
         list.list(&checks);

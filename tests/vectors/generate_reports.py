@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes report.json beside it, following docs/protocol.md §9 and §10: a report of the meeting that generate.py makes,
+"""Writes report.json beside it, following docs/protocol.md §16 and §17: a report of the meeting that generate.py makes,
 from frames to seals, stamps, encoding, signature and the sealed file. X-Wing and HPKE are written out here.
 
 Needs what generate.py needs, and is run the same way. `protocol/tests/report_vectors.rs` reads the file back.
@@ -52,7 +52,7 @@ def hpke_seal(shared, info, aad, plaintext):
     return key, nonce, ChaCha20Poly1305(key).encrypt(nonce, plaintext, aad)
 
 
-# ---- §9 ----
+# ---- §16 ----
 
 def sealed_segment(world, epoch, index, vk, frames, prev):
     kid, sk = 1 << 63 | index << 40 | epoch["epoch"] << 16 | frames[0]["segment"], frames[0]["SK"]
@@ -71,7 +71,7 @@ def stamp(world, key, index, minute, public):
     return H(b"key of stamps", key)[:8] + u32(minute) + made
 
 
-# ---- §10 ----
+# ---- §17 ----
 
 def epoch_proof(epoch, index):
     leaves = [member["leaf"] for member in epoch["roster"]]
@@ -145,4 +145,4 @@ def report_vectors():
 
 
 if __name__ == "__main__":
-    g.write("report.json", "§10", report_vectors())
+    g.write("report.json", "§17", report_vectors())
