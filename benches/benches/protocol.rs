@@ -57,6 +57,25 @@ fn seal_and_open(c: &mut Criterion) {
     group.finish();
 }
 
+/// Half a second of one talker: its frames, its seal, and all of it at a listener.
+fn segment_with_seal(c: &mut Criterion) {
+    let mut group = c.benchmark_group("segment");
+    group.bench_function("seal, open and check", |b| {
+        let mut room = Room::with_members(2);
+        let opus = [7; 80];
+        let (mut out, mut plaintext) = ([0; DATAGRAM_LEN], [0; PLAINTEXT_LEN]);
+        b.iter(|| {
+            for seq in 0..25 {
+                let now = room.now();
+                room.clients[0].seal(now, &frame(seq, &opus), &mut out).unwrap();
+                black_box(room.clients[1].open(now, &out, &mut plaintext)).ok();
+            }
+            room.pass(Duration::from_millis(500));
+        });
+    });
+    group.finish();
+}
+
 struct Both {
     descriptor: Descriptor,
     secret: LinkSecret,
@@ -155,5 +174,5 @@ fn epoch_changes(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, seal_and_open, joins, epoch_changes);
+criterion_group!(benches, seal_and_open, segment_with_seal, joins, epoch_changes);
 criterion_main!(benches);

@@ -94,3 +94,81 @@ impl Sealing {
         self.due.or(self.since.map(|since| since + LONGEST_SEGMENT))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::MemberIndex;
+    use crate::secret::Secret;
+    use crate::sframe::frame::{DATAGRAM_LEN, Frame, Microphone};
+    use crate::stamp::SealPublic;
+    use crate::wire::codec::Wire;
+    use std::time::Duration;
+
+    const MEETING: MeetingId = MeetingId([7; 20]);
+
+    fn sealer(epoch: u32) -> Sealer {
+        let epoch = Epoch::new(epoch).expect("small");
+        Sealer::new(MEETING, MemberIndex(5), epoch, Secret::new([9; 32]), 20)
+    }
+
+    fn says(sealing: &mut Sealing, sealer: &mut Sealer, frames: usize, now: Instant) {
+        for _ in 0..frames {
+            let mut out = [0; DATAGRAM_LEN];
+            let frame = Frame { seq: 0, stamp: 1, microphone: Microphone::On, level: 20, opus: &[] };
+            sealer.seal(&frame, &mut out).expect("segments are left");
+            sealing.on_frame(now, sealer);
+        }
+    }
+
+    /// The seals that are made now: frames and segment of each.
+    fn made(sealing: &mut Sealing) -> Vec<(u8, u16)> {
+        let key = KeyPair::from_seed(&[2; 32]);
+        sealing.make(&MEETING, 25, &key, |epoch| Some(ChainHash([epoch.number() as u8; 32])));
+        let seals = std::iter::from_fn(|| sealing.next());
+        let public = seals.map(|seal| SealPublic::decode(&seal[..SealPublic::WIRE_LEN]).expect("a seal"));
+        public.map(|public| (public.count, public.kid as u16)).collect()
+    }
+
+    #[test]
+    fn full_segments_are_sealed_at_once_and_others_a_second_after_their_first_frame() {
+        let now = Instant::now();
+        let (mut sealing, mut sealer) = (Sealing::new(), sealer(3));
+        assert_eq!(sealing.poll_timeout(), None);
+        says(&mut sealing, &mut sealer, 24, now);
+        assert_eq!(sealing.poll_timeout(), Some(now + LONGEST_SEGMENT));
+        assert!(made(&mut sealing).is_empty());
+        says(&mut sealing, &mut sealer, 1, now);
+        assert_eq!(sealing.poll_timeout(), Some(now));
+        assert_eq!(made(&mut sealing), [(25, 0)]);
+        assert_eq!(sealing.poll_timeout(), None, "no frame, no seal");
+        says(&mut sealing, &mut sealer, 7, now);
+        assert!(!sealing.is_over(now + Duration::from_millis(999)));
+        assert!(sealing.is_over(now + LONGEST_SEGMENT));
+        sealing.close(now + LONGEST_SEGMENT, &mut sealer);
+        sealing.close(now + LONGEST_SEGMENT, &mut sealer);
+        assert_eq!(made(&mut sealing), [(7, 1)]);
+        says(&mut sealing, &mut sealer, 25, now);
+        assert_eq!(made(&mut sealing), [(25, 2)]);
+    }
+
+    #[test]
+    fn what_was_said_in_one_epoch_is_sealed_before_what_is_said_in_the_next() {
+        let now = Instant::now();
+        let (mut sealing, mut old, mut new) = (Sealing::new(), sealer(3), sealer(4));
+        says(&mut sealing, &mut old, 3, now);
+        sealing.close(now, &mut old);
+        says(&mut sealing, &mut new, 25, now);
+        let before = sealing.prev;
+        assert_eq!(made(&mut sealing), [(3, 0), (25, 0)]);
+        assert_ne!(sealing.prev, before);
+    }
+
+    #[test]
+    fn a_timer_that_never_comes_fills_no_memory() {
+        let now = Instant::now();
+        let (mut sealing, mut sealer) = (Sealing::new(), sealer(3));
+        says(&mut sealing, &mut sealer, 25 * 10, now);
+        assert_eq!(made(&mut sealing), [(25, 6), (25, 7), (25, 8), (25, 9)]);
+    }
+}
