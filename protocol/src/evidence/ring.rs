@@ -34,8 +34,9 @@ pub const MAX_LENGTH: Duration = Duration::from_secs(40);
 const UNSEALED_FOR: Duration = Duration::from_secs(30);
 /// Epochs whose frames may still come: the current one and the two before.
 const CURRENT: usize = 3;
-/// Buffers for frames that are kept ready, so that the media path allocates nothing: half a second of sixteen talkers.
-const SPARE: usize = 16;
+/// Buffers for frames that are kept ready, so that the media path allocates nothing: a second of sixteen talkers, 90 KiB
+/// at 20 ms. Each seal that comes fills the stock up again.
+const SPARE: usize = 32;
 /// Segments for which a talker gets room at once: half a minute.
 const ROOM: usize = 64;
 /// Between two looks for what is too old.
