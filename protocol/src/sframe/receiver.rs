@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::frame::{Frame, PLAINTEXT_LEN};
 use super::header::Header;
-use super::record::{Fate, Record};
+use super::record::{Fate, Parked, Record};
 use super::sender::advance;
 use super::suite::{FrameKey, TAG_LEN};
 use super::{CTR_BASE, HEADER_LEN, KeyName, SegmentNumber, aad, frames_per_segment};
@@ -43,6 +43,9 @@ const BACK: u32 = 6;
 const TRUSTED: u32 = 8;
 /// Room for both windows and what is on its way out of them; taken when the talker's first frame of the epoch opens.
 const ROOM: usize = (BACK + TRUSTED + 2 * KEPT) as usize;
+/// Segments between the windows of which is remembered what was played: 32 s. An honest talker's seals come earlier; one
+/// who invents frames further ahead can have them played again, and no others.
+const PARKED: usize = 64;
 /// How often a seal is looked at that is further ahead than [`MAX_SKIP`]: 65,536 derivations take some 70 ms.
 const FAR_EVERY: Duration = Duration::from_secs(10);
 
@@ -198,6 +201,8 @@ pub struct Opener {
     last_leap: Option<Instant>,
     last_far: Option<Instant>,
     records: Vec<Record>,
+    /// Of segments that the newest window has left and the trusted one has not reached.
+    parked: Vec<Parked>,
     per_segment: u8,
     /// No frame is opened any more.
     closed: bool,
@@ -227,6 +232,7 @@ impl Opener {
             last_leap: None,
             last_far: None,
             records: Vec::new(),
+            parked: Vec::new(),
             per_segment: frames_per_segment(frame_ms),
             closed: false,
             injected: false,
@@ -259,6 +265,9 @@ impl Opener {
         }
         plaintext.copy_from_slice(frame.body);
         let segment = u32::from(frame.name.segment.0);
+        if let Some(parked) = self.parked.iter().find(|parked| parked.segment == frame.name.segment) {
+            parked.inspect(frame, play)?;
+        }
         let place = if let Some(place) = self.place(segment) {
             let record = &self.records[place];
             record.inspect(frame, play)?;
@@ -376,7 +385,10 @@ impl Opener {
         take_turn(&mut self.last_leap, now, LEAP_EVERY)
     }
 
-    fn insert(&mut self, record: Record) -> usize {
+    fn insert(&mut self, mut record: Record) -> usize {
+        if let Some(place) = self.parked.iter().position(|parked| parked.segment == record.segment) {
+            record.resume(&self.parked.swap_remove(place));
+        }
         if self.records.capacity() < ROOM {
             self.records.reserve_exact(ROOM - self.records.len());
         }
@@ -396,8 +408,16 @@ impl Opener {
                 place += 1;
             } else {
                 self.missed |= record.seal_due().is_some();
+                let parked = record.park().filter(|_| segment >= self.anchor);
                 self.records.swap_remove(place);
+                self.parked.extend(parked);
             }
+        }
+        let trusted_from = self.anchor.saturating_sub(BACK);
+        self.parked.retain(|parked| u32::from(parked.segment.0) >= trusted_from);
+        if self.parked.len() > PARKED {
+            self.parked.sort_unstable_by_key(|parked| parked.segment);
+            self.parked.truncate(PARKED);
         }
     }
 }

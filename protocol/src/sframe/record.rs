@@ -43,6 +43,23 @@ pub(super) enum Fate {
     Unlisted,
 }
 
+/// What was played of a segment ahead of the trusted window whose record had to make room.
+pub(super) struct Parked {
+    pub(super) segment: SegmentNumber,
+    played: u64,
+    hashes: [FrameHash; MAX_FRAMES],
+}
+
+impl Parked {
+    /// As [`Record::inspect`].
+    pub(super) fn inspect(&self, frame: &Ciphertext<'_>, play: Play) -> Result<(), Dropped> {
+        let number = usize::from(frame.number());
+        let was_played = self.played & (1 << number) != 0;
+        let is_used_up = was_played && (play == Play::AtOnce || self.hashes[number] == frame.hash());
+        if is_used_up { Err(Dropped::Duplicate) } else { Ok(()) }
+    }
+}
+
 pub(super) struct Record {
     pub(super) segment: SegmentNumber,
     pub(super) key: SegmentKey,
@@ -73,6 +90,17 @@ impl Record {
             ended: None,
             missed: false,
         }
+    }
+
+    /// What must be known when the segment is asked for again; `None` when nothing of it was played.
+    pub(super) fn park(&self) -> Option<Parked> {
+        let Self { segment, played, hashes, .. } = self;
+        (*played != 0).then_some(Parked { segment: *segment, played: *played, hashes: *hashes })
+    }
+
+    /// Takes up what was parked.
+    pub(super) fn resume(&mut self, parked: &Parked) {
+        (self.played, self.hashes) = (parked.played, parked.hashes);
     }
 
     fn was_played(&self, number: u8) -> bool {

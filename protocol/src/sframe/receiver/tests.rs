@@ -1,7 +1,10 @@
 use super::*;
+use crate::epoch::statement::ChainHash;
+use crate::seal::{SealBody, Sealed};
 use crate::secret::Secret;
 use crate::sframe::frame::{DATAGRAM_LEN, Microphone};
 use crate::sframe::sender::Sealer;
+use crate::sign::KeyPair;
 use crate::wire::datagram;
 
 const MEETING: MeetingId = MeetingId([7; 20]);
@@ -102,4 +105,40 @@ fn first_frame_of_a_sender_may_be_any_that_the_bound_on_work_allows() {
     let frames: Vec<_> = (0..=last + 25).map(|i| sealed(&mut sealer, i)).collect();
     assert_eq!(open(&mut opener, &frames[last as usize + 25], now), Err(Dropped::TooNew));
     assert_eq!(open(&mut opener, &frames[last as usize], now), Ok(last));
+}
+
+#[test]
+fn what_was_played_ahead_of_the_seals_is_not_played_again_when_they_come() {
+    let mut now = Instant::now();
+    let (mut sealer, mut opener) = pair(now);
+    let frames: Vec<_> = (0..20 * 25).map(|i| sealed(&mut sealer, i)).collect();
+    for (i, frame) in (0..).zip(&frames) {
+        now += Duration::from_millis(20);
+        assert_eq!(open(&mut opener, frame, now), Ok(i));
+    }
+    // The seals of the first eight segments come late: those after them are trusted now.
+    for segment in 0..8u16 {
+        let name = KeyName { index: MemberIndex(5), epoch: opener.epoch(), segment: SegmentNumber(segment) };
+        let key = opener.segment_key(name.segment, now).expect("near");
+        let first = usize::from(segment) * 25;
+        let hashes: Vec<_> =
+            frames[first..first + 25].iter().map(|frame| frame_hash(&frame[datagram::HEADER_LEN..])).collect();
+        let (chain, sealing) = (ChainHash([1; 32]), KeyPair::from_seed(&[2; 32]));
+        let sealed = Sealed {
+            meeting: &MEETING,
+            chain: &chain,
+            name,
+            key: &key,
+            hashes: &hashes,
+            prev: [0; 32],
+            per_segment: 25,
+        };
+        let (seal, head) = sealed.sign(&sealing);
+        let body = SealBody::open(&seal, &MEETING, &key, 25).expect("a seal");
+        opener.vouch(name, head, body, now);
+    }
+    for frame in &frames {
+        assert!(matches!(open(&mut opener, frame, now), Err(Dropped::Duplicate | Dropped::TooOld)));
+    }
+    assert_eq!(opener.take_findings(), Findings { injected: false, missed: true });
 }
