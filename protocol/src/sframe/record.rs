@@ -165,7 +165,10 @@ impl Record {
         let mut candidates = std::mem::take(&mut self.candidates);
         candidates.retain(|one| self.lists(one.number, &one.hash) == Some(true));
         let held_foreign = candidates.len() < waited;
-        candidates.retain(|one| now.saturating_duration_since(one.came) < GIVE_UP);
+        // The same frame may have come again when verified mode had ended, and was played at once.
+        let is_played =
+            |one: &Candidate| self.was_played(one.number) && self.hashes[usize::from(one.number)] == one.hash;
+        candidates.retain(|one| !is_played(one) && now.saturating_duration_since(one.came) < GIVE_UP);
         candidates.sort_by_key(|one| std::cmp::Reverse(one.number));
         self.candidates = candidates;
         played_foreign || held_foreign
