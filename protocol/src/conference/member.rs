@@ -247,11 +247,9 @@ impl Member {
             self.pending = None;
             return;
         }
-        if Some(key.previous) != self.room.seat.chain_hash() {
-            return;
-        }
-        if !self.may_follow(step.now, from) {
-            // As long as it is kept, a leader changes nothing.
+        let follows = Some(key.previous) == self.room.seat.chain_hash();
+        if !follows || !self.may_follow(step.now, from) {
+            // As long as it is kept, a leader makes no epoch, and so cannot come nearer to it either.
             if self.room.leads() && self.room.pulse.knows_who_hears(step.now) {
                 self.pending = None;
             }

@@ -148,10 +148,10 @@ fn after_every_partition_everybody_who_stays_is_in_one_meeting_or_knows_better()
 }
 
 /// Two leaders with two lines, both at the relay, and guests and members who ask either (491). A co-host that took over
-/// after a stall, while a host who is heard waits to see what comes of that (625).
+/// after a stall, while a host who is heard waits to see what comes of that (625); or one who is alone, in another epoch (693, 956, 1162).
 #[test]
 fn walks_that_once_went_wrong_end_well() {
-    for seed in [491, 625] {
+    for seed in [491, 625, 693, 956, 1162] {
         walk(seed);
     }
 }
