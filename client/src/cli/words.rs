@@ -12,7 +12,7 @@ use std::time::Duration;
 use conclave_protocol::identity::is_unsafe_to_show;
 
 use crate::names;
-use crate::report::{Report, RosterMember, Standing, WaitingFor};
+use crate::report::{NamedKey, Report, RosterMember, Standing, WaitingFor};
 
 /// Says what happens. Remembers who is there, to tell names in doubt.
 #[derive(Default)]
@@ -93,6 +93,27 @@ impl Words {
                 let who = who.map(|who| self.by(who, who_name.as_deref())).unwrap_or_default();
                 act(what, &by, &who)?
             }
+            Report::Moderators { policy, operator, takes_reports } => {
+                moderators(policy, operator.as_ref(), *takes_reports)
+            }
+            Report::ReportPreview { name, who, seconds, category, moderators, wav, size, safety_number, .. } => {
+                let to =
+                    if moderators.is_empty() { "NOBODY, so it cannot be sent".to_owned() } else { listed(moderators) };
+                let wav = wav.as_ref().map(|wav| format!("; hear them in {wav}")).unwrap_or_default();
+                format!(
+                    "A report about {} ({safety_number}) for {category} would hand {seconds:.1} s of what was said to {to}, \
+                     sealed, {size} bytes{wav}. To send it, type report with the same words.",
+                    self.who(*who, name)
+                )
+            }
+            Report::Reported { receipt, to } => format!("The report went to {}. Its number is {receipt}.", shown(to)),
+            Report::ReportFailed { reason, saved, .. } => match saved {
+                Some(saved) => format!("The report was not taken: {reason}. It is in {saved}."),
+                None => format!("The report was not taken: {reason}."),
+            },
+            Report::Banned { name, by, .. } => {
+                format!("{} knocked and was turned down: banned by {}.", shown(name), shown(by))
+            }
             Report::Proof { file } => format!("The proof is in {file}."),
             Report::Ended { by } if by == "host" => "The host ended the meeting.".to_owned(),
             Report::Ended { .. } => "You left the meeting.".to_owned(),
@@ -128,6 +149,23 @@ impl Words {
         let others = self.present.iter().filter(|(other, _)| **other != index).map(|(i, name)| (*i, name.as_str()));
         numbered(index, name, names::first_like(name, others).is_some())
     }
+}
+
+/// Who opens reports.
+fn moderators(policy: &[NamedKey], operator: Option<&NamedKey>, takes_reports: bool) -> String {
+    let named = policy.iter().map(|key| shown(&key.name));
+    let operators = operator.map(|key| format!("{} (of the relay's operator)", shown(&key.name)));
+    let all: Vec<String> = named.chain(operators).collect();
+    let who = if all.is_empty() { "nobody".to_owned() } else { all.join(", ") };
+    if takes_reports {
+        format!("Reports from this meeting can be opened by: {who}.")
+    } else {
+        format!("Reports from this meeting can be opened by: {who}. This relay takes none: they can be saved.")
+    }
+}
+
+fn listed(names: &[String]) -> String {
+    names.iter().map(|name| shown(name)).collect::<Vec<_>>().join(", ")
 }
 
 /// What somebody did, where it does not show otherwise.

@@ -57,7 +57,7 @@ impl Running {
     /// Once a second: tells what nobody else tells of, who has fallen silent, and once when what is remembered cannot
     /// be written. The meeting goes on.
     pub(super) fn report_trouble(&mut self) {
-        if self.entered && self.lingering.is_none() {
+        if self.entered && self.lingering.is_none() && self.staying.is_none() {
             self.report_silence();
         }
         if let Some(trouble) = self.pins.take_trouble() {
