@@ -185,6 +185,16 @@ mod tests {
     }
 
     #[test]
+    fn what_was_said_is_kept_for_two_minutes_and_so_is_the_connection() {
+        for verb in ["host --name A", "join x --name A"] {
+            assert!(parses(&format!("conclave {verb} --report-for 120")));
+            assert!(!parses(&format!("conclave {verb} --report-for 121")));
+        }
+        assert!(parses("conclave host --name A --moderator a --moderator b --bans c --ban-issuer d"));
+        assert!(!parses("conclave host --name A --ban-issuer d"));
+    }
+
+    #[test]
     fn no_time_is_longer_than_a_clock_can_count() {
         for verb in ["host --name A --seconds", "join x --name A --seconds", "join x --name A --linger"] {
             for good in ["0", "31536000"] {

@@ -320,6 +320,33 @@ mod tests {
     }
 
     #[test]
+    fn who_opens_reports_is_told_by_name_and_office() {
+        let key = |name: &str| NamedKey { name: name.to_owned(), id: String::new() };
+        let told = |policy: &[NamedKey], operator, takes_reports| {
+            let report = Report::Moderators { policy: policy.to_vec(), operator, takes_reports };
+            Words::default().say(&report).expect("words")
+        };
+        let both = told(&[key("Ann, Bob")], Some(key("Op")), true);
+        assert_eq!(both, "Reports from this meeting can be opened by: \"Ann, Bob\", Op (of the relay's operator).");
+        let nobody = told(&[], None, false);
+        assert!(nobody.contains("opened by: nobody.") && nobody.contains("takes none"), "{nobody}");
+    }
+
+    #[test]
+    fn what_becomes_of_a_report_is_told() {
+        let say = |report: Report| Words::default().say(&report).expect("words");
+        let taken = say(Report::Reported { receipt: "ABCD".to_owned(), to: "Op".to_owned() });
+        assert_eq!(taken, "The report went to Op. Its number is ABCD.");
+        let failed = |saved: Option<&str>| Report::ReportFailed {
+            reason: "no sink".to_owned(),
+            to: None,
+            saved: saved.map(str::to_owned),
+        };
+        assert_eq!(say(failed(Some("f"))), "The report was not taken: no sink. It is in f.");
+        assert_eq!(say(failed(None)), "The report was not taken: no sink.");
+    }
+
+    #[test]
     fn a_name_cannot_say_what_only_the_program_says() {
         let mut words = Words::default();
         let said = words.say(&roster(&[(1, "Eve (host, verified), Bob", Standing::New, None)])).expect("words");

@@ -32,9 +32,10 @@ impl Running {
 
     fn begin_to_stay(&mut self, now: Instant, outcome: &Outcome) -> bool {
         let is_wanted = !self.reporting.settings.stay_for.is_zero() || !self.reporting.is_idle();
-        // Who is told to end by a signal ends; and there must be somebody to report to.
-        let can = self.was_member && self.link.is_up() && *outcome != (Outcome::Ended { by: "signal".to_owned() });
-        if !is_wanted || !can {
+        // Who is told to end by a signal ends; and there must be a relay to report to, now or in a moment.
+        let is_reachable = self.link.is_up() || (self.link.is_in_outage() && !matches!(outcome, Outcome::Relay(_)));
+        let is_told = *outcome == (Outcome::Ended { by: "signal".to_owned() });
+        if !is_wanted || !is_reachable || !self.was_member || is_told {
             return false;
         }
         let until = now + self.reporting.settings.stay_for;
