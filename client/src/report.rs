@@ -134,6 +134,11 @@ pub enum Report {
         by: String,
         until: Option<u64>,
     },
+    Ignored {
+        index: u16,
+        name: String,
+        on: bool,
+    },
     Ended {
         by: String,
     },

@@ -15,7 +15,7 @@ mod talkers;
 mod ticks;
 mod told;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::{Pin, pin};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -53,6 +53,8 @@ const FRAME: Duration = Duration::from_millis(20);
 const STATS: Duration = Duration::from_secs(1);
 /// Datagrams taken in before one tick: those of a second from twenty talkers. A flood must not stop the clock.
 const DATAGRAMS_PER_TICK: usize = 1_000;
+/// The level of silence, in −dBov (`docs/protocol.md` §8.4).
+const SILENT: u8 = 127;
 /// Frames that did not authenticate before the first alarm, and between two: one may be an accident of memory.
 const UNAUTHENTIC_PER_ALARM: u64 = 50;
 
@@ -179,6 +181,8 @@ struct Running {
     /// Frames that arrive until then are of a time that was slept through.
     stale_until: Option<Instant>,
     entered: bool,
+    /// Of whom nothing is played.
+    ignored: BTreeSet<MemberIndex>,
     /// Was in the meeting at any time.
     was_member: bool,
     reporting: Reporting,
@@ -224,6 +228,7 @@ impl Running {
             sent: 0,
             stale_until: None,
             entered: false,
+            ignored: BTreeSet::new(),
             was_member: false,
             reporting: Reporting::new(session.reporting),
             bans,
@@ -403,7 +408,7 @@ impl Running {
             seq: self.seq,
             stamp: stamp(),
             microphone: self.microphone,
-            level: if muted { 127 } else { captured.level },
+            level: if muted { SILENT } else { captured.level },
             opus: if muted { &[] } else { captured.opus },
         };
         let mut out = [0; DATAGRAM_LEN];
@@ -435,7 +440,12 @@ impl Running {
 
     fn on_frame(&mut self, now: Instant, index: MemberIndex, frame: &Frame<'_>) {
         let muted = frame.microphone == Microphone::Muted;
-        self.engine.receive(index.0, frame.seq, muted, frame.level, frame.opus, now);
+        if self.ignored.contains(&index) {
+            // The same place in time, and nothing in it.
+            self.engine.receive(index.0, frame.seq, true, SILENT, &[], now);
+        } else {
+            self.engine.receive(index.0, frame.seq, muted, frame.level, frame.opus, now);
+        }
         if let Some(microphone) = self.talkers.on_opened(index, frame, now, stamp()) {
             let on = microphone == Microphone::Muted;
             self.reports.send(Report::Muted { index: index.0, on });
@@ -557,6 +567,7 @@ impl Running {
         }
         self.note_members();
         self.report_roster();
+        self.follow_ignored();
     }
 
     fn on_denied(&mut self, denial: Denial) {
