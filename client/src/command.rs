@@ -1,6 +1,9 @@
 //! What a client can be told to do, as one JSON object per line (`docs/automation.md` §3) or as words typed by a
 //! person.
 
+use std::time::Duration;
+
+use conclave_protocol::evidence::category::Category;
 use serde::Deserialize;
 
 /// Longest line, in bytes: a command with the longest name fits many times.
@@ -14,6 +17,72 @@ pub enum Who {
     Number(u32),
     /// A display name.
     Name(String),
+}
+
+/// A span of time in a command, given as a number of seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "f64")]
+pub struct Seconds {
+    millis: u32,
+}
+
+impl Seconds {
+    /// More than anybody keeps: a day.
+    const MAX: f64 = 86_400.0;
+    /// None.
+    const ZERO: Self = Self { millis: 0 };
+    /// What a report takes unless told otherwise (DESIGN §8).
+    const DEFAULT: Self = Self { millis: 20_000 };
+
+    /// The span.
+    pub fn duration(self) -> Duration {
+        Duration::from_millis(u64::from(self.millis))
+    }
+}
+
+impl TryFrom<f64> for Seconds {
+    type Error = &'static str;
+    fn try_from(seconds: f64) -> Result<Self, Self::Error> {
+        if !(0.0..=Self::MAX).contains(&seconds) {
+            return Err("seconds are a number from 0 on");
+        }
+        // Within the range of the type by the check above.
+        Ok(Self { millis: (seconds * 1_000.0).round() as u32 })
+    }
+}
+
+/// Whom to report, for what, and which seconds: the `seconds` that ended `seconds_ago` before now.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReportWhat {
+    /// The member, also one who has left.
+    pub who: Who,
+    /// The word for the category.
+    pub category: String,
+    /// In the reporter's words.
+    #[serde(default)]
+    pub note: String,
+    /// From the end of what is reported to now.
+    #[serde(default = "no_time")]
+    pub seconds_ago: Seconds,
+    /// How much is reported.
+    #[serde(default = "usual_time")]
+    pub seconds: Seconds,
+    /// The moderator learns who reports.
+    #[serde(default)]
+    pub with_my_name: bool,
+    /// `report` only: where the sealed report goes if the relay never takes it.
+    pub save: Option<String>,
+    /// `report_preview` only: where the sound goes, as WAV.
+    pub out: Option<String>,
+}
+
+fn no_time() -> Seconds {
+    Seconds::ZERO
+}
+
+fn usual_time() -> Seconds {
+    Seconds::DEFAULT
 }
 
 /// One command.
@@ -48,6 +117,13 @@ pub enum Command {
     Block {
         /// Somebody who knocks, or a member, by name; or a member by number.
         who: Who,
+    },
+    /// Plays nothing of a member, here and in later meetings of this home; or plays it again. Nobody else is told.
+    Ignore {
+        /// The member.
+        who: Who,
+        /// Nothing is played.
+        on: bool,
     },
     /// Nobody is let in any more, but those who lost the connection.
     Lock {},
@@ -98,6 +174,10 @@ pub enum Command {
         /// Saved.
         on: bool,
     },
+    /// Hands what a member said in some seconds to the moderators.
+    Report(ReportWhat),
+    /// Shows what a report would hand over, and to whom.
+    ReportPreview(ReportWhat),
     /// Writes the proof of a leader's two histories to a file.
     Proof {
         /// The file, which must not exist.
@@ -132,8 +212,11 @@ const SAFETY_DIGITS: usize = 60;
 /// What can be typed, for `help` and for mistakes.
 pub const WORDS: &str = "admit NAME, admit all, deny NAME, block NAME, remove NAME, lock, unlock, ask NAME (to mute), \
     promote NAME (to co-host), demote NAME, handover NAME (the lead), waiting-room on|off, mute-newcomers on|off, \
+    ignore NAME (hear nothing of them, here and later), listen NAME (again), \
     compare NAME DIGITS (of the safety number, as the other side reads them out), say TEXT, hand on|off, mute, unmute, \
-    save-data on|off, proof FILE, stats, leave, end (a number will do for a name)";
+    save-data on|off, preview NAME CATEGORY [SECONDS[+AGO]] [FILE.wav], \
+    report NAME CATEGORY [SECONDS[+AGO]] [NOTE] (the last 20 seconds, or the SECONDS that ended AGO seconds ago; categories: \
+    harassment, hate, threat, sexual, child_safety, impersonation, recording, spam, other), proof FILE, stats, leave, end (a number will do for a name)";
 
 impl Command {
     /// Reads a line of JSON.
@@ -148,7 +231,16 @@ impl Command {
         if !line.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
             return Err(BadCommand::NotUnderstood("give one JSON object".to_owned()));
         }
-        serde_json::from_str(line).map_err(|error| BadCommand::NotUnderstood(error.to_string()))
+        let command = serde_json::from_str(line).map_err(|error| BadCommand::NotUnderstood(error.to_string()))?;
+        match command {
+            Self::Report(ReportWhat { out: Some(_), .. }) => {
+                Err(BadCommand::NotUnderstood("report has no `out`".into()))
+            }
+            Self::ReportPreview(ReportWhat { save: Some(_), .. }) => {
+                Err(BadCommand::NotUnderstood("report_preview has no `save`".into()))
+            }
+            command => Ok(command),
+        }
     }
 
     /// Reads what a person typed.
@@ -177,6 +269,8 @@ impl Command {
                 Ok(Self::Compare { who: who_is(who), digits: digits.to_owned() })
             }
             ("block", false) => Ok(Self::Block { who: who() }),
+            ("ignore", false) => Ok(Self::Ignore { who: who(), on: true }),
+            ("listen", false) => Ok(Self::Ignore { who: who(), on: false }),
             ("lock", true) => Ok(Self::Lock {}),
             ("unlock", true) => Ok(Self::Unlock {}),
             ("ask", false) => Ok(Self::AskMute { who: who() }),
@@ -188,6 +282,11 @@ impl Command {
             ("waiting-room", false) if is_switch(rest) => Ok(Self::WaitingRoom { on: is_on(rest) }),
             ("mute-newcomers", false) if is_switch(rest) => Ok(Self::MuteNewcomers { on: is_on(rest) }),
             ("save-data", false) if is_switch(rest) => Ok(Self::SaveData { on: is_on(rest) }),
+            ("report", false) => reported(rest).map(|(what, note)| Self::Report(ReportWhat { note, ..what })),
+            ("preview", false) => reported(rest).map(|(what, file)| {
+                let out = Some(file).filter(|file| !file.is_empty());
+                Self::ReportPreview(ReportWhat { out, ..what })
+            }),
             ("proof", false) => Ok(Self::Proof { file: rest.to_owned() }),
             ("mute", true) => Ok(Self::Mute {}),
             ("unmute", true) => Ok(Self::Unmute {}),
@@ -211,6 +310,52 @@ fn who_is(text: &str) -> Who {
     match text.parse() {
         Ok(number) => Who::Number(number),
         Err(_) => Who::Name(text.to_owned()),
+    }
+}
+
+/// Who is reported, for what, which seconds, and what is written behind.
+fn reported(text: &str) -> Result<(ReportWhat, String), BadCommand> {
+    let missing = || BadCommand::NotUnderstood("type the name and a category; help shows them".to_owned());
+    let (who, category, rest) = split_category(text).ok_or_else(missing)?;
+    let (first, behind) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let (window, rest) = match span(first) {
+        Some(window) => (window, behind.trim_start()),
+        None => ((Seconds::DEFAULT, Seconds::ZERO), rest),
+    };
+    let what = ReportWhat {
+        who: who_is(who),
+        category: category.to_owned(),
+        note: String::new(),
+        seconds_ago: window.1,
+        seconds: window.0,
+        with_my_name: false,
+        save: None,
+        out: None,
+    };
+    Ok((what, rest.to_owned()))
+}
+
+/// The first category behind at least one word of a name. A name that holds one is better given by its number.
+fn split_category(text: &str) -> Option<(&str, &str, &str)> {
+    let gaps = text.char_indices().filter(|(_, c)| c.is_whitespace()).map(|(at, _)| at);
+    gaps.filter_map(|at| {
+        let (who, rest) = text.split_at(at);
+        let rest = rest.trim_start();
+        let (word, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+        word.parse::<Category>().is_ok().then(|| (who.trim(), word, rest.trim_start()))
+    })
+    .next()
+}
+
+/// `SECONDS` or `SECONDS+AGO`.
+fn span(word: &str) -> Option<(Seconds, Seconds)> {
+    let seconds = |text: &str| {
+        let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        text.parse::<f64>().ok().filter(|_| is_number).and_then(|seconds| Seconds::try_from(seconds).ok())
+    };
+    match word.split_once('+') {
+        Some((length, ago)) => Some((seconds(length)?, seconds(ago)?)),
+        None => Some((seconds(word)?, Seconds::ZERO)),
     }
 }
 
@@ -246,6 +391,45 @@ mod tests {
             assert!(Command::from_json(bad).is_err(), "{bad}");
         }
         assert_eq!(Command::from_json(&" ".repeat(MAX_LINE + 1)), Err(BadCommand::TooLong));
+    }
+
+    #[test]
+    fn a_report_takes_the_last_twenty_seconds_unless_told_otherwise() {
+        let what = |length: u32, ago: u32| ReportWhat {
+            who: Who::Name("Ann Lee".into()),
+            category: "hate".into(),
+            note: String::new(),
+            seconds_ago: Seconds { millis: ago },
+            seconds: Seconds { millis: length },
+            with_my_name: false,
+            save: None,
+            out: None,
+        };
+        let json = Command::from_json(r#"{"do":"report","who":"Ann Lee","category":"hate"}"#);
+        assert_eq!(json, Ok(Command::Report(what(20_000, 0))));
+        let json =
+            r#"{"do":"report_preview","who":"Ann Lee","category":"hate","seconds":2.5,"seconds_ago":7,"out":"a"}"#;
+        let preview = ReportWhat { out: Some("a".into()), ..what(2_500, 7_000) };
+        assert_eq!(Command::from_json(json), Ok(Command::ReportPreview(preview)));
+        for bad in [
+            r#"{"do":"report","who":"A"}"#,
+            r#"{"do":"report","who":"A","category":"hate","out":"x"}"#,
+            r#"{"do":"report_preview","who":"A","category":"hate","save":"x"}"#,
+            r#"{"do":"report","who":"A","category":"hate","seconds":-1}"#,
+            r#"{"do":"report","who":"A","category":"hate","seconds":1e300}"#,
+            r#"{"do":"report","who":"A","category":"hate","x":1}"#,
+        ] {
+            assert!(Command::from_json(bad).is_err(), "{bad}");
+        }
+        let report = |line: &str| Command::from_words(line);
+        assert_eq!(report("report Ann Lee hate"), Ok(Command::Report(what(20_000, 0))));
+        let noted = |note: &str, what| Ok(Command::Report(ReportWhat { note: note.into(), ..what }));
+        assert_eq!(report("report Ann Lee hate 12 of them"), noted("of them", what(12_000, 0)));
+        assert_eq!(report("report Ann Lee hate 12+30"), noted("", what(12_000, 30_000)));
+        assert_eq!(report("report Ann Lee hate he shouts"), noted("he shouts", what(20_000, 0)));
+        let preview = ReportWhat { out: Some("a b.wav".into()), ..what(5_000, 0) };
+        assert_eq!(report("preview Ann Lee hate 5 a b.wav"), Ok(Command::ReportPreview(preview)));
+        assert!(report("report hate").is_err() && report("report Ann Lee").is_err());
     }
 
     #[test]

@@ -100,6 +100,45 @@ pub enum Report {
     Proof {
         file: String,
     },
+    Moderators {
+        policy: Vec<NamedKey>,
+        operator: Option<NamedKey>,
+        takes_reports: bool,
+    },
+    ReportPreview {
+        who: u16,
+        name: String,
+        safety_number: String,
+        category: &'static str,
+        note: String,
+        by: Option<String>,
+        seconds: f64,
+        segments: Vec<PreviewSegment>,
+        gaps_ms: Vec<[u64; 2]>,
+        moderators: Vec<String>,
+        size: usize,
+        wav: Option<String>,
+    },
+    Reported {
+        receipt: String,
+        to: String,
+    },
+    ReportFailed {
+        reason: String,
+        to: Option<String>,
+        saved: Option<String>,
+    },
+    Banned {
+        name: String,
+        safety_number: String,
+        by: String,
+        until: Option<u64>,
+    },
+    Ignored {
+        index: u16,
+        name: String,
+        on: bool,
+    },
     Ended {
         by: String,
     },
@@ -154,6 +193,24 @@ pub struct RosterMember {
     pub safety_number: Option<String>,
     pub standing: Standing,
     pub looks_like: Option<u16>,
+}
+
+/// A moderator in `moderators`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct NamedKey {
+    pub name: String,
+    pub id: String,
+}
+
+/// Half a second in `report_preview`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct PreviewSegment {
+    pub from_ms: u64,
+    pub to_ms: u64,
+    pub frames: usize,
+    pub stamped: bool,
 }
 
 /// A talker in `stats`.

@@ -14,7 +14,7 @@ mod open;
 mod page;
 mod record;
 mod relay;
-mod sound;
+
 mod stamp_check;
 mod stampkeys;
 pub mod time;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use conclave::audio::said::Sound;
 use conclave::private;
 use conclave_protocol::evidence::report::opened::Timeline;
 use conclave_protocol::evidence::report::verify::{Findings, Verdict};
@@ -12,7 +13,6 @@ use crate::args::Open;
 use crate::judge::{Examined, Judge};
 use crate::page;
 use crate::record::Record;
-use crate::sound::Sound;
 use crate::{Outcome, relay, save, say};
 
 /// Columns of a waveform: as many pixels as the page is wide.

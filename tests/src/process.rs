@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The path of a program of this workspace: `conclave` or `conclave-relay`.
+/// The path of a program of this workspace: `conclave`, `conclave-relay` or `conclave-moderate`.
 ///
 /// # Errors
 /// When it has not been built beside the running test.

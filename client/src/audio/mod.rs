@@ -11,6 +11,7 @@ pub mod format;
 pub mod mixer;
 pub mod playout;
 mod resample;
+pub mod said;
 pub mod sink;
 pub mod source;
 

@@ -40,11 +40,19 @@ promote NAME (to lead when you are gone), say TEXT, mute, unmute, stats, end; he
 Give the printed link to your guests over a channel you trust: it holds the meeting's secret.
 
   conclave host --name Ada --input talk.wav --output heard.wav
-  conclave host --name Ada --relay relay.example.org --passcode 'three small words'";
+  conclave host --name Ada --relay relay.example.org --passcode 'three small words'
+  conclave host --name Ada --relay relay.example.org --moderator keys/moderator.pub --bans bans.txt
+
+Report somebody, also after the meeting (--report-for 120): preview Bela threat 20 heard.wav, then report Bela threat 20 \
+NOTE. The relay must take reports, which the one inside this program doesn't.";
 
 const JOIN_HELP: &str = "While it runs, type: compare NAME DIGITS, mute, unmute, stats, leave; help for the rest.
 
   conclave join 'conclave://…#…' --name Bob --input talk.wav --output heard.wav
+  conclave join 'conclave://…#…' --name Bob --home ~/.conclave --report-for 120
+
+Report somebody for what was said: preview Ada threat 20 heard.wav shows and plays what is handed over, report Ada threat \
+20 NOTE sends it.
 
 Exit status: 0 left or ended, 1 failed on this machine, 2 bad arguments or link, 3 denied, 4 removed, 5 wrong \
 passcode, 6 relay unreachable or lost.";
@@ -68,6 +76,16 @@ pub(super) struct Host {
     /// Most people at one time, yourself included
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(2..=65_534))]
     pub(super) max_members: u16,
+    /// Public key of somebody who may open reports from this meeting, as conclave-moderate keygen writes it; up to four
+    /// may be given. Everybody in the meeting sees the names
+    #[arg(long, value_name = "FILE.pub")]
+    pub(super) moderator: Vec<PathBuf>,
+    /// Ban statements of moderators: whoever they are about is turned down
+    #[arg(long, value_name = "FILE")]
+    pub(super) bans: Option<PathBuf>,
+    /// Public key of somebody else whose ban statements count, besides the meeting's moderators and the relay's
+    #[arg(long, value_name = "FILE.pub", requires = "bans")]
+    pub(super) ban_issuer: Vec<PathBuf>,
     #[command(flatten)]
     pub(super) common: Common,
 }
@@ -124,6 +142,10 @@ pub(super) struct Common {
     /// without it you are a new guest each time. CONCLAVE_PASSPHRASE or a prompt protects both
     #[arg(long, value_name = "DIR")]
     pub(super) home: Option<PathBuf>,
+    /// After the end, leaving or a removal, stay at the relay for so long, so that what was said can still be reported
+    // As long as what was said is kept (DESIGN §8).
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=120))]
+    pub(super) report_for: u64,
     /// One JSON object per line: events on standard output, commands on standard input (docs/automation.md)
     #[arg(long)]
     pub(super) jsonl: bool,
@@ -160,6 +182,16 @@ mod tests {
 
     fn parses(line: &str) -> bool {
         Arguments::try_parse_from(line.split(' ')).is_ok()
+    }
+
+    #[test]
+    fn what_was_said_is_kept_for_two_minutes_and_so_is_the_connection() {
+        for verb in ["host --name A", "join x --name A"] {
+            assert!(parses(&format!("conclave {verb} --report-for 120")));
+            assert!(!parses(&format!("conclave {verb} --report-for 121")));
+        }
+        assert!(parses("conclave host --name A --moderator a --moderator b --bans c --ban-issuer d"));
+        assert!(!parses("conclave host --name A --ban-issuer d"));
     }
 
     #[test]

@@ -7,8 +7,8 @@ use conclave_protocol::conference::{Conference, JoinConfig};
 use conclave_protocol::link::Link;
 
 use super::args::Join;
-use super::{Person, Refusal, converse, engine, microphone, person, refuse, usage};
-use crate::session::{Session, start_now, system_rng};
+use super::{Person, Refusal, converse, engine, microphone, person, refuse, reporting, usage};
+use crate::session::{Bans, Session, start_now, system_rng};
 
 pub(super) fn run(join: &Join, start: Instant) -> ExitCode {
     match prepare(join) {
@@ -34,5 +34,7 @@ fn prepare(join: &Join) -> Result<Session, Refusal> {
         first: None,
         linger: join.linger.map(Duration::from_secs),
         reconnect_for: Duration::from_secs(join.common.reconnect),
+        reporting: reporting(&join.common),
+        bans: Bans::default(),
     })
 }

@@ -9,7 +9,7 @@ mod words;
 
 use std::io::Write;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -31,8 +31,11 @@ use crate::passphrase;
 use crate::pins::Pins;
 use crate::report::Report;
 use crate::session::sink::{ReportSink, queue};
-use crate::session::{Finished, Session, system_rng};
+use crate::session::{Finished, ReportSettings, Session, system_rng};
 use args::{Arguments, Common, Verb};
+
+/// Directory in a home in which sealed reports wait.
+const SHELF: &str = "reports";
 
 /// Runs the program; its exit statuses are those of `docs/automation.md` §4.
 pub fn run() -> ExitCode {
@@ -105,6 +108,14 @@ fn person(common: &Common) -> Result<Person, Refusal> {
     Ok(Person { name, identity, pins, passcode })
 }
 
+/// How this client reports: sealed reports wait in its home, if it has one.
+fn reporting(common: &Common) -> ReportSettings {
+    ReportSettings {
+        shelf: common.home.as_ref().map(|home| home.join(SHELF)),
+        stay_for: Duration::from_secs(common.report_for),
+    }
+}
+
 fn microphone(common: &Common) -> Microphone {
     if common.muted || common.input.is_none() { Microphone::Muted } else { Microphone::On }
 }
@@ -124,16 +135,21 @@ fn converse(session: Session, common: &Common, start: Instant) -> ExitCode {
     let printer = console::print(source, common.style());
     let (commands, receiver) = mpsc::channel(64);
     console::read(common.style(), commands, reports_for_input);
-    let outcome = match current_thread() {
+    let (outcome, is_told) = match current_thread() {
         Ok(runtime) => {
             let finished = runtime.block_on(async { session.run(receiver, reports.clone(), signalled()).await });
             // A name server that does not answer would keep a thread, and whoever leaves, for half a minute.
             runtime.shutdown_background();
-            conclude(finished, &reports)
+            let is_told = finished.is_told;
+            (conclude(finished, &reports), is_told)
         }
-        Err(error) => Outcome::Local(format!("cannot start: {error}")),
+        Err(error) => (Outcome::Local(format!("cannot start: {error}")), false),
     };
-    say_good_bye(&outcome, &reports);
+    if is_told {
+        reports.send(Report::Goodbye);
+    } else {
+        say_good_bye(&outcome, &reports);
+    }
     drop(reports);
     // The reader of standard input may hold a queue's end for ever; what was reported before is printed all the same.
     printer.finish();

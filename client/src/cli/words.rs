@@ -12,7 +12,7 @@ use std::time::Duration;
 use conclave_protocol::identity::is_unsafe_to_show;
 
 use crate::names;
-use crate::report::{Report, RosterMember, Standing, WaitingFor};
+use crate::report::{NamedKey, Report, RosterMember, Standing, WaitingFor};
 
 /// Says what happens. Remembers who is there, to tell names in doubt.
 #[derive(Default)]
@@ -93,6 +93,31 @@ impl Words {
                 let who = who.map(|who| self.by(who, who_name.as_deref())).unwrap_or_default();
                 act(what, &by, &who)?
             }
+            Report::Moderators { policy, operator, takes_reports } => {
+                moderators(policy, operator.as_ref(), *takes_reports)
+            }
+            Report::ReportPreview { name, who, seconds, category, moderators, wav, size, safety_number, .. } => {
+                let to =
+                    if moderators.is_empty() { "NOBODY, so it cannot be sent".to_owned() } else { listed(moderators) };
+                let wav = wav.as_ref().map(|wav| format!("; hear them in {wav}")).unwrap_or_default();
+                format!(
+                    "A report about {} ({safety_number}) for {category} would hand {seconds:.1} s of what was said to {to}, \
+                     sealed, {size} bytes{wav}. To send it, type report with the same words.",
+                    self.who(*who, name)
+                )
+            }
+            Report::Reported { receipt, to } => format!("The report went to {}. Its number is {receipt}.", shown(to)),
+            Report::ReportFailed { reason, saved, .. } => match saved {
+                Some(saved) => format!("The report was not taken: {reason}. It is in {saved}."),
+                None => format!("The report was not taken: {reason}."),
+            },
+            Report::Banned { name, by, .. } => {
+                format!("{} knocked and was turned down: banned by {}.", shown(name), shown(by))
+            }
+            Report::Ignored { index, name, on: true } => {
+                format!("You hear nothing of {} any more.", self.who(*index, name))
+            }
+            Report::Ignored { index, name, on: false } => format!("You hear {} again.", self.who(*index, name)),
             Report::Proof { file } => format!("The proof is in {file}."),
             Report::Ended { by } if by == "host" => "The host ended the meeting.".to_owned(),
             Report::Ended { .. } => "You left the meeting.".to_owned(),
@@ -128,6 +153,23 @@ impl Words {
         let others = self.present.iter().filter(|(other, _)| **other != index).map(|(i, name)| (*i, name.as_str()));
         numbered(index, name, names::first_like(name, others).is_some())
     }
+}
+
+/// Who opens reports.
+fn moderators(policy: &[NamedKey], operator: Option<&NamedKey>, takes_reports: bool) -> String {
+    let named = policy.iter().map(|key| shown(&key.name));
+    let operators = operator.map(|key| format!("{} (of the relay's operator)", shown(&key.name)));
+    let all: Vec<String> = named.chain(operators).collect();
+    let who = if all.is_empty() { "nobody".to_owned() } else { all.join(", ") };
+    if takes_reports {
+        format!("Reports from this meeting can be opened by: {who}.")
+    } else {
+        format!("Reports from this meeting can be opened by: {who}. This relay takes none: they can be saved.")
+    }
+}
+
+fn listed(names: &[String]) -> String {
+    names.iter().map(|name| shown(name)).collect::<Vec<_>>().join(", ")
 }
 
 /// What somebody did, where it does not show otherwise.
@@ -279,6 +321,33 @@ mod tests {
         assert!(alike.contains("looks like the name of member 2 Bob;") && alike.contains("never met"), "{alike}");
         let plain = words.say(&knock("Carl", Standing::Guest, None)).expect("words");
         assert!(!plain.contains("CAREFUL") && plain.starts_with("Carl knocks (a guest"), "{plain}");
+    }
+
+    #[test]
+    fn who_opens_reports_is_told_by_name_and_office() {
+        let key = |name: &str| NamedKey { name: name.to_owned(), id: String::new() };
+        let told = |policy: &[NamedKey], operator, takes_reports| {
+            let report = Report::Moderators { policy: policy.to_vec(), operator, takes_reports };
+            Words::default().say(&report).expect("words")
+        };
+        let both = told(&[key("Ann, Bob")], Some(key("Op")), true);
+        assert_eq!(both, "Reports from this meeting can be opened by: \"Ann, Bob\", Op (of the relay's operator).");
+        let nobody = told(&[], None, false);
+        assert!(nobody.contains("opened by: nobody.") && nobody.contains("takes none"), "{nobody}");
+    }
+
+    #[test]
+    fn what_becomes_of_a_report_is_told() {
+        let say = |report: Report| Words::default().say(&report).expect("words");
+        let taken = say(Report::Reported { receipt: "ABCD".to_owned(), to: "Op".to_owned() });
+        assert_eq!(taken, "The report went to Op. Its number is ABCD.");
+        let failed = |saved: Option<&str>| Report::ReportFailed {
+            reason: "no sink".to_owned(),
+            to: None,
+            saved: saved.map(str::to_owned),
+        };
+        assert_eq!(say(failed(Some("f"))), "The report was not taken: no sink. It is in f.");
+        assert_eq!(say(failed(None)), "The report was not taken: no sink.");
     }
 
     #[test]

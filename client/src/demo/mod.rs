@@ -30,7 +30,7 @@ use crate::command::{Command, Who};
 use crate::pins::Pins;
 use crate::report::Report;
 use crate::session::sink::queue;
-use crate::session::{Finished, Session, start_now, system_rng};
+use crate::session::{Bans, Finished, ReportSettings, Session, start_now, system_rng};
 use cast::{Part, Person};
 use tap::{Sight, Tap};
 pub use verdict::{Outsider, Verdict};
@@ -179,6 +179,8 @@ impl<'a> Stage<'a> {
                 // The relay is on this machine and watched: if it fails, so does the demo.
                 reconnect_for: Duration::ZERO,
                 first: None,
+                reporting: ReportSettings::default(),
+                bans: Bans::default(),
             };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             Ok(runtime.block_on(session.run(receiver, reports, std::future::pending())))

@@ -19,10 +19,20 @@ impl Running {
     }
 
     fn obey(&mut self, command: Command) -> Result<(), String> {
-        if self.lingering.is_some() {
+        if let Command::Leave {} = command
+            && self.staying.is_some()
+        {
+            self.stop_staying();
+            return Ok(());
+        }
+        let is_report = matches!(command, Command::Report(_) | Command::ReportPreview(_));
+        if self.staying.is_some() && !is_report {
+            return Err("the meeting is over: only report, report_preview and leave are possible".to_owned());
+        }
+        if self.lingering.is_some() && !is_report {
             return Err("you were removed from the meeting".to_owned());
         }
-        if !self.entered && !matches!(command, Command::Leave {}) {
+        if !self.entered && !(is_report && self.was_member) && !matches!(command, Command::Leave {}) {
             return Err("you are not in the meeting yet: only leave is possible".to_owned());
         }
         match command {
@@ -31,6 +41,7 @@ impl Running {
                 self.compare(index, &digits)
             }
             Command::Block { who } => self.block(&who),
+            Command::Ignore { who, on } => self.ignore(&who, on),
             Command::Mute {} => {
                 self.switch(Microphone::Muted);
                 Ok(())
@@ -44,6 +55,11 @@ impl Running {
                 Ok(())
             }
             Command::Proof { file } => self.write_proof(&file),
+            Command::Report(what) => {
+                self.report(&what);
+                Ok(())
+            }
+            Command::ReportPreview(what) => self.preview_report(&what),
             Command::Stats {} => {
                 self.report_stats();
                 Ok(())
@@ -158,7 +174,7 @@ impl Running {
     }
 }
 
-fn only<T>(mut found: impl Iterator<Item = T>, what: &str) -> Result<T, String> {
+pub(super) fn only<T>(mut found: impl Iterator<Item = T>, what: &str) -> Result<T, String> {
     let first = found.next().ok_or_else(|| format!("nobody of that name or number {what}"))?;
     match found.next() {
         None => Ok(first),

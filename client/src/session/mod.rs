@@ -4,16 +4,18 @@
 //! the frame clock, a deadline of the conference, a command. Which connection that is, and what becomes of it, is the
 //! business of `link`; the frame clock goes on without one.
 
+mod bans;
 mod commands;
 mod gate;
 mod link;
 mod people;
+mod reporting;
 pub mod sink;
 mod talkers;
 mod ticks;
 mod told;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::{Pin, pin};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -35,8 +37,12 @@ use crate::command::Command;
 use crate::exit::Outcome;
 use crate::pins::Pins;
 use crate::report::{Report, WaitingFor};
+pub use bans::Bans;
 use gate::SendGate;
 use link::{Happened, Link};
+use reporting::Prepared;
+pub use reporting::ReportSettings;
+use reporting::{Reporting, Staying};
 use sink::ReportSink;
 pub use talkers::TalkerSummary;
 use talkers::Talkers;
@@ -47,6 +53,8 @@ const FRAME: Duration = Duration::from_millis(20);
 const STATS: Duration = Duration::from_secs(1);
 /// Datagrams taken in before one tick: those of a second from twenty talkers. A flood must not stop the clock.
 const DATAGRAMS_PER_TICK: usize = 1_000;
+/// The level of silence, in −dBov (`docs/protocol.md` §8.4).
+const SILENT: u8 = 127;
 /// Frames that did not authenticate before the first alarm, and between two: one may be an accident of memory.
 const UNAUTHENTIC_PER_ALARM: u64 = 50;
 
@@ -71,12 +79,18 @@ pub struct Session {
     pub reconnect_for: Duration,
     /// What is told as soon as a relay is reached: the link of a meeting that can be joined from then on.
     pub first: Option<Report>,
+    /// What is needed to report somebody.
+    pub reporting: ReportSettings,
+    /// Whom a host keeps out.
+    pub bans: Bans,
 }
 
 /// How a session ended, and what there is to tell of it.
 pub struct Finished {
     /// Why it ended.
     pub outcome: Outcome,
+    /// The end has been told already.
+    pub is_told: bool,
     /// Frames sent.
     pub sent: u64,
     /// Everybody who was there.
@@ -120,7 +134,7 @@ impl Session {
             Ok((link, exporter)) => Running::new(self, link, exporter, reports).run(commands, stop).await,
             Err(outcome) => {
                 let Self { conference, engine, .. } = self;
-                Finished { outcome, sent: 0, talkers: Vec::new(), conference, output: engine.finish() }
+                Finished { outcome, is_told: false, sent: 0, talkers: Vec::new(), conference, output: engine.finish() }
             }
         }
     }
@@ -144,6 +158,8 @@ async fn leave_before(commands: &mut mpsc::Receiver<Command>, reports: &ReportSi
 enum Woken {
     Link(Happened),
     Command(Option<Command>),
+    /// A report was prepared.
+    Prepared(Prepared),
     /// When the tick was due.
     Tick(Instant),
     Stats,
@@ -165,6 +181,14 @@ struct Running {
     /// Frames that arrive until then are of a time that was slept through.
     stale_until: Option<Instant>,
     entered: bool,
+    /// Of whom nothing is played.
+    ignored: BTreeSet<MemberIndex>,
+    /// Was in the meeting at any time.
+    was_member: bool,
+    reporting: Reporting,
+    bans: Bans,
+    staying: Option<Staying>,
+    told_end: bool,
     /// Was a member, and is not one again yet.
     returns: bool,
     leave_after: Option<Duration>,
@@ -187,8 +211,9 @@ struct Lingering {
 
 impl Running {
     fn new(session: Session, link: Link, exporter: [u8; 32], reports: ReportSink) -> Self {
-        let Session { mut conference, pins, engine, microphone, leave_after, linger, .. } = session;
+        let Session { mut conference, pins, engine, microphone, leave_after, linger, mut bans, .. } = session;
         let now = Instant::now();
+        bans.apply(&mut conference);
         conference.connected(now, exporter);
         Self {
             conference,
@@ -203,6 +228,12 @@ impl Running {
             sent: 0,
             stale_until: None,
             entered: false,
+            ignored: BTreeSet::new(),
+            was_member: false,
+            reporting: Reporting::new(session.reporting),
+            bans,
+            staying: None,
+            told_end: false,
             returns: false,
             leave_after,
             leave_at: leave_after.map(|after| now + after),
@@ -226,7 +257,7 @@ impl Running {
         stats.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut commands_open = true;
         self.drain();
-        while self.outcome.is_none() {
+        while !self.is_done() {
             let timer = self.next_timer();
             let woken = tokio::select! {
                 // Media first: a late frame is lost, a late message is not.
@@ -234,6 +265,7 @@ impl Running {
                 due = clock.tick() => Woken::Tick(due.into_std()),
                 happened = self.link.next() => Woken::Link(happened),
                 command = commands.recv(), if commands_open => Woken::Command(command),
+                Some(prepared) = self.reporting.prepared() => Woken::Prepared(prepared),
                 _ = stats.tick() => Woken::Stats,
                 () = wait_until(timer), if timer.is_some() => Woken::Timer,
                 () = &mut stop => Woken::Stop,
@@ -246,21 +278,29 @@ impl Running {
                         self.skip_ticks(skipped);
                         clock.reset_at((due + FRAME).into());
                     }
-                    self.take_datagrams().await;
-                    self.on_tick(due);
+                    if self.staying.is_none() {
+                        self.take_datagrams().await;
+                        self.on_tick(due);
+                    }
                 }
+                Woken::Prepared(prepared) => self.on_prepared(prepared),
                 Woken::Link(happened) => self.on_link(happened),
                 Woken::Command(Some(command)) => self.on_command(command),
                 Woken::Command(None) => commands_open = false,
                 Woken::Stats => {
                     self.report_stats();
-                    self.link.watch_for_company(Instant::now(), self.conference.is_alone());
+                    let is_alone = self.staying.is_none() && self.conference.is_alone();
+                    self.link.watch_for_company(Instant::now(), is_alone);
                 }
                 Woken::Timer => self.on_timer(),
+                Woken::Stop if self.staying.is_some() => self.stop_staying(),
                 Woken::Stop => self.leave("signal"),
             }
             self.drain();
-            self.link.expect_more(self.conference.index().is_some() || self.returns);
+            self.report_moderators();
+            self.send_reports();
+            let is_member = self.conference.index().is_some() || self.returns;
+            self.link.expect_more(is_member && self.staying.is_none());
             self.watch_outage();
         }
         self.finish().await
@@ -268,7 +308,10 @@ impl Running {
 
     fn next_timer(&self) -> Option<Instant> {
         let linger = self.lingering.as_ref().map(|l| l.until);
-        [self.conference.poll_timeout(), self.leave_at, linger].into_iter().flatten().min()
+        [self.conference.poll_timeout(), self.leave_at, linger, self.reports_due(), self.staying_due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn on_timer(&mut self) {
@@ -291,8 +334,14 @@ impl Running {
         match happened {
             Happened::Datagram(datagram) => self.on_datagram(&datagram),
             Happened::Control(message) => self.conference.handle_control(now, &message),
-            Happened::Lost => self.conference.disconnected(now),
-            Happened::Switched(exporter) => self.conference.connected(now, exporter),
+            Happened::Lost => {
+                self.conference.disconnected(now);
+                self.on_reports_cut_off();
+            }
+            Happened::Switched(exporter) => {
+                self.conference.connected(now, exporter);
+                self.on_reports_cut_off();
+            }
             Happened::GaveUp(outcome) => self.on_gave_up(outcome),
         }
     }
@@ -300,7 +349,8 @@ impl Running {
     /// Tells the link when an outage is over: a member can send again, or the relay knows somebody who waits.
     fn watch_outage(&mut self) {
         if self.link.is_in_outage() {
-            let waits = !self.returns && self.conference.index().is_none() && self.link.is_answered();
+            let is_guest = !self.returns && self.conference.index().is_none();
+            let waits = (is_guest || self.staying.is_some()) && self.link.is_answered();
             if waits || self.conference.can_send(Instant::now()) {
                 self.link.on_flowing(Instant::now());
             }
@@ -308,7 +358,9 @@ impl Running {
     }
 
     fn on_gave_up(&mut self, outcome: Outcome) {
-        if self.lingering.is_some() {
+        if self.staying.is_some() {
+            self.on_gave_up_staying();
+        } else if self.lingering.is_some() {
             self.report_linger();
             self.outcome = Some(Outcome::Removed);
         } else {
@@ -356,7 +408,7 @@ impl Running {
             seq: self.seq,
             stamp: stamp(),
             microphone: self.microphone,
-            level: if muted { 127 } else { captured.level },
+            level: if muted { SILENT } else { captured.level },
             opus: if muted { &[] } else { captured.opus },
         };
         let mut out = [0; DATAGRAM_LEN];
@@ -367,6 +419,9 @@ impl Running {
 
     fn on_datagram(&mut self, datagram: &[u8]) {
         let now = Instant::now();
+        if self.staying.is_some() {
+            return;
+        }
         if self.stale_until.is_some_and(|until| now < until) && is_media(datagram) {
             return;
         }
@@ -385,7 +440,12 @@ impl Running {
 
     fn on_frame(&mut self, now: Instant, index: MemberIndex, frame: &Frame<'_>) {
         let muted = frame.microphone == Microphone::Muted;
-        self.engine.receive(index.0, frame.seq, muted, frame.level, frame.opus, now);
+        if self.ignored.contains(&index) {
+            // The same place in time, and nothing in it.
+            self.engine.receive(index.0, frame.seq, true, SILENT, &[], now);
+        } else {
+            self.engine.receive(index.0, frame.seq, muted, frame.level, frame.opus, now);
+        }
         if let Some(microphone) = self.talkers.on_opened(index, frame, now, stamp()) {
             let on = microphone == Microphone::Muted;
             self.reports.send(Report::Muted { index: index.0, on });
@@ -492,6 +552,8 @@ impl Running {
 
     fn on_roster(&mut self) {
         self.returns = false;
+        self.was_member = true;
+        self.reporting.note_hosts(&self.conference);
         let now = Instant::now();
         if !std::mem::replace(&mut self.entered, true) {
             self.gate.on_entered(now, self.conference.rate());
@@ -505,6 +567,7 @@ impl Running {
         }
         self.note_members();
         self.report_roster();
+        self.follow_ignored();
     }
 
     fn on_denied(&mut self, denial: Denial) {
@@ -521,7 +584,9 @@ impl Running {
 
     fn on_removed(&mut self) {
         self.reports.send(Report::Removed);
-        self.link.give_in();
+        if !self.reporting.stays() {
+            self.link.give_in();
+        }
         match self.linger {
             None => self.outcome = Some(Outcome::Removed),
             Some(time) => {
@@ -543,7 +608,7 @@ impl Running {
 
     fn report_stats(&mut self) {
         self.report_trouble();
-        if self.entered && self.lingering.is_none() {
+        if self.entered && self.lingering.is_none() && self.staying.is_none() {
             let talkers = self.talkers.stats(&self.engine);
             self.reports.send(Report::Stats { talkers });
         }
@@ -571,12 +636,13 @@ impl Running {
                 self.link.send_control(bytes.into());
             }
         }
+        self.give_up_reports();
         self.link.close().await;
         let outcome = self.outcome.unwrap_or(Outcome::Ended { by: "leave".to_owned() });
         let talkers = self.talkers.into_summaries(&self.engine);
         let output = self.engine.finish();
         people::close(self.pins, &self.reports);
-        Finished { outcome, sent: self.sent, talkers, conference: self.conference, output }
+        Finished { outcome, is_told: self.told_end, sent: self.sent, talkers, conference: self.conference, output }
     }
 }
 

@@ -19,9 +19,21 @@ impl Running {
             Event::Act { by, act, who } => {
                 let (who, who_name) = who.map_or((None, None), |(i, name)| (Some(i.0), Some(name.as_str().to_owned())));
                 let by_name = self.name_of(by);
+                if let Act::Promote(index) | Act::TakeOver(index) = act {
+                    self.reporting.note_host(index);
+                }
                 self.reports.send(Report::Act { by: by.0, what: act_name(act), who, by_name, who_name });
             }
-            Event::Leader { index } => self.reports.send(Report::Leader { index: index.0 }),
+            Event::Leader { index } => {
+                self.reporting.note_host(index);
+                self.reports.send(Report::Leader { index: index.0 });
+            }
+            Event::Moderators => {
+                self.bans.apply(&mut self.conference);
+                self.reporting.note_moderators();
+            }
+            Event::Banned(person) => self.report_banned(&person),
+            Event::ReportAnswered { id, answer } => self.on_report_answered(id, answer),
             Event::SecurityCode { epoch, code } => {
                 let (words, digits) = (code.words(), code.digits().to_owned());
                 self.reports.send(Report::SecurityCode { epoch: epoch.number(), words, digits });
@@ -64,13 +76,20 @@ impl Running {
             let message = format!("{} knocked and was turned down: blocked earlier", person.name.as_str());
             return self.reports.send(Report::Notice { message });
         }
+        // While a co-host leads, it is the one who asks.
+        if self.bans.is_banned(&person.identity) && self.conference.block_knock(Instant::now(), knock).is_ok() {
+            return self.report_banned(&person);
+        }
         self.report_knock(knock, &person);
         self.knocking.insert(knock, person);
     }
 
-    /// Writes the proof that a leader told two histories.
+    /// Writes the proof that a leader told two histories, or a talker two different things.
     pub(super) fn write_proof(&mut self, file: &str) -> Result<(), String> {
-        let proof = self.conference.proof().ok_or("there is nothing to prove: no leader told two histories")?;
+        let proof = self
+            .conference
+            .proof()
+            .ok_or("there is nothing to prove: no leader told two histories, and no talker two things")?;
         crate::private::write_new(std::path::Path::new(file), &proof).map_err(|error| format!("{file}: {error:#}"))?;
         self.reports.send(Report::Proof { file: file.to_owned() });
         Ok(())

@@ -23,7 +23,7 @@ use crate::wire::relay::ToRelay;
 /// See the module.
 pub(super) struct Entering {
     pub(super) link: Link,
-    name: DisplayName,
+    pub(super) name: DisplayName,
     passcode: Option<Passcode>,
     index: MemberIndex,
     leader: MemberIndex,

@@ -9,6 +9,7 @@ use crate::id::{Epoch, MemberIndex};
 use crate::identity::{DisplayName, IdentityKind, SafetyNumber};
 use crate::sign::PublicKey;
 use crate::wire::control::Denial;
+use crate::wire::relay::{Receipt, ReportId, ReportRefusal};
 
 /// Bytes for the relay.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -251,6 +252,15 @@ pub enum Event {
     },
     /// The leader refuses what this co-host asked for.
     Refused(ActError),
+    /// The relay has answered a report, also after the end.
+    ReportAnswered {
+        /// Which.
+        id: ReportId,
+        /// Its number when it was handed on; why it was not otherwise.
+        answer: Result<Receipt, ReportRefusal>,
+    },
+    /// To whoever leads: somebody knocked whom a ban keeps out ([`super::Conference::set_bans`]), and was turned down.
+    Banned(Person),
 }
 
 /// Why an act is refused. Nothing has changed then.

@@ -154,6 +154,10 @@ impl Joiner {
         &self.link
     }
 
+    pub(super) fn name(&self) -> &DisplayName {
+        &self.name
+    }
+
     pub(super) fn descriptor(&self) -> Option<&Descriptor> {
         self.descriptor.as_ref()
     }

@@ -182,6 +182,12 @@ impl Leader {
         if past == Some(Past::Blocked) {
             return answer(step, mailbox, knocker.session, Denial::Blocked);
         }
+        if step.kept.is_banned(&guest, step.wall) {
+            let safety_number = SafetyNumber::of(&identity.public(), &guest);
+            let (name, kind) = (knocker.name.clone(), knocker.cert.kind);
+            step.out.event(Event::Banned(Person { name, identity: guest, kind, safety_number }));
+            return answer(step, mailbox, knocker.session, Denial::Blocked);
+        }
         // The leader's own identity is the user's other device, and waits as others do.
         let here = room.seat.roster().members().find(|m| m.cert.identity == guest && m.index != room.index());
         let (here, settings) = (here.map(|member| member.index), room.seat.settings());

@@ -30,18 +30,23 @@ mod talker;
 mod tests;
 
 use rand_core::CryptoRng;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 pub use event::{ActError, AlarmKind, Event, Failure, LeftWhy, Person, Transmit};
 
 use crate::admission::lobby::KnockId;
-use crate::capability::Revoked;
+use crate::capability::{Revoked, SignedCapability};
 use crate::code::SecurityCode;
 use crate::descriptor::{Descriptor, Policy, Region};
 use crate::epoch::broadcast::{MAX_TEXT, Said, SealingSeed};
 use crate::epoch::roster::{Member as RosterEntry, Roster};
 use crate::epoch::statement::{ChainHash, Rate, Settings};
 use crate::evidence::Exhibit;
+#[cfg(feature = "reports")]
+use crate::evidence::category::Category;
+#[cfg(feature = "reports")]
+use crate::evidence::report::{Note, Report};
 use crate::evidence::ring::{NoEvidence, Window};
 use crate::id::{Epoch, MeetingId, MemberIndex, Term};
 use crate::identity::{DisplayName, IdCert, Identity, Role, SafetyNumber};
@@ -51,7 +56,7 @@ use crate::noise::handshake::Passcode;
 use crate::sframe::frame::{DATAGRAM_LEN, Frame, PLAINTEXT_LEN};
 use crate::sframe::receiver::Dropped;
 use crate::sframe::sender::Exhausted;
-use crate::sign::KeyPair;
+use crate::sign::{KeyPair, PublicKey, Signature};
 use crate::stamp::Stamp;
 use crate::succession::{Line, Rank};
 use crate::time::{UnixMillis, WallClock};
@@ -465,6 +470,48 @@ impl Conference {
         self.takes_reports
     }
 
+    /// What shows the relay that this member has a slot, or had one lately, for its reports: its newest capability and
+    /// the possession over this connection's exporter. `None` without a connection, and before this member was let in.
+    pub fn past(&self) -> Option<(SignedCapability, Signature)> {
+        let exporter = self.exporter?;
+        let own = self.member().and_then(|member| Some((member.room.capability?, &member.room.secrets.routing)));
+        let (capability, key) = own.or_else(|| self.kept.past.as_ref().map(|(capability, key)| (*capability, key)))?;
+        Some((capability, capability.prove(key, &exporter)))
+    }
+
+    /// A report of what a member said in the window; with this member's name and signature if `is_named`.
+    ///
+    /// # Errors
+    /// [`NoEvidence`].
+    #[cfg(feature = "reports")]
+    pub fn report(
+        &self,
+        now: Instant,
+        index: MemberIndex,
+        window: Window,
+        (category, note): (Category, Note),
+        is_named: bool,
+    ) -> Result<Report, NoEvidence> {
+        let exhibit = self.evidence(now, index, window)?;
+        let report = Report::new(category, note, self.wall.at(now), exhibit);
+        let name = match &self.part {
+            Part::Guest(joiner) => Some(joiner.name()),
+            Part::Entering(entering) => Some(&entering.name),
+            Part::Member(member) => Some(&member.room.name),
+            Part::Between => None,
+        };
+        Ok(match name.filter(|_| is_named) {
+            Some(name) => report.signed(name.clone(), &self.identity),
+            None => report,
+        })
+    }
+
+    /// Identities that this member lets nobody in with while it leads, and until when; for good when `None`. In the
+    /// place of those given before. Who is in the meeting already stays.
+    pub fn set_bans(&mut self, bans: BTreeMap<PublicKey, Option<UnixMillis>>) {
+        self.kept.bans = bans;
+    }
+
     // ---- what happens ----
 
     /// A connection to a relay is up, for the first time or again. `exporter` is its TLS exporter under
@@ -526,8 +573,12 @@ impl Conference {
     /// After the end only the others' last seals and last words count.
     fn on_late(&mut self, now: Instant, message: &[u8]) {
         let (part, mut step, _) = self.step(now);
+        let message = FromRelay::decode(message);
+        if let Some(answered) = message.as_ref().ok().and_then(answered) {
+            return step.out.event(answered);
+        }
         let Part::Member(member) = part else { return };
-        match FromRelay::decode(message) {
+        match message {
             Ok(FromRelay::Deliver { from, bytes }) => member.room.on_last_word(&mut step, from, &bytes),
             Ok(FromRelay::Sealed { from, stamp, bytes }) => {
                 member.room.on_sealed(&mut step, &Arrived { from, stamp, bytes });
@@ -569,7 +620,9 @@ impl Conference {
                 self.with_member(now, |member, step, _| member.room.on_sealed(step, &seal));
             }
             // Reports are the caller's business.
-            FromRelay::ReportTaken { .. } | FromRelay::ReportRefused { .. } | FromRelay::StampsChecked { .. } => {}
+            FromRelay::ReportTaken { .. } | FromRelay::ReportRefused { .. } | FromRelay::StampsChecked { .. } => {
+                self.out.events.extend(answered(&message));
+            }
         }
     }
 
@@ -755,7 +808,10 @@ impl Conference {
         let mut joiner = Joiner::new(room.link.duplicate(), room.name.clone(), passcode, true, step.rng);
         joiner.on_connected();
         step.out.event(Event::Rejoining);
-        self.part = Part::Guest(Box::new(joiner));
+        if let Part::Member(member) = std::mem::replace(&mut self.part, Part::Guest(Box::new(joiner))) {
+            let room = member.room;
+            self.kept.past = room.capability.map(|capability| (capability, room.secrets.routing));
+        }
     }
 
     /// Time has passed.
@@ -1061,6 +1117,15 @@ impl Conference {
     fn finish(&mut self) {
         self.over = true;
         self.kept.ring.on_end(self.looked);
+    }
+}
+
+/// What the relay answers a report with.
+fn answered(message: &FromRelay) -> Option<Event> {
+    match *message {
+        FromRelay::ReportTaken { id, receipt } => Some(Event::ReportAnswered { id, answer: Ok(receipt) }),
+        FromRelay::ReportRefused { id, reason } => Some(Event::ReportAnswered { id, answer: Err(reason) }),
+        _ => None,
     }
 }
 

@@ -1,13 +1,15 @@
 //! What a step produces, and what it is given: the plumbing between the parts of a conference.
 
 use rand_core::CryptoRng;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use super::event::{Event, Transmit};
+use crate::capability::SignedCapability;
 use crate::evidence::ring::Ring;
 use crate::id::MemberIndex;
 use crate::moderator::Moderator;
+use crate::sign::{KeyPair, PublicKey};
 use crate::time::UnixMillis;
 use crate::wire::codec::Wire;
 use crate::wire::relay::{MailboxId, ToRelay};
@@ -48,6 +50,17 @@ pub(super) struct Kept {
     pub(super) ring: Ring,
     /// The policy's moderators, checked against D.
     pub(super) moderators: Vec<Moderator>,
+    /// Identities that are not let in, and until when; for good when `None`.
+    pub(super) bans: BTreeMap<PublicKey, Option<UnixMillis>>,
+    /// The newest capability and its routing key of a member that had to become a guest again.
+    pub(super) past: Option<(SignedCapability, KeyPair)>,
+}
+
+impl Kept {
+    /// Whether an identity is not to be let in at `now`.
+    pub(super) fn is_banned(&self, identity: &PublicKey, now: UnixMillis) -> bool {
+        self.bans.get(identity).is_some_and(|until| until.is_none_or(|until| now <= until))
+    }
 }
 
 /// One step's surroundings.

@@ -19,6 +19,7 @@ mod hostile;
 mod people;
 mod reconnect;
 mod removal;
+mod report;
 mod sound;
 mod stage;
 mod succession;

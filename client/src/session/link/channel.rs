@@ -77,6 +77,11 @@ impl Channel {
         self.has_answered
     }
 
+    /// Whether no control message waits to be written: a relay or a path that takes nothing holds all of them up.
+    pub(super) fn is_clear(&self) -> bool {
+        self.unsent.is_empty() && self.outgoing.capacity() == self.outgoing.max_capacity()
+    }
+
     /// UDP datagrams received so far, of any content.
     pub(super) fn received(&self) -> u64 {
         self.connection.stats().udp_rx.datagrams

@@ -138,6 +138,11 @@ impl Link {
         self.channel.as_ref().is_some_and(Channel::has_answered)
     }
 
+    /// Whether no control message waits to be written.
+    pub(super) fn is_clear(&self) -> bool {
+        self.channel.as_ref().is_some_and(Channel::is_clear)
+    }
+
     /// Sends a control message, or drops it without a connection: the conference repeats what matters on the next one.
     pub(super) fn send_control(&mut self, message: Bytes) {
         if let Some(channel) = &mut self.channel {

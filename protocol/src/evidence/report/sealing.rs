@@ -85,6 +85,14 @@ impl Report {
         Ok([&header[..], &encapped.to_bytes(), &plaintext, &tag.to_bytes()].concat())
     }
 
+    /// Length of the file, whoever it is sealed to.
+    ///
+    /// # Errors
+    /// [`CannotSeal::TooLong`].
+    pub fn sealed_len(&self) -> Result<usize, CannotSeal> {
+        Ok(self.padded()?.len() + AROUND)
+    }
+
     /// length ‖ report ‖ zeros, as long as a file's plaintext must be.
     fn padded(&self) -> Result<Zeroizing<Vec<u8>>, CannotSeal> {
         let reserved = file_len(self.max_len()).ok_or(CannotSeal::TooLong)? - AROUND;

@@ -1,4 +1,6 @@
-//! The sound of what was said: every frame in its place, silence where there is none. Nothing is filled in.
+//! The sound of what a report holds: every frame in its place, silence where there is none. Nothing is filled in.
+//!
+//! The reporter hears by it what is handed over, and the moderator what was said: the same samples.
 
 use std::io::Cursor;
 
@@ -8,21 +10,25 @@ use hound::{SampleFormat, WavSpec, WavWriter};
 use opus::{Channels, Decoder};
 
 /// Samples per second: what Opus decodes to without resampling (RFC 6716 §2).
-pub(crate) const SAMPLE_RATE: u32 = 48_000;
+pub const SAMPLE_RATE: u32 = 48_000;
 
 const SPEC: WavSpec =
     WavSpec { channels: 1, sample_rate: SAMPLE_RATE, bits_per_sample: 16, sample_format: SampleFormat::Int };
 
 /// Decoded sound.
-pub(crate) struct Sound {
-    pub(crate) samples: Vec<i16>,
+pub struct Sound {
+    /// 48 kHz, mono.
+    pub samples: Vec<i16>,
     /// Frames that are proved to be the accused's, but hold no Opus. They are silent.
-    pub(crate) undecodable: u32,
+    pub undecodable: u32,
 }
 
 impl Sound {
     /// Decodes all frames of a timeline.
-    pub(crate) fn of(timeline: &Timeline<'_>) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When there is no decoder.
+    pub fn of(timeline: &Timeline<'_>) -> Result<Self> {
         let per_frame = usize::from(timeline.frame_ms) * SAMPLE_RATE as usize / 1_000;
         let mut decoder = Decoder::new(SAMPLE_RATE, Channels::Mono).context("Opus")?;
         let mut samples = vec![0; timeline.length as usize * per_frame];
@@ -49,7 +55,10 @@ impl Sound {
     }
 
     /// The bytes of a WAV file: 48 kHz, mono, 16 bits.
-    pub(crate) fn wav(&self) -> Result<Vec<u8>> {
+    ///
+    /// # Errors
+    /// When there are more samples than such a file can hold.
+    pub fn wav(&self) -> Result<Vec<u8>> {
         let mut bytes = Cursor::new(Vec::new());
         let mut writer = WavWriter::new(&mut bytes, SPEC)?;
         for sample in &self.samples {
@@ -60,7 +69,7 @@ impl Sound {
     }
 
     /// The loudest sample of each of so many equal stretches, 0 to 1.
-    pub(crate) fn peaks(&self, columns: usize) -> Vec<f32> {
+    pub fn peaks(&self, columns: usize) -> Vec<f32> {
         let length = self.samples.len();
         let peak = |column: usize| {
             let stretch = &self.samples[length * column / columns..length * (column + 1) / columns];
