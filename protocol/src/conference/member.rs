@@ -35,6 +35,8 @@ const MAX_PENDING: usize = 64;
 const REACHES: Duration = Duration::from_secs(1);
 /// Nothing was looked at for so long: longer than any pause between two deadlines of a connected member.
 const SLEPT: Duration = Duration::from_secs(6);
+/// How long a leader keeps the key of somebody whom it does not follow: as long as it takes to know who hears it.
+const DOUBTS: Duration = Duration::from_secs(6);
 /// How long a leader may be without half of its roster: three heartbeats (DESIGN §5).
 const ALONE: Duration = Duration::from_secs(6);
 
@@ -57,6 +59,8 @@ pub(super) struct Member {
     pub(super) lead: Option<Leader>,
     /// A leader to be, and what it has sent.
     pending: Option<(MemberIndex, VecDeque<Message>)>,
+    /// Since when, for a leader, which makes no epoch meanwhile.
+    pending_since: Instant,
     /// Drawn for the host's offer, not in the line yet.
     offered: Option<KeyPair>,
     /// As the leader tells a co-host.
@@ -72,7 +76,18 @@ pub(super) struct Member {
 impl Member {
     pub(super) fn new(now: Instant, room: Room, lead: Option<Leader>) -> Self {
         let (pending, offered, knocks) = (None, None, Vec::new());
-        Self { room, lead, pending, offered, knocks, requests: 0, led_since: now, taking: None, looked: now }
+        Self {
+            room,
+            lead,
+            pending,
+            pending_since: now,
+            offered,
+            knocks,
+            requests: 0,
+            led_since: now,
+            taking: None,
+            looked: now,
+        }
     }
 
     // ---- packets ----
@@ -132,7 +147,7 @@ impl Member {
             Message::EpochKey(key) if from == self.room.leader() && !self.room.leads() => {
                 self.on_epoch_key(step, identity, from, *key);
             }
-            Message::EpochKey(key) => self.on_other_leader(from, key),
+            Message::EpochKey(key) => self.on_other_leader(step.now, from, key),
             Message::Ledger(entries) if from == self.room.leader() || self.room.seat.rank(from) == Rank::Host => {
                 entries.into_iter().for_each(|entry| self.room.ledger.note(entry.identity, entry.past));
             }
@@ -219,10 +234,11 @@ impl Member {
     // ---- another leader ----
 
     /// Somebody who does not lead here sends an epoch: it has taken over, as far as it knows.
-    fn on_other_leader(&mut self, from: MemberIndex, key: Box<EpochKey>) {
+    fn on_other_leader(&mut self, now: Instant, from: MemberIndex, key: Box<EpochKey>) {
         let takes_over = key.ops.iter().any(|op| op.act == Act::TakeOver(from));
         if takes_over && key.statement.leader == from {
             self.pending = Some((from, VecDeque::from([Message::EpochKey(key)])));
+            self.pending_since = now;
         }
     }
 
@@ -249,8 +265,10 @@ impl Member {
         }
         let follows = Some(key.previous) == self.room.seat.chain_hash();
         if !follows || !self.may_follow(step.now, from) {
-            // As long as it is kept, a leader makes no epoch, and so cannot come nearer to it either.
-            if self.room.leads() && self.room.pulse.knows_who_hears(step.now) {
+            // As long as it is kept, a leader makes no epoch, and so cannot come nearer to it either. One who has slept
+            // finds out only a moment later.
+            let is_old = step.now.saturating_duration_since(self.pending_since) >= DOUBTS;
+            if self.room.leads() && is_old && self.room.pulse.knows_who_hears(step.now) {
                 self.pending = None;
             }
             return;
