@@ -170,6 +170,7 @@ pub struct TalkerStats {
     pub duplicates: u64,
     pub delay_ms: Option<f64>,
     pub network_ms: Option<NetworkMs>,
+    pub verified_mode: bool,
 }
 
 /// Sealing to opening, over the last second.

@@ -466,8 +466,9 @@ impl Running {
                 self.gate.on_rate(Instant::now(), self.conference.rate(), chance);
             }
             Event::Alarm { kind, index, detail } => {
+                let detail = told::alarm_words(kind, detail);
                 let kind = told::alarm_name(kind);
-                self.reports.send(Report::Alarm { kind, index: index.map(|i| i.0), detail: detail.to_owned() });
+                self.reports.send(Report::Alarm { kind, index: index.map(|i| i.0), detail });
             }
             Event::Failed(failure) => self.outcome = Some(Outcome::of(failure)),
             Event::Rejoining => self.on_rejoining(),
@@ -485,6 +486,7 @@ impl Running {
         let now = Instant::now();
         (self.entered, self.returns) = (false, true);
         self.conference.disconnected(now);
+        self.talkers.end_verified_mode(&mut self.engine, now);
         if let Some(outcome) = self.link.redial(now, "this client's place in the meeting has to be taken anew") {
             self.on_gave_up(outcome);
         }

@@ -36,6 +36,8 @@ pub struct Talker {
     delays: [i32; DELAYS],
     delay_count: usize,
     last_network: Option<NetworkMs>,
+    /// Only what its seals vouch for is played (`docs/protocol.md` §16.4).
+    verified_mode: bool,
 }
 
 /// What became of one talker's frames, for a summary at the end.
@@ -110,6 +112,22 @@ impl Talkers {
                 *index
             })
             .collect()
+    }
+
+    /// Verified mode of a talker begins or ends, and with it the time for which its frames are held.
+    pub fn on_verified_mode(&mut self, index: MemberIndex, on: bool, engine: &mut MediaEngine, now: Instant) {
+        if let Some(talker) = self.present.get_mut(&index) {
+            talker.verified_mode = on;
+            engine.set_verified(index.0, on, now);
+        }
+    }
+
+    /// This client comes back to the meeting and knows nothing yet that speaks against anybody.
+    pub fn end_verified_mode(&mut self, engine: &mut MediaEngine, now: Instant) {
+        for (index, talker) in self.present.iter_mut().filter(|(_, talker)| talker.verified_mode) {
+            talker.verified_mode = false;
+            engine.set_verified(index.0, false, now);
+        }
     }
 
     /// A frame of this talker came twice.
@@ -195,6 +213,7 @@ impl Talker {
             delays: [0; DELAYS],
             delay_count: 0,
             last_network: None,
+            verified_mode: false,
         }
     }
 
@@ -224,6 +243,7 @@ impl Talker {
             duplicates: self.duplicates,
             delay_ms,
             network_ms: self.last_network,
+            verified_mode: self.verified_mode,
         }
     }
 }
@@ -235,6 +255,8 @@ fn round(ms: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audio::sink::Sink;
+    use crate::audio::source::Source;
 
     const BOB: MemberIndex = MemberIndex(1);
 
@@ -265,6 +287,28 @@ mod tests {
         assert_eq!(talkers.fall_silent(Rate::Open, later), [], "told once");
         assert_eq!(hear(&mut talkers, Microphone::On, later), Some(Microphone::On));
         assert_eq!(talkers.fall_silent(Rate::Open, later + UNHEARD), []);
+    }
+
+    #[test]
+    fn verified_mode_is_told_until_it_ends_or_the_client_comes_back() {
+        let now = Instant::now();
+        let mut engine = MediaEngine::new(Source::Silence, Sink::Null).expect("an engine");
+        engine.add_talker(BOB.0).expect("a talker");
+        let mut talkers = with_bob(Rate::Private, now);
+        let is_told = |talkers: &mut Talkers, engine: &MediaEngine| talkers.stats(engine)[0].verified_mode;
+        assert!(!is_told(&mut talkers, &engine));
+        talkers.on_verified_mode(MemberIndex(2), true, &mut engine, now);
+        assert!(!is_told(&mut talkers, &engine), "somebody else's");
+        for ends in [true, false] {
+            talkers.on_verified_mode(BOB, true, &mut engine, now);
+            assert!(is_told(&mut talkers, &engine));
+            if ends {
+                talkers.on_verified_mode(BOB, false, &mut engine, now);
+            } else {
+                talkers.end_verified_mode(&mut engine, now);
+            }
+            assert!(!is_told(&mut talkers, &engine));
+        }
     }
 
     #[test]

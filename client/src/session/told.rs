@@ -37,6 +37,9 @@ impl Running {
                 let for_ms = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
                 self.reports.send(Report::Stale { for_ms });
             }
+            Event::Verified { index, on } => {
+                self.talkers.on_verified_mode(index, on, &mut self.engine, Instant::now());
+            }
             Event::Refused(error) => self.reports.send(Report::Error { message: error.to_string() }),
             _ => {}
         }
@@ -139,6 +142,24 @@ fn act_name(act: Act) -> &'static str {
     }
 }
 
+/// What an alarm says to people: what happened, and what to do where the protocol's own words leave that open.
+pub(super) fn alarm_words(kind: AlarmKind, detail: &str) -> String {
+    let advice = match kind {
+        AlarmKind::Injected => {
+            "another member, together with the relay, plays sound in this member's name. From now on only what this \
+             member has signed is heard, about a second later. Nothing is to be done about what is heard from now on; \
+             ask this member whether it said what was heard in the last two seconds"
+        }
+        AlarmKind::BadSeal => {
+            "what came as this member's signature over its sound is wrong: this member's program is broken, or another \
+             member forges it together with the relay. Only what this member has signed is heard. Whoever is not heard \
+             any more should leave and join again; if it stays so, report this member, or talk over another relay"
+        }
+        _ => return detail.to_owned(),
+    };
+    advice.to_owned()
+}
+
 /// The name of an alarm in `alarm.kind`.
 pub(super) fn alarm_name(kind: AlarmKind) -> &'static str {
     match kind {
@@ -152,5 +173,24 @@ pub(super) fn alarm_name(kind: AlarmKind) -> &'static str {
         AlarmKind::Withheld => "withheld",
         AlarmKind::Forbidden => "forbidden",
         AlarmKind::Injected | AlarmKind::BadSeal => "unauthentic",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_spoken_for_by_another_is_unauthentic_in_words_that_say_what_to_do() {
+        for kind in [AlarmKind::Injected, AlarmKind::BadSeal] {
+            assert_eq!(alarm_name(kind), "unauthentic");
+            let words = alarm_words(kind, "short");
+            assert!(
+                words.contains("only what this member has signed")
+                    || words.contains("Only what this member has signed")
+            );
+            assert!(words.contains("ask this member") || words.contains("leave and join again"));
+        }
+        assert_eq!(alarm_words(AlarmKind::Withheld, "as it is"), "as it is");
     }
 }
