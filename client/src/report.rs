@@ -154,6 +154,7 @@ pub struct RosterMember {
     pub safety_number: Option<String>,
     pub standing: Standing,
     pub looks_like: Option<u16>,
+    pub blocked: bool,
 }
 
 /// A talker in `stats`.

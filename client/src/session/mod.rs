@@ -4,6 +4,7 @@
 //! the frame clock, a deadline of the conference, a command. Which connection that is, and what becomes of it, is the
 //! business of `link`; the frame clock goes on without one.
 
+mod block;
 mod commands;
 mod gate;
 mod link;
@@ -502,7 +503,7 @@ impl Running {
                 self.leave_at = self.leave_after.map(|after| now + after);
             }
         }
-        if let Err(error) = self.talkers.follow(&self.conference, &mut self.engine) {
+        if let Err(error) = self.talkers.follow(&self.conference, &self.pins, &mut self.engine) {
             self.outcome = Some(Outcome::Local(format!("cannot set up a decoder: {error}")));
         }
         self.note_members();

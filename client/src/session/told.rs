@@ -3,13 +3,12 @@
 use std::time::Instant;
 
 use conclave_protocol::admission::lobby::KnockId;
-use conclave_protocol::conference::{ActError, AlarmKind, Event, Person};
+use conclave_protocol::conference::{AlarmKind, Event, Person};
 use conclave_protocol::epoch::statement::Act;
 use conclave_protocol::id::MemberIndex;
 use conclave_protocol::sframe::frame::Microphone;
 
 use super::Running;
-use crate::command::Who;
 use crate::report::Report;
 
 impl Running {
@@ -76,42 +75,6 @@ impl Running {
         let proof = self.conference.proof().ok_or("there is nothing to prove: no leader told two histories")?;
         crate::private::write_new(std::path::Path::new(file), &proof).map_err(|error| format!("{file}: {error:#}"))?;
         self.reports.send(Report::Proof { file: file.to_owned() });
-        Ok(())
-    }
-
-    /// The member whom a block concerns; `None` for somebody who knocks.
-    fn member_to_block(&self, who: &Who) -> Result<Option<MemberIndex>, String> {
-        let Who::Name(name) = who else { return self.find_member(who).map(Some) };
-        let members = self.conference.members().filter(|m| m.name.as_str() == name).count();
-        let knocks = self.conference.knocks().iter().filter(|(_, knocking)| knocking.as_str() == name).count();
-        match (members, knocks) {
-            (0, _) => Ok(None),
-            (1, 0) => self.find_member(who).map(Some),
-            _ => {
-                Err("more than one of that name: use the number instead, a member's here, a knock's to deny".to_owned())
-            }
-        }
-    }
-
-    /// Blocks a member or somebody who knocks, here and in later meetings.
-    pub(super) fn block(&mut self, who: &Who) -> Result<(), String> {
-        let now = Instant::now();
-        let refused = |error: ActError| error.to_string();
-        if let Some(index) = self.member_to_block(who)? {
-            let member = self.conference.members().find(|m| m.index == index);
-            let known = member.map(|m| (m.cert.identity, m.cert.kind, m.name.as_str().to_owned()));
-            self.conference.block(now, index).map_err(refused)?;
-            if let Some((identity, kind, name)) = known {
-                self.pins.block(&identity, kind, &name, super::start_now().wall);
-            }
-            return Ok(());
-        }
-        let knock = self.find_knock(who)?;
-        let person = self.knocking.get(&knock).cloned();
-        self.conference.block_knock(now, knock).map_err(refused)?;
-        if let Some(person) = person {
-            self.pins.block(&person.identity, person.kind, person.name.as_str(), super::start_now().wall);
-        }
         Ok(())
     }
 }
