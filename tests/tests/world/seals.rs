@@ -90,6 +90,7 @@ impl Stage {
             max_members: 20,
             duration: secs(3_600),
             regions: Vec::new(),
+            moderators: Vec::new(),
         };
         let host = Conference::host(config, Start { now, wall: WALL }, rng(2));
         let hub = Hub::new(WallClock::new(now, WALL), Config::default());
