@@ -269,7 +269,9 @@ impl Running {
 
     fn next_timer(&self) -> Option<Instant> {
         let linger = self.lingering.as_ref().map(|l| l.until);
-        [self.conference.poll_timeout(), self.leave_at, linger].into_iter().flatten().min()
+        // What arrived while this process stood still is read before anything is found to be missing.
+        let conference = self.conference.poll_timeout().map(|due| due.max(self.stale_until.unwrap_or(due)));
+        [conference, self.leave_at, linger].into_iter().flatten().min()
     }
 
     fn on_timer(&mut self) {

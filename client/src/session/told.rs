@@ -109,9 +109,10 @@ fn act_name(act: Act) -> &'static str {
 pub(super) fn alarm_words(kind: AlarmKind, detail: &str) -> String {
     let advice = match kind {
         AlarmKind::Injected => {
-            "another member, together with the relay, plays sound in this member's name. From now on only what this \
-             member has signed is heard, about a second later. Nothing is to be done about what is heard from now on; \
-             ask this member whether it said what was heard in the last two seconds"
+            "sound came in this member's name that it has not signed: another member plays it with the help of a relay, \
+             or this member's program is broken. From now on only what this member has signed is heard, about a second \
+             later. Ask this member whether it said what was heard in the last two seconds; what is heard from now on \
+             is its own"
         }
         AlarmKind::BadSeal => {
             "what came as this member's signature over its sound is wrong: this member's program is broken, or another \

@@ -21,6 +21,16 @@ fn all_doubts(world: &World) -> usize {
     world.everybody().map(|who| doubts(world, who).len()).sum()
 }
 
+/// Whether a listener plays only what is vouched for of a talker.
+fn is_in_doubt(world: &World, listener: Who, talker: Who) -> bool {
+    let of = world.peer(talker).conference.index();
+    let modes = world.peer(listener).events.iter().rev().find_map(|(_, event)| match event {
+        Event::Verified { index, on } if Some(*index) == of => Some(*on),
+        _ => None,
+    });
+    modes.unwrap_or(false)
+}
+
 fn three(world: &mut World, conditions: Conditions) -> [Who; 3] {
     world.open_meeting(Meeting { conditions, ..Meeting::default() });
     let guests = [(); 2].map(|()| world.bring_in(Guest { conditions, ..Guest::default() }));
@@ -159,12 +169,13 @@ fn reconnections_restarts_and_takeovers_in_the_middle_of_a_segment_make_no_forge
             }
         }
         world.run(secs(45));
-        // Everybody is heard again, at once.
+        // Nobody is in doubt any more, and everybody is heard but for what this network loses.
         let (from, to) = (world.now() - secs(6), world.now() - secs(2));
         for listener in members {
             for talker in members.into_iter().filter(|talker| *talker != listener) {
+                assert!(!is_in_doubt(&world, listener, talker), "{}", world.story(&members));
                 let unheard = world.unheard(listener, talker, from, to).len();
-                assert!(unheard < 40, "{listener:?} misses {unheard} of {talker:?}\n{}", world.story(&members));
+                assert!(unheard < 100, "{listener:?} misses {unheard} of {talker:?}\n{}", world.story(&members));
             }
         }
     });

@@ -462,3 +462,24 @@ fn what_came_while_the_listener_stood_still_is_taken_in_before_it_is_judged() {
     listener.pass(Duration::ZERO);
     assert!(!listener.is_verified());
 }
+
+#[test]
+fn a_flood_of_forged_frames_waits_within_bounds_and_not_for_long() {
+    let (_, mut listener) = alarmed();
+    let before = listener.talker.waiting();
+    for sound in 10..30 {
+        let mut forger = Mouth::new(sound);
+        for _ in 0..40 {
+            let (frames, _) = forger.segment();
+            frames.iter().for_each(|frame| {
+                let _ = listener.hears(frame);
+            });
+        }
+    }
+    // Four of each number, in the segments of both windows.
+    let (windows, most) = (6 + 8 + 2 * 4, 4 * 25);
+    let waiting = listener.talker.waiting();
+    assert!(waiting > before && waiting <= windows * most, "{waiting}");
+    listener.pass(Duration::from_millis(3_001));
+    assert_eq!(listener.talker.waiting(), 0);
+}
