@@ -3,7 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)] // criterion's macros make public items; a bench may panic.
 
 use std::hint::black_box;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use conclave_protocol::conference::Conference;
 use conclave_protocol::descriptor::{Descriptor, Policy};
@@ -57,21 +57,64 @@ fn seal_and_open(c: &mut Criterion) {
     group.finish();
 }
 
-/// Half a second of one talker: its frames, its seal, and all of it at a listener.
-fn segment_with_seal(c: &mut Criterion) {
-    let mut group = c.benchmark_group("segment");
-    group.bench_function("seal, open and check", |b| {
-        let mut room = Room::with_members(2);
-        let opus = [7; 80];
-        let (mut out, mut plaintext) = ([0; DATAGRAM_LEN], [0; PLAINTEXT_LEN]);
-        b.iter(|| {
-            for seq in 0..25 {
-                let now = room.now();
-                room.clients[0].seal(now, &frame(seq, &opus), &mut out).unwrap();
-                black_box(room.clients[1].open(now, &out, &mut plaintext)).ok();
+/// Talkers whose costs are measured together.
+const TALKERS: usize = 10;
+const FRAME: Duration = Duration::from_millis(20);
+
+/// Members who talk, and one who listens and is the last.
+struct Talk {
+    room: Room,
+    seq: u32,
+}
+
+impl Talk {
+    fn new() -> Self {
+        Self { room: Room::with_members(TALKERS + 1), seq: 0 }
+    }
+
+    /// A second of talk; how long the first talker took for its frames and seals, and the listener for everybody's.
+    fn second(&mut self) -> (Duration, Duration) {
+        let (mut talker, mut listener) = (Duration::ZERO, Duration::ZERO);
+        let before = self.room.on_seals[TALKERS];
+        for _ in 0..Duration::from_secs(1).as_millis() / FRAME.as_millis() {
+            self.seq += 1;
+            let now = self.room.now();
+            let (clients, mut datagrams) = (&mut self.room.clients, [[0; DATAGRAM_LEN]; TALKERS]);
+            for (i, (client, datagram)) in clients.iter_mut().zip(&mut datagrams).enumerate() {
+                let start = Instant::now();
+                client.seal(now, &frame(self.seq, &[7; 80]), datagram).unwrap();
+                if client.poll_timeout().is_some_and(|due| due <= now) {
+                    client.handle_timeout(now);
+                }
+                talker += if i == 0 { start.elapsed() } else { Duration::ZERO };
             }
-            room.pass(Duration::from_millis(500));
-        });
+            let mut plaintext = [0; PLAINTEXT_LEN];
+            let start = Instant::now();
+            for datagram in &datagrams {
+                assert!(clients[TALKERS].open(now, datagram, &mut plaintext).unwrap().is_some());
+            }
+            listener += start.elapsed();
+            self.room.pass(FRAME);
+        }
+        (talker, listener + self.room.on_seals[TALKERS] - before)
+    }
+}
+
+/// What a second of talk costs with all that proves it: sealed and opened frames, hashes, seals made and checked, the
+/// evidence ring. A hundredth of a core for ten talkers is 10 ms.
+fn talker_seconds(c: &mut Criterion) {
+    let mut group = c.benchmark_group("a second of talk");
+    // Each round talks for a second and the ring keeps five minutes; criterion has no say in how long that takes.
+    group.sample_size(10).sampling_mode(SamplingMode::Flat);
+    group.warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(4));
+    let mut talk = Talk::new();
+    // The ring is full.
+    (0..310).for_each(|_| {
+        talk.second();
+    });
+    group.bench_function("one talker", |b| b.iter_custom(|rounds| (0..rounds).map(|_| talk.second().0).sum()));
+    group.bench_function("ten talkers at one listener", |b| {
+        b.iter_custom(|rounds| (0..rounds).map(|_| talk.second().1).sum());
     });
     group.finish();
 }
@@ -174,5 +217,5 @@ fn epoch_changes(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, seal_and_open, segment_with_seal, joins, epoch_changes);
+criterion_group!(benches, seal_and_open, talker_seconds, joins, epoch_changes);
 criterion_main!(benches);

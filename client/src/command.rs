@@ -113,9 +113,15 @@ pub enum Command {
         /// What was read out.
         digits: String,
     },
-    /// Turns somebody down, or puts a member out, for good: in this meeting, and in later ones of this host's home.
+    /// Turns somebody down, or puts a member out, for good: in this meeting, and in later ones of this host's home. By
+    /// who may not do that: never hears that member again.
     Block {
         /// Somebody who knocks, or a member, by name; or a member by number.
+        who: Who,
+    },
+    /// Takes a block back.
+    Unblock {
+        /// A member, or somebody else by the name they had last.
         who: Who,
     },
     /// Nobody is let in any more, but those who lost the connection.
@@ -203,7 +209,7 @@ pub enum BadCommand {
 const SAFETY_DIGITS: usize = 60;
 
 /// What can be typed, for `help` and for mistakes.
-pub const WORDS: &str = "admit NAME, admit all, deny NAME, block NAME, remove NAME, lock, unlock, ask NAME (to mute), \
+pub const WORDS: &str = "admit NAME, admit all, deny NAME, block NAME, unblock NAME, remove NAME, lock, unlock, ask NAME (to mute), \
     promote NAME (to co-host), demote NAME, handover NAME (the lead), waiting-room on|off, mute-newcomers on|off, \
     compare NAME DIGITS (of the safety number, as the other side reads them out), say TEXT, hand on|off, mute, unmute, \
     save-data on|off, preview NAME CATEGORY [SECONDS[+AGO]] [FILE.wav], \
@@ -261,6 +267,7 @@ impl Command {
                 Ok(Self::Compare { who: who_is(who), digits: digits.to_owned() })
             }
             ("block", false) => Ok(Self::Block { who: who() }),
+            ("unblock", false) => Ok(Self::Unblock { who: who() }),
             ("lock", true) => Ok(Self::Lock {}),
             ("unlock", true) => Ok(Self::Unlock {}),
             ("ask", false) => Ok(Self::AskMute { who: who() }),

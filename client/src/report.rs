@@ -188,6 +188,7 @@ pub struct RosterMember {
     pub safety_number: Option<String>,
     pub standing: Standing,
     pub looks_like: Option<u16>,
+    pub blocked: bool,
 }
 
 /// A moderator in `moderators`.
@@ -222,6 +223,7 @@ pub struct TalkerStats {
     pub duplicates: u64,
     pub delay_ms: Option<f64>,
     pub network_ms: Option<NetworkMs>,
+    pub verified_mode: bool,
 }
 
 /// Sealing to opening, over the last second.

@@ -7,6 +7,8 @@ use conclave_protocol::conference::{Conference, Event, HostConfig, JoinConfig, S
 use conclave_protocol::identity::{DisplayName, Identity};
 use conclave_protocol::link::RelayAddress;
 use conclave_protocol::time::{UnixMillis, WallClock};
+use conclave_protocol::wire::codec::Wire;
+use conclave_protocol::wire::relay::FromRelay;
 use conclave_relay::core::{ConnId, Core, Output, Peer, PrefixToken};
 use conclave_relay::hub::{Config, Hub};
 use rand_chacha::ChaCha20Rng;
@@ -19,6 +21,8 @@ const WALL: UnixMillis = UnixMillis(1_800_000_000_000);
 pub struct Room {
     /// The conferences.
     pub clients: Vec<Conference>,
+    /// How long, on a real clock, each client took to look at seals that came from the relay.
+    pub on_seals: Vec<Duration>,
     hub: Hub,
     now: Instant,
 }
@@ -43,7 +47,8 @@ impl Room {
         };
         let host = Conference::host(config, Start { now, wall: WALL }, Box::new(rng(1)));
         let hub = Hub::new(WallClock::new(now, WALL), Config::default());
-        let mut room = Self { clients: vec![host], hub, now };
+        let on_seals = vec![Duration::ZERO; members];
+        let mut room = Self { clients: vec![host], on_seals, hub, now };
         room.connect(0);
         for number in 1..members {
             room.join(number);
@@ -144,7 +149,11 @@ impl Room {
     fn deliver(&mut self, out: Vec<Output>) {
         for output in out {
             if let Output::Control { to: ConnId(to), bytes } = output {
-                self.clients[to as usize].handle_control(self.now, &bytes);
+                let (client, start) = (to as usize, Instant::now());
+                self.clients[client].handle_control(self.now, &bytes);
+                if matches!(FromRelay::decode(&bytes), Ok(FromRelay::Sealed { .. })) {
+                    self.on_seals[client] += start.elapsed();
+                }
             }
         }
     }

@@ -13,7 +13,7 @@ use std::time::Instant;
 use super::codec::{CodecError, Decoder, Encoder};
 use super::format::{FRAME_SAMPLES, Frame, LEVEL_SILENT, PACKET_LEN, SILENCE};
 use super::mixer::{self, Mixer};
-use super::playout::{Arrival, Config, Playout, Pull, Push, Stats};
+use super::playout::{Arrival, Config, Playout, Pull, Push, Stats, VERIFIED_HOLD};
 use super::sink::{Sink, SinkError};
 use super::source::Source;
 
@@ -132,6 +132,15 @@ impl MediaEngine {
     pub fn receive(&mut self, index: u16, seq: u32, muted: bool, level: u8, opus: &[u8], now: Instant) -> Option<Push> {
         let talker = self.talker_mut(index)?;
         Some(talker.playout.push(&Arrival { seq, muted, level, payload: opus }, now))
+    }
+
+    /// Verified mode of member `index` begins or ends (`docs/protocol.md` §16.4): from now on its frames come with their
+    /// seals, or at once again. Nobody else's delay changes.
+    pub fn set_verified(&mut self, index: u16, on: bool, now: Instant) {
+        let hold = if on { VERIFIED_HOLD } else { self.config.hold };
+        if let Some(talker) = self.talker_mut(index) {
+            talker.playout.set_hold(hold, now);
+        }
     }
 
     /// Plays 20 ms of everybody into the sink. `now` is best the time at which the tick was due: a tick that comes

@@ -11,12 +11,15 @@
 //!   leaves that range by more than [`Config::margin`] for [`Config::settle`] (clocks drift, paths change, the first
 //!   frame was slow), one place is skipped or inserted, in a pause or while the talker is muted; never in speech. Only
 //!   a delay that is too long by more than [`Config::jump`] is cut at once.
+//! * [`Playout::set_hold`] asks for another delay. A longer one begins at once, with silence, and loses nothing; a
+//!   shorter one is reached by leaving out pauses, and after [`RETURN_WITHIN`] by a cut.
 //! * A talker of whom nothing has come for [`Config::idle_after`] places is idle, and the next frame starts anew. So
 //!   a sudden longer path heals itself. Where the numbers themselves jump, several frames must agree before they are
 //!   followed, so that one wrong number does no harm.
 
 mod anchor;
 mod places;
+mod retime;
 #[cfg(test)]
 mod tests;
 
@@ -25,9 +28,11 @@ use std::time::{Duration, Instant};
 use super::format::{FRAME, LEVEL_SILENT, PACKET_LEN};
 use anchor::Anchor;
 use places::{Place, Places};
+pub use retime::{RETURN_WITHIN, VERIFIED_HOLD};
 
-/// Frames a playout holds at most: 1.28 s, beyond every delay that is of use in a conversation.
-pub const SLOTS: usize = 64;
+/// Frames a playout holds at most: 2.56 s. Twice the longest hold ([`VERIFIED_HOLD`]), so that seals which come late for
+/// a while and then in time again find room for what they bring; 10 kB more a talker than one hold would take.
+pub const SLOTS: usize = 128;
 /// Longest payload of a frame, in bytes.
 pub const MAX_PAYLOAD: usize = PACKET_LEN;
 /// Frames in a row that are too far ahead, each near the one before, until their numbers are followed.
@@ -211,6 +216,8 @@ pub struct Playout {
     /// The last frame that was too far ahead, and how many there were in a row.
     ahead: Option<(i64, u32)>,
     last_muted: bool,
+    /// Until when a delay that is too long is shortened in pauses only, and then cut.
+    returning: Option<i64>,
     stats: Stats,
 }
 
@@ -240,6 +247,7 @@ impl Playout {
             late_run: 0,
             ahead: None,
             last_muted: false,
+            returning: None,
             stats: Stats::default(),
         }
     }
@@ -289,7 +297,14 @@ impl Playout {
                     return Pull::Silence;
                 }
             }
-            Phase::Running => self.watch_delay(at),
+            Phase::Running if self.returning.is_some() => self.go_back(at),
+            Phase::Running => {
+                self.watch_delay(at);
+                self.lengthen(at);
+                if self.phase == Phase::Holding {
+                    return Pull::Silence;
+                }
+            }
         }
         if let Some(place) = self.correct(at) {
             return place;
@@ -380,6 +395,7 @@ impl Playout {
         self.late_run = 0;
         self.ahead = None;
         self.last_muted = false;
+        self.returning = None;
     }
 
     fn on_late(&mut self, index: i64, arrival: &Arrival<'_>, at: i64) -> Push {
@@ -416,7 +432,7 @@ impl Playout {
     /// Whether the first place is due. Gives up what is long past.
     fn begin(&mut self, at: i64) -> bool {
         let Some(excess) = self.excess(at).filter(|excess| *excess >= 0) else { return false };
-        if excess >= START_SLACK.saturating_mul(self.frame) {
+        if excess >= START_SLACK.saturating_mul(self.frame) && self.returning.is_none() {
             self.give_up(at);
         }
         self.phase = Phase::Running;

@@ -203,7 +203,8 @@ fn member(member: &RosterMember) -> String {
     };
     let host = (member.role != "member").then_some(member.role);
     let muted = member.muted.then_some("muted");
-    let marks: Vec<&str> = [host, Some(standing), muted].into_iter().flatten().collect();
+    let blocked = member.blocked.then_some("BLOCKED: you do not hear them");
+    let marks: Vec<&str> = [host, Some(standing), muted, blocked].into_iter().flatten().collect();
     let name = numbered(member.index, &member.name, member.looks_like.is_some());
     format!("{name} ({})", marks.join(", "))
 }
@@ -272,6 +273,7 @@ mod tests {
             safety_number: None,
             standing,
             looks_like,
+            blocked: false,
         };
         Report::Roster { epoch: 1, members: members.iter().map(member).collect() }
     }

@@ -127,6 +127,16 @@ impl Pins {
             || self.ledger.look(|people| people.get(identity).is_some_and(|k| k.blocked))
     }
 
+    /// Everybody who is blocked and had this name last.
+    pub fn blocked_as(&self, name: &str) -> Vec<PublicKey> {
+        let found = |people: &People| -> Vec<PublicKey> {
+            let known = people.iter().filter(|(_, known)| known.blocked && known.name == name);
+            known.map(|(identity, _)| *identity).collect()
+        };
+        let guests = found(&self.guests);
+        guests.into_iter().chain(self.ledger.look(found)).collect()
+    }
+
     /// Forgets all of somebody.
     pub fn forget(&mut self, identity: &PublicKey) {
         self.seen.remove(identity);
@@ -354,6 +364,20 @@ mod tests {
         pins.block(&EVE, Kept, "Eve", NOW);
         assert_eq!(pins.standing(&BOB, Kept, "Bob"), Standing::Verified);
         assert!(pins.is_blocked(&EVE));
+    }
+
+    #[test]
+    fn who_is_blocked_is_found_by_name_whether_remembered_or_a_guest() {
+        let home = after_meeting_bob();
+        let mut pins = open(home.path());
+        pins.block(&EVE, Kept, "Eve", NOW);
+        pins.block(&CARL, Guest, "Eve", NOW);
+        assert_eq!(pins.blocked_as("Bob"), []);
+        assert_eq!(pins.blocked_as("Eve"), [CARL, EVE]);
+        pins.unblock(&CARL);
+        assert_eq!(pins.blocked_as("Eve"), [EVE]);
+        pins.unblock(&EVE);
+        assert_eq!(pins.blocked_as("Eve"), []);
     }
 
     #[test]

@@ -41,6 +41,7 @@ impl Running {
                 self.compare(index, &digits)
             }
             Command::Block { who } => self.block(&who),
+            Command::Unblock { who } => self.unblock(&who),
             Command::Mute {} => {
                 self.switch(Microphone::Muted);
                 Ok(())

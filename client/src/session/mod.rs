@@ -5,6 +5,7 @@
 //! business of `link`; the frame clock goes on without one.
 
 mod bans;
+mod block;
 mod commands;
 mod gate;
 mod link;
@@ -303,10 +304,9 @@ impl Running {
 
     fn next_timer(&self) -> Option<Instant> {
         let linger = self.lingering.as_ref().map(|l| l.until);
-        [self.conference.poll_timeout(), self.leave_at, linger, self.reports_due(), self.staying_due()]
-            .into_iter()
-            .flatten()
-            .min()
+        // What arrived while this process stood still is read before anything is found to be missing.
+        let conference = self.conference.poll_timeout().map(|due| due.max(self.stale_until.unwrap_or(due)));
+        [conference, self.leave_at, linger, self.reports_due(), self.staying_due()].into_iter().flatten().min()
     }
 
     fn on_timer(&mut self) {
@@ -516,8 +516,9 @@ impl Running {
                 self.gate.on_rate(Instant::now(), self.conference.rate(), chance);
             }
             Event::Alarm { kind, index, detail } => {
+                let detail = told::alarm_words(kind, detail);
                 let kind = told::alarm_name(kind);
-                self.reports.send(Report::Alarm { kind, index: index.map(|i| i.0), detail: detail.to_owned() });
+                self.reports.send(Report::Alarm { kind, index: index.map(|i| i.0), detail });
             }
             Event::Failed(failure) => self.outcome = Some(Outcome::of(failure)),
             Event::Rejoining => self.on_rejoining(),
@@ -535,6 +536,7 @@ impl Running {
         let now = Instant::now();
         (self.entered, self.returns) = (false, true);
         self.conference.disconnected(now);
+        self.talkers.end_verified_mode(&mut self.engine, now);
         if let Some(outcome) = self.link.redial(now, "this client's place in the meeting has to be taken anew") {
             self.on_gave_up(outcome);
         }
@@ -552,7 +554,7 @@ impl Running {
                 self.leave_at = self.leave_after.map(|after| now + after);
             }
         }
-        if let Err(error) = self.talkers.follow(&self.conference, &mut self.engine) {
+        if let Err(error) = self.talkers.follow(&self.conference, &self.pins, &mut self.engine) {
             self.outcome = Some(Outcome::Local(format!("cannot set up a decoder: {error}")));
         }
         self.note_members();

@@ -9,6 +9,7 @@ use conclave_protocol::id::MemberIndex;
 use conclave_protocol::sframe::frame::{Frame, Microphone};
 use conclave_protocol::succession::Rank;
 
+use crate::audio::codec::CodecError;
 use crate::audio::engine::MediaEngine;
 use crate::names;
 use crate::pins::Pins;
@@ -36,6 +37,10 @@ pub struct Talker {
     delays: [i32; DELAYS],
     delay_count: usize,
     last_network: Option<NetworkMs>,
+    /// Only what its seals vouch for is played (`docs/protocol.md` §16.4).
+    verified_mode: bool,
+    /// The user never wants to hear it again.
+    blocked: bool,
 }
 
 /// What became of one talker's frames, for a summary at the end.
@@ -58,11 +63,7 @@ pub struct Talkers {
 
 impl Talkers {
     /// Follows the roster.
-    pub fn follow(
-        &mut self,
-        conference: &Conference,
-        engine: &mut MediaEngine,
-    ) -> Result<(), crate::audio::codec::CodecError> {
+    pub fn follow(&mut self, conference: &Conference, pins: &Pins, engine: &mut MediaEngine) -> Result<(), CodecError> {
         let own = conference.index();
         let roster: BTreeMap<MemberIndex, &str> =
             conference.members().filter(|m| Some(m.index) != own).map(|m| (m.index, m.name.as_str())).collect();
@@ -80,6 +81,32 @@ impl Talkers {
                 engine.add_talker(index.0)?;
             }
         }
+        self.follow_blocks(conference, pins, engine)
+    }
+
+    /// Plays nobody who is blocked, and everybody else.
+    pub fn follow_blocks(
+        &mut self,
+        conference: &Conference,
+        pins: &Pins,
+        engine: &mut MediaEngine,
+    ) -> Result<(), CodecError> {
+        for member in conference.members() {
+            self.set_blocked(member.index, pins.is_blocked(&member.cert.identity), engine)?;
+        }
+        Ok(())
+    }
+
+    /// Whoever is blocked has no place in the engine, and what still comes of it goes nowhere.
+    fn set_blocked(&mut self, index: MemberIndex, on: bool, engine: &mut MediaEngine) -> Result<(), CodecError> {
+        let Some(talker) = self.present.get_mut(&index).filter(|talker| talker.blocked != on) else { return Ok(()) };
+        talker.blocked = on;
+        if on {
+            engine.remove_talker(index.0);
+            return Ok(());
+        }
+        engine.add_talker(index.0)?;
+        engine.set_verified(index.0, talker.verified_mode, Instant::now());
         Ok(())
     }
 
@@ -110,6 +137,22 @@ impl Talkers {
                 *index
             })
             .collect()
+    }
+
+    /// Verified mode of a talker begins or ends, and with it the time for which its frames are held.
+    pub fn on_verified_mode(&mut self, index: MemberIndex, on: bool, engine: &mut MediaEngine, now: Instant) {
+        if let Some(talker) = self.present.get_mut(&index) {
+            talker.verified_mode = on;
+            engine.set_verified(index.0, on, now);
+        }
+    }
+
+    /// This client comes back to the meeting and knows nothing yet that speaks against anybody.
+    pub fn end_verified_mode(&mut self, engine: &mut MediaEngine, now: Instant) {
+        for (index, talker) in self.present.iter_mut().filter(|(_, talker)| talker.verified_mode) {
+            talker.verified_mode = false;
+            engine.set_verified(index.0, false, now);
+        }
     }
 
     /// A frame of this talker came twice.
@@ -150,6 +193,7 @@ impl Talkers {
                     pins.standing(&member.cert.identity, member.cert.kind, member.name.as_str())
                 },
                 looks_like: alike.get(&member.index.0).copied(),
+                blocked: pins.is_blocked(&member.cert.identity),
             }
         };
         conference.members().map(entry).collect()
@@ -195,6 +239,8 @@ impl Talker {
             delays: [0; DELAYS],
             delay_count: 0,
             last_network: None,
+            verified_mode: false,
+            blocked: false,
         }
     }
 
@@ -224,6 +270,7 @@ impl Talker {
             duplicates: self.duplicates,
             delay_ms,
             network_ms: self.last_network,
+            verified_mode: self.verified_mode,
         }
     }
 }
@@ -235,6 +282,8 @@ fn round(ms: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audio::sink::Sink;
+    use crate::audio::source::Source;
 
     const BOB: MemberIndex = MemberIndex(1);
 
@@ -265,6 +314,47 @@ mod tests {
         assert_eq!(talkers.fall_silent(Rate::Open, later), [], "told once");
         assert_eq!(hear(&mut talkers, Microphone::On, later), Some(Microphone::On));
         assert_eq!(talkers.fall_silent(Rate::Open, later + UNHEARD), []);
+    }
+
+    #[test]
+    fn who_is_blocked_is_not_played_until_unblocked_and_is_then_held_as_it_must_be() {
+        let now = Instant::now();
+        let mut engine = MediaEngine::new(Source::Silence, Sink::Null).expect("an engine");
+        engine.add_talker(BOB.0).expect("a talker");
+        let mut talkers = with_bob(Rate::Private, now);
+        talkers.set_blocked(BOB, true, &mut engine).expect("blocked");
+        assert_eq!(engine.receive(BOB.0, 1, false, 20, &[], now), None);
+        talkers.on_verified_mode(BOB, true, &mut engine, now);
+        for _ in 0..2 {
+            talkers.set_blocked(BOB, false, &mut engine).expect("unblocked");
+            engine.receive(BOB.0, 1, false, 20, &[], now);
+        }
+        engine.render(now + Duration::from_millis(1_100));
+        assert_eq!(engine.stats(BOB.0).map(|stats| (stats.received, stats.played)), Some((1, 0)));
+        engine.render(now + Duration::from_millis(1_210));
+        assert_eq!(engine.stats(BOB.0).map(|stats| stats.played), Some(1));
+    }
+
+    #[test]
+    fn verified_mode_is_told_until_it_ends_or_the_client_comes_back() {
+        let now = Instant::now();
+        let mut engine = MediaEngine::new(Source::Silence, Sink::Null).expect("an engine");
+        engine.add_talker(BOB.0).expect("a talker");
+        let mut talkers = with_bob(Rate::Private, now);
+        let is_told = |talkers: &mut Talkers, engine: &MediaEngine| talkers.stats(engine)[0].verified_mode;
+        assert!(!is_told(&mut talkers, &engine));
+        talkers.on_verified_mode(MemberIndex(2), true, &mut engine, now);
+        assert!(!is_told(&mut talkers, &engine), "somebody else's");
+        for ends in [true, false] {
+            talkers.on_verified_mode(BOB, true, &mut engine, now);
+            assert!(is_told(&mut talkers, &engine));
+            if ends {
+                talkers.on_verified_mode(BOB, false, &mut engine, now);
+            } else {
+                talkers.end_verified_mode(&mut engine, now);
+            }
+            assert!(!is_told(&mut talkers, &engine));
+        }
     }
 
     #[test]

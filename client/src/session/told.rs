@@ -3,13 +3,12 @@
 use std::time::Instant;
 
 use conclave_protocol::admission::lobby::KnockId;
-use conclave_protocol::conference::{ActError, AlarmKind, Event, Person};
+use conclave_protocol::conference::{AlarmKind, Event, Person};
 use conclave_protocol::epoch::statement::Act;
 use conclave_protocol::id::MemberIndex;
 use conclave_protocol::sframe::frame::Microphone;
 
 use super::Running;
-use crate::command::Who;
 use crate::report::Report;
 
 impl Running {
@@ -48,6 +47,9 @@ impl Running {
             Event::Stale { silence } => {
                 let for_ms = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
                 self.reports.send(Report::Stale { for_ms });
+            }
+            Event::Verified { index, on } => {
+                self.talkers.on_verified_mode(index, on, &mut self.engine, Instant::now());
             }
             Event::Refused(error) => self.reports.send(Report::Error { message: error.to_string() }),
             _ => {}
@@ -94,42 +96,6 @@ impl Running {
         self.reports.send(Report::Proof { file: file.to_owned() });
         Ok(())
     }
-
-    /// The member whom a block concerns; `None` for somebody who knocks.
-    fn member_to_block(&self, who: &Who) -> Result<Option<MemberIndex>, String> {
-        let Who::Name(name) = who else { return self.find_member(who).map(Some) };
-        let members = self.conference.members().filter(|m| m.name.as_str() == name).count();
-        let knocks = self.conference.knocks().iter().filter(|(_, knocking)| knocking.as_str() == name).count();
-        match (members, knocks) {
-            (0, _) => Ok(None),
-            (1, 0) => self.find_member(who).map(Some),
-            _ => {
-                Err("more than one of that name: use the number instead, a member's here, a knock's to deny".to_owned())
-            }
-        }
-    }
-
-    /// Blocks a member or somebody who knocks, here and in later meetings.
-    pub(super) fn block(&mut self, who: &Who) -> Result<(), String> {
-        let now = Instant::now();
-        let refused = |error: ActError| error.to_string();
-        if let Some(index) = self.member_to_block(who)? {
-            let member = self.conference.members().find(|m| m.index == index);
-            let known = member.map(|m| (m.cert.identity, m.cert.kind, m.name.as_str().to_owned()));
-            self.conference.block(now, index).map_err(refused)?;
-            if let Some((identity, kind, name)) = known {
-                self.pins.block(&identity, kind, &name, super::start_now().wall);
-            }
-            return Ok(());
-        }
-        let knock = self.find_knock(who)?;
-        let person = self.knocking.get(&knock).cloned();
-        self.conference.block_knock(now, knock).map_err(refused)?;
-        if let Some(person) = person {
-            self.pins.block(&person.identity, person.kind, person.name.as_str(), super::start_now().wall);
-        }
-        Ok(())
-    }
 }
 
 /// The name of an act in `act.what`.
@@ -158,6 +124,25 @@ fn act_name(act: Act) -> &'static str {
     }
 }
 
+/// What an alarm says to people: what happened, and what to do where the protocol's own words leave that open.
+pub(super) fn alarm_words(kind: AlarmKind, detail: &str) -> String {
+    let advice = match kind {
+        AlarmKind::Injected => {
+            "sound came in this member's name that it has not signed: another member plays it with the help of a relay, \
+             or this member's program is broken. From now on only what this member has signed is heard, about a second \
+             later. Ask this member whether it said what was heard in the last two seconds; what is heard from now on \
+             is its own"
+        }
+        AlarmKind::BadSeal => {
+            "what came as this member's signature over its sound is wrong: this member's program is broken, or another \
+             member forges it together with the relay. Only what this member has signed is heard. Whoever is not heard \
+             any more should leave and join again; if it stays so, report this member, or talk over another relay"
+        }
+        _ => return detail.to_owned(),
+    };
+    advice.to_owned()
+}
+
 /// The name of an alarm in `alarm.kind`.
 pub(super) fn alarm_name(kind: AlarmKind) -> &'static str {
     match kind {
@@ -171,5 +156,24 @@ pub(super) fn alarm_name(kind: AlarmKind) -> &'static str {
         AlarmKind::Withheld => "withheld",
         AlarmKind::Forbidden => "forbidden",
         AlarmKind::Injected | AlarmKind::BadSeal => "unauthentic",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_spoken_for_by_another_is_unauthentic_in_words_that_say_what_to_do() {
+        for kind in [AlarmKind::Injected, AlarmKind::BadSeal] {
+            assert_eq!(alarm_name(kind), "unauthentic");
+            let words = alarm_words(kind, "short");
+            assert!(
+                words.contains("only what this member has signed")
+                    || words.contains("Only what this member has signed")
+            );
+            assert!(words.contains("ask this member") || words.contains("leave and join again"));
+        }
+        assert_eq!(alarm_words(AlarmKind::Withheld, "as it is"), "as it is");
     }
 }

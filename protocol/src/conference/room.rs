@@ -471,7 +471,7 @@ impl Room {
                 self.on_said(step, &place, &said);
             }
             Broadcast::Published(shown) => self.on_published(step, from, shown),
-            Broadcast::Heads(heads) => self.on_heads(step, heads),
+            Broadcast::Heads(heads) => self.on_heads(step, from, heads),
             _ => {}
         }
     }

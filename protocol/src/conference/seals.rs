@@ -5,6 +5,7 @@ use super::room::Room;
 use super::seat::Arrived;
 use super::talker::{SHOWN_EVERY, VerifiedSeal};
 use crate::epoch::broadcast::Broadcast;
+use crate::id::MemberIndex;
 use crate::seal::SealHead;
 use crate::wire::codec::{Wire, Writer};
 use crate::wire::relay::ToRelay;
@@ -63,7 +64,7 @@ impl Room {
             self.on_verified(step, seal, &verified);
         }
         let out = &mut *step.out;
-        self.seat.judge_talker(step.now, seal.from, |event| out.event(event));
+        self.seat.tell_talker(step.now, seal.from, |event| out.event(event));
     }
 
     /// A seal was verified: from now on what it lists can be proved.
@@ -76,11 +77,14 @@ impl Room {
     }
 
     /// Another member shows what it was told.
-    pub(super) fn on_heads(&mut self, step: &mut Step<'_>, heads: Vec<SealHead>) {
+    pub(super) fn on_heads(&mut self, step: &mut Step<'_>, from: MemberIndex, heads: Vec<SealHead>) {
+        if !self.gossip.may_show(step.now, from) {
+            return;
+        }
         for head in heads {
-            if let Some(index) = self.seat.on_head_shown(step.now, head) {
+            if let Some(index) = self.seat.on_head_shown(step.now, from, head) {
                 let out = &mut *step.out;
-                self.seat.judge_talker(step.now, index, |event| out.event(event));
+                self.seat.tell_talker(step.now, index, |event| out.event(event));
             }
         }
     }

@@ -798,10 +798,10 @@ impl Seat {
     }
 
     /// Another member shows the head of a seal that it was given.
-    pub(super) fn on_head_shown(&mut self, now: Instant, shown: SealHead) -> Option<MemberIndex> {
+    pub(super) fn on_head_shown(&mut self, now: Instant, by: MemberIndex, shown: SealHead) -> Option<MemberIndex> {
         let index = KeyName::of(Kid(shown.kid))?.index;
         let vk = self.roster.member(index)?.cert.keys.sealing;
-        self.talkers.get_mut(&index)?.on_shown(now, &self.meeting, &vk, shown);
+        self.talkers.get_mut(&index)?.on_shown(now, &self.meeting, &vk, by, shown);
         Some(index)
     }
 
@@ -812,16 +812,19 @@ impl Seat {
         }
         let indexes: Vec<MemberIndex> = self.talkers.keys().copied().collect();
         for index in indexes {
-            self.judge_talker(now, index, &mut say);
+            if let Some(talker) = self.talkers.get_mut(&index) {
+                talker.judge(now);
+            }
+            self.tell_talker(now, index, &mut say);
         }
         self.talkers_due = self.talkers.values().filter_map(Talker::due).min();
         self.waiting = self.talkers.values().map(Talker::waiting).sum();
     }
 
-    /// The same for one talker, whose time may not have come.
-    pub(super) fn judge_talker(&mut self, now: Instant, index: MemberIndex, mut say: impl FnMut(Event)) {
+    /// Says what was found about one talker. What is overdue by now is not asked: after a time in which this member
+    /// itself stood still, what arrived meanwhile is taken in first.
+    pub(super) fn tell_talker(&mut self, now: Instant, index: MemberIndex, mut say: impl FnMut(Event)) {
         let Some(talker) = self.talkers.get_mut(&index) else { return };
-        talker.judge(now);
         talker.tell(now, index, &mut say);
         let due = talker.due();
         if let Some(contradiction) = talker.contradiction()

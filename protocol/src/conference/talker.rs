@@ -31,8 +31,11 @@ const ALARM_EVERY: Duration = Duration::from_secs(30);
 const SEALS_PER_SECOND: u8 = 20;
 /// Verified heads kept to compare with what others were told: those of 80 s.
 const HEADS: usize = 16;
-/// Heads shown by others that wait for a seal of one's own, and how long.
-const SHOWN: usize = 8;
+/// Heads shown by others that wait for a seal of one's own: of one who shows them, as many as it can show in that time and
+/// one more; of all, those of sixteen, as many as show at a time. What one member shows pushes out nobody else's.
+const SHOWN_EACH: usize = 3;
+const SHOWN: usize = 16 * SHOWN_EACH;
+/// How long they wait.
 const SHOWN_FOR: Duration = Duration::from_secs(10);
 /// Every so many segments a head is shown to the others (DESIGN §12).
 pub(super) const SHOWN_EVERY: u16 = 10;
@@ -45,6 +48,13 @@ pub(super) struct VerifiedSeal {
     pub(super) key: SegmentKey,
     /// The head.
     pub(super) head: SealHead,
+}
+
+/// A head that another member has shown.
+struct Shown {
+    at: Instant,
+    by: MemberIndex,
+    head: SealHead,
 }
 
 /// What a seal is checked with.
@@ -78,7 +88,7 @@ pub(super) struct Talker {
     bad_seal_told: Option<Instant>,
     injected_told: Option<Instant>,
     heads: VecDeque<SealHead>,
-    shown: VecDeque<(Instant, SealHead)>,
+    shown: VecDeque<Shown>,
     contradiction: Option<Box<Contradiction>>,
     told_contradiction: bool,
     looked_at: (Option<Instant>, u8),
@@ -230,24 +240,45 @@ impl Talker {
         *count <= SEALS_PER_SECOND
     }
 
-    /// Another member shows what it was told; its signature is checked only when it says something new.
-    pub(super) fn on_shown(&mut self, now: Instant, meeting: &MeetingId, vk: &PublicKey, shown: SealHead) {
-        match self.heads.iter().find(|own| own.kid == shown.kid) {
-            Some(own) if own.root == shown.root => {}
+    /// Member `by` shows what it was told; a signature is checked only when it says something new.
+    pub(super) fn on_shown(
+        &mut self,
+        now: Instant,
+        meeting: &MeetingId,
+        vk: &PublicKey,
+        by: MemberIndex,
+        head: SealHead,
+    ) {
+        match self.heads.iter().find(|own| own.kid == head.kid) {
+            Some(own) if own.root == head.root => {}
             Some(own) => {
-                let contradiction = Contradiction::Heads(*own, shown);
+                let contradiction = Contradiction::Heads(*own, head);
                 if contradiction.is_proof(meeting, vk) {
                     self.convict(contradiction);
                 }
             }
-            None => {
-                self.shown.retain(|(at, other)| now.saturating_duration_since(*at) < SHOWN_FOR && *other != shown);
-                if self.shown.len() >= SHOWN {
-                    self.shown.pop_front();
-                }
-                self.shown.push_back((now, shown));
-            }
+            None => self.keep_shown(Shown { at: now, by, head }),
         }
+    }
+
+    fn keep_shown(&mut self, new: Shown) {
+        let is_due = |shown: &Shown| new.at.saturating_duration_since(shown.at) < SHOWN_FOR;
+        self.shown.retain(|shown| is_due(shown) && !(shown.by == new.by && shown.head == new.head));
+        // The new one counts: who has most makes room for it, and may be its own shower.
+        let is_of = |by: MemberIndex| self.shown.iter().filter(|shown| shown.by == by).count();
+        let count = |by: MemberIndex| is_of(by) + usize::from(by == new.by);
+        let goes = if count(new.by) > SHOWN_EACH {
+            Some(new.by)
+        } else if self.shown.len() >= SHOWN {
+            self.shown.iter().map(|shown| shown.by).chain([new.by]).max_by_key(|by| count(*by))
+        } else {
+            None
+        };
+        if let Some(by) = goes {
+            let Some(place) = self.shown.iter().position(|shown| shown.by == by) else { return };
+            self.shown.remove(place);
+        }
+        self.shown.push_back(new);
     }
 
     /// What others showed before this member had a seal of its own.
@@ -256,11 +287,11 @@ impl Talker {
             return;
         }
         let mut same: Vec<SealHead> = Vec::new();
-        self.shown.retain(|(at, shown)| {
-            if shown.kid == own.kid {
-                same.push(*shown);
+        self.shown.retain(|shown| {
+            if shown.head.kid == own.kid {
+                same.push(shown.head);
             }
-            shown.kid != own.kid && now.saturating_duration_since(*at) < SHOWN_FOR
+            shown.head.kid != own.kid && now.saturating_duration_since(shown.at) < SHOWN_FOR
         });
         for shown in same.into_iter().filter(|shown| shown.root != own.root) {
             let contradiction = Contradiction::Heads(own, shown);

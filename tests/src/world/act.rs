@@ -166,6 +166,7 @@ impl World {
             down: Pipe::new(conditions),
             conn: None,
             talks,
+            mutes: false,
             manners,
             dead: false,
             gone: false,

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use conclave_protocol::conference::{Event, Transmit};
+use conclave_protocol::conference::{AlarmKind, Event, Transmit};
 use conclave_protocol::sframe::frame::{DATAGRAM_LEN, Frame, Microphone, PLAINTEXT_LEN};
 use conclave_protocol::time::UnixMillis;
 use conclave_relay::core::{ConnId, Peer as Connection, PrefixToken};
@@ -92,6 +92,8 @@ pub struct World {
     /// Connections through which nothing comes any more.
     severed: BTreeSet<ConnId>,
     model: Option<Model>,
+    /// Somebody forges frames or seals with the meeting's keys. Nobody comes into doubt where nobody does.
+    pub forges: bool,
     /// Everything that crossed the relay, if anybody wants it.
     pub record: Option<Vec<Crossing>>,
     /// The relay.
@@ -120,6 +122,7 @@ impl World {
             relay_timer: None,
             severed: BTreeSet::new(),
             model: None,
+            forges: false,
             record: None,
             relay: Relay::new(base, DAWN),
             witness: Witness::default(),
@@ -352,7 +355,9 @@ impl World {
         let Some(conn) = peer.conn.filter(|_| peer.talks && peer.conference.can_send(base + now)) else { return };
         let opus = peer.voice.packet(peer.tick);
         let stamp = (now.as_millis() as u32).wrapping_mul(100);
-        let frame = Frame { seq: peer.tick, stamp, microphone: Microphone::On, level: 20, opus: &opus };
+        let (microphone, level, opus): (_, _, &[u8]) =
+            if peer.mutes { (Microphone::Muted, 127, &[]) } else { (Microphone::On, 20, &opus) };
+        let frame = Frame { seq: peer.tick, stamp, microphone, level, opus };
         let mut datagram = [0; DATAGRAM_LEN];
         if peer.conference.seal(base + now, &frame, &mut datagram).is_err() {
             return;
@@ -397,6 +402,9 @@ impl World {
         while let Some(event) = self.peers[who.0].conference.poll_event() {
             is_over |= matches!(event, Event::Denied(_) | Event::Removed | Event::Ended { .. } | Event::Failed(_));
             rejoins |= matches!(event, Event::Rejoining);
+            if let Event::Alarm { kind: AlarmKind::Injected | AlarmKind::BadSeal, index, .. } = event {
+                assert!(self.forges, "{index:?} comes into doubt, and nobody forges seals or frames");
+            }
             if who == HOST {
                 self.on_host_event(&event);
             }

@@ -58,6 +58,8 @@ pub struct Peer {
     pub conn: Option<ConnId>,
     /// Whether frames go out when they can.
     pub talks: bool,
+    /// Whether its microphone is off: its frames say so and hold no sound.
+    pub mutes: bool,
     /// What it does when it is over.
     pub manners: Manners,
     /// Its process was killed.

@@ -52,6 +52,8 @@ pub struct Villainy {
     pub mail: Meddling,
     /// What happens to datagrams.
     pub datagrams: Meddling,
+    /// So much later seals go out than they came in.
+    pub seals_take: Duration,
     /// Changes what goes out.
     pub rewrites: Option<Rewrite>,
     /// Changes what comes in.
@@ -200,7 +202,9 @@ impl Relay {
             let bytes = Payload::from(message.encode());
             let opaque = is_opaque(&message);
             if !opaque {
-                out.push((Duration::ZERO, Outgoing::Control(to, bytes)));
+                let is_seal = matches!(message, FromRelay::Sealed { .. });
+                let delay = if is_seal { self.villainy.seals_take } else { Duration::ZERO };
+                out.push((delay, Outgoing::Control(to, bytes)));
                 continue;
             }
             for (delay, bytes) in meddle(self.villainy.mail, bytes.clone(), &self.old_mail, dice) {

@@ -229,6 +229,10 @@ fn goes_on_after_being_stopped(host: &mut JsonlClient, guest: &mut JsonlClient, 
     eprintln!("stopped for {time:?}: heard {heard:?} after going on");
     // Measured: 0.1 s for the others; 0.4 s for the one that was stopped, which throws away the first 0.3 s.
     assert!(heard.iter().all(|after| *after <= Duration::from_secs(2)), "{heard:?}");
+    // Neither end thinks that somebody forges the other.
+    for client in [&*host, &*guest] {
+        assert!(client.events_named("alarm").is_empty(), "{:?}", client.events_named("alarm"));
+    }
     // Its frames come at the pace of the clock and are played, neither behind nor ahead of their places. A busy machine
     // may make a second of them late, and not one after the other.
     for (listener, name) in [(host, "Bela"), (guest, "Hestia")] {

@@ -1,6 +1,7 @@
 //! Meetings in the simulated world: one file for each family of behaviour. Every one of them runs under the eyes of
 //! the witness, the eavesdropper and the model, which fail it at the step that breaks a promise.
 
+mod doubt;
 mod entrance;
 mod epochs;
 mod equivocation;

@@ -130,6 +130,24 @@ fn a_tone_is_heard_after_the_hold_and_its_level_is_known() {
 }
 
 #[test]
+fn verified_mode_of_one_talker_changes_the_delay_of_nobody_else() {
+    let mut call = Call::new(Source::open("tone", Repeat::Once).unwrap(), Sink::Null);
+    call.listener.add_talker(SPEAKER + 1).unwrap();
+    for n in 0..200 {
+        let now = call.start + FRAME * n;
+        if n == 50 {
+            call.listener.set_verified(SPEAKER, true, now);
+        }
+        call.listener.receive(SPEAKER + 1, n, false, 20, &[], now + Duration::from_millis(3));
+        call.tick(false, true);
+    }
+    let verified = call.stats();
+    let other = call.listener.stats(SPEAKER + 1).unwrap();
+    assert_eq!((verified.played, verified.concealed, verified.lost), (200 - 60, 0, 0), "1.2 s behind");
+    assert_eq!((other.played, other.hold_ms), (198, Some(50.0)));
+}
+
+#[test]
 fn while_muted_the_source_goes_on_and_nothing_of_it_is_captured() {
     // Half a second of loud square wave, then nothing.
     let loud = (0..24_000).map(|i| if i / 50 % 2 == 0 { 20_000 } else { -20_000 });

@@ -1,3 +1,5 @@
+mod verified;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -447,6 +449,7 @@ enum Step {
     Pull,
     Time { to: u64 },
     Wait { nanos: u64 },
+    Hold { ms: u64 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -457,6 +460,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => Just(Step::Pull),
         1 => any::<u64>().prop_map(|to| Step::Time { to: to >> 8 }),
         4 => (0u64..100_000_000).prop_map(|nanos| Step::Wait { nanos }),
+        1 => (0u64..2_000).prop_map(|ms| Step::Hold { ms }),
     ]
 }
 
@@ -465,7 +469,7 @@ proptest! {
     #[test]
     fn whatever_arrives_whenever_the_playout_goes_on(
         steps in prop::collection::vec(step(), 1..400),
-        hold in 0u64..2_000,
+        mut hold in 0u64..2_000,
     ) {
         let mut playout = Playout::new(Config { hold: Duration::from_millis(hold), ..Config::default() });
         let start = Instant::now();
@@ -486,6 +490,10 @@ proptest! {
                 }
                 Step::Time { to } => time = to,
                 Step::Wait { nanos } => time = time.saturating_add(nanos),
+                Step::Hold { ms } => {
+                    hold = ms;
+                    playout.set_hold(Duration::from_millis(ms), now);
+                }
             }
             let stats = playout.stats();
             prop_assert!(stats.played + stats.concealed + stats.inserted <= pulls);

@@ -376,7 +376,7 @@ fn a_head_shown_by_somebody_else_counts_before_and_after_the_own_seal_and_only_i
         let told = head_of(&foreign, &own());
         let same = head_of(&closed, &own());
         let show = |listener: &mut Listener, head| {
-            listener.talker.on_shown(listener.now, &MEETING, &own().public(), head);
+            listener.talker.on_shown(listener.now, &MEETING, &own().public(), MemberIndex(9), head);
             listener.tell();
         };
         if !shown_first {
@@ -419,4 +419,67 @@ fn seals_of_an_epoch_that_is_over_are_still_taken_for_a_while() {
     assert!(listener.takes(&talker.seal(&closed, &own())));
     listener.pass(Duration::from_secs(10));
     assert!(listener.events.is_empty(), "{:?}", listener.events);
+}
+
+#[test]
+fn who_shows_invented_heads_cannot_push_out_what_others_show() {
+    for (hostile, each) in [(1, 1_000), (15, 16), (47, 1)] {
+        let mut listener = Listener::new();
+        let (mut here, mut elsewhere) = (Mouth::new(TRUE), Mouth::new(FORGED));
+        let (_, closed) = here.segment();
+        let (_, other) = elsewhere.segment();
+        let seal = here.seal(&closed, &own());
+        let honest = head_of(&other, &own());
+        let (now, vk, signature) = (listener.now, own().public(), honest.signature);
+        listener.talker.on_shown(now, &MEETING, &vk, MemberIndex(9), honest);
+        for by in 0..hostile {
+            for n in 0..each {
+                let junk = SealHead { kid: n, root: [by as u8; 32], signature };
+                listener.talker.on_shown(now, &MEETING, &vk, MemberIndex(100 + by), junk);
+                // Nor by claiming it first.
+                listener.talker.on_shown(now, &MEETING, &vk, MemberIndex(100 + by), honest);
+            }
+        }
+        assert!(listener.talker.shown.len() <= SHOWN);
+        assert!(listener.talker.shown.iter().any(|shown| shown.by == MemberIndex(9) && shown.head == honest));
+        assert!(listener.takes(&seal));
+        assert!(listener.talker.is_silenced(), "what was shown tells of it");
+    }
+}
+
+#[test]
+fn what_came_while_the_listener_stood_still_is_taken_in_before_it_is_judged() {
+    let mut listener = Listener::new();
+    let mut talker = Mouth::new(TRUE);
+    let segments: Vec<_> = (0..2).map(|_| talker.segment()).collect();
+    for (frames, _) in &segments {
+        frames.iter().for_each(|frame| assert_eq!(listener.hears(frame), Ok(Some(TRUE))));
+    }
+    let seals: Vec<_> = segments.iter().map(|(_, closed)| talker.seal(closed, &own())).collect();
+    // Stopped for ten seconds, with both seals in the socket.
+    listener.now += Duration::from_secs(10);
+    seals.iter().for_each(|seal| assert!(listener.takes(seal)));
+    listener.pass(Duration::ZERO);
+    assert!(!listener.is_verified());
+}
+
+#[test]
+fn a_flood_of_forged_frames_waits_within_bounds_and_not_for_long() {
+    let (_, mut listener) = alarmed();
+    let before = listener.talker.waiting();
+    for sound in 10..30 {
+        let mut forger = Mouth::new(sound);
+        for _ in 0..40 {
+            let (frames, _) = forger.segment();
+            frames.iter().for_each(|frame| {
+                let _ = listener.hears(frame);
+            });
+        }
+    }
+    // Four of each number, in the segments of both windows.
+    let (windows, most) = (6 + 8 + 2 * 4, 4 * 25);
+    let waiting = listener.talker.waiting();
+    assert!(waiting > before && waiting <= windows * most, "{waiting}");
+    listener.pass(Duration::from_millis(3_001));
+    assert_eq!(listener.talker.waiting(), 0);
 }
