@@ -1,4 +1,4 @@
-//! Asking a relay whether it made stamps (`docs/protocol.md` §16.3).
+//! Asking a relay whether it made stamps (`docs/protocol.md` §9.3).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The stamp keys of a relay, from the directory that its operator shares (`docs/protocol.md` §16.3).
+//! The stamp keys of a relay, from the directory that its operator shares (`docs/protocol.md` §9.3).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
 //! Reports against those who would forge them, or read from them what nobody reported
-//! (`docs/protocol.md` §17.4–17.6).
+//! (`docs/protocol.md` §10.4–10.6).
 #![cfg(feature = "reports")]
 
 mod exhibit;

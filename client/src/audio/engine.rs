@@ -134,7 +134,7 @@ impl MediaEngine {
         Some(talker.playout.push(&Arrival { seq, muted, level, payload: opus }, now))
     }
 
-    /// Verified mode of member `index` begins or ends (`docs/protocol.md` §16.4): from now on its frames come with their
+    /// Verified mode of member `index` begins or ends (`docs/protocol.md` §9.4): from now on its frames come with their
     /// seals, or at once again. Nobody else's delay changes.
     pub fn set_verified(&mut self, index: u16, on: bool, now: Instant) {
         let hold = if on { VERIFIED_HOLD } else { self.config.hold };

@@ -1,4 +1,4 @@
-//! Ban statements that a host has been given: whom it lets nobody in as (`docs/protocol.md` §17.8).
+//! Ban statements that a host has been given: whom it lets nobody in as (`docs/protocol.md` §10.8).
 
 use std::collections::BTreeMap;
 

@@ -37,7 +37,7 @@ pub struct Talker {
     delays: [i32; DELAYS],
     delay_count: usize,
     last_network: Option<NetworkMs>,
-    /// Only what its seals vouch for is played (`docs/protocol.md` §16.4).
+    /// Only what its seals vouch for is played (`docs/protocol.md` §9.4).
     verified_mode: bool,
     /// The user never wants to hear it again.
     blocked: bool,

@@ -1,4 +1,4 @@
-//! Ban statements: a moderator's word that an identity is to be kept out (`docs/protocol.md` §17.8).
+//! Ban statements: a moderator's word that an identity is to be kept out (`docs/protocol.md` §10.8).
 //!
 //! ```text
 //! IK 32 ‖ issued u64 ‖ category u8 ‖ until u64 (0: for good) ‖ ModeratorId 8 ‖ signature 64

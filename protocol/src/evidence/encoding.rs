@@ -1,4 +1,4 @@
-//! The bytes of an exhibit (`docs/protocol.md` §17.4).
+//! The bytes of an exhibit (`docs/protocol.md` §10.4).
 //!
 //! Canonical: what is read encodes back to the same bytes. Whether it proves anything is another question.
 

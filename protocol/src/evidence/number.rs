@@ -1,4 +1,4 @@
-//! The number of one identity, which people can read to each other (`docs/protocol.md` §17.7).
+//! The number of one identity, which people can read to each other (`docs/protocol.md` §10.7).
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! A moderator's public half as text, for files that people hand round (`docs/protocol.md` §17.1).
+//! A moderator's public half as text, for files that people hand round (`docs/protocol.md` §10.1).
 //!
 //! ```text
 //! conclave-moderator-1 NAME

@@ -1,5 +1,5 @@
 //! Another delay for a talker whose frames come later from now on, or sooner again: verified mode begins or ends
-//! (`docs/protocol.md` §16.4).
+//! (`docs/protocol.md` §9.4).
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! A report: what somebody hands to a moderator (`docs/protocol.md` §17.4–17.6).
+//! A report: what somebody hands to a moderator (`docs/protocol.md` §10.4–10.6).
 //!
 //! [`Report::seal`] makes the file, [`open`] reads it with the moderator's key, and [`verify::verify`] says what it
 //! proves.

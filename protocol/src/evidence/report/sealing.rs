@@ -1,4 +1,4 @@
-//! The file: a report sealed to one moderator (`docs/protocol.md` §17.5).
+//! The file: a report sealed to one moderator (`docs/protocol.md` §10.5).
 //!
 //! ```text
 //! file   = header 24 ‖ enc 1,120 ‖ HPKE ciphertext ‖ tag 16, a multiple of 64 KiB, at most 2 MiB

@@ -1,4 +1,4 @@
-//! What a report proves (`docs/protocol.md` §17.6): claim by claim, the same result for whoever looks.
+//! What a report proves (`docs/protocol.md` §10.6): claim by claim, the same result for whoever looks.
 //!
 //! Pure: the only thing that is asked outside is whether a stamp is genuine.
 
