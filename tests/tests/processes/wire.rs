@@ -57,6 +57,8 @@ struct Seen {
     sizes: BTreeMap<usize, usize>,
     /// The size of a frame alone: the smallest that is no exception.
     size: usize,
+    /// Packets that are long enough for a seal, by size.
+    seals: BTreeMap<usize, usize>,
     /// Milliseconds between frames: quartiles.
     gaps: [f64; 3],
 }
@@ -68,11 +70,12 @@ impl Seen {
         for datagram in sent() {
             *sizes.entry(datagram.len).or_default() += 1;
         }
+        let seals = sizes.split_off(&LEAST_WITH_SEAL);
         let usual = sizes.values().sum::<usize>() / 20;
         let size = *sizes.iter().find(|(_, count)| **count > usual).unwrap().0;
         let times: Vec<f64> = sent().map(|datagram| datagram.at.as_secs_f64() * 1000.0).collect();
         let gaps: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        Self { sizes, size, gaps: [0.25, 0.5, 0.75].map(|share| quantile(&gaps, share)) }
+        Self { sizes, size, seals, gaps: [0.25, 0.5, 0.75].map(|share| quantile(&gaps, share)) }
     }
 
     /// QUIC adds to a frame's packet, when their times coincide, the acknowledgement of what came from the relay; how
@@ -84,6 +87,11 @@ impl Seen {
             self.sizes.iter().partition(|(size, _)| with_acknowledgement.contains(size));
         let count = |sizes: Vec<(&usize, &usize)>| sizes.into_iter().map(|(_, count)| *count).sum::<usize>();
         let (frames, others) = (count(frames), count(others));
+        // A seal for every half second, whatever is said; the watch may begin and end within one.
+        let seals = self.seals.values().sum::<usize>();
+        assert!(seals.abs_diff(2 * WATCHED.as_secs() as usize) <= 1, "{name}: {self:?}");
+        let sizes = self.seals.keys().next().zip(self.seals.keys().next_back());
+        assert!(sizes.is_some_and(|(least, most)| most - least <= LONGEST_ACKNOWLEDGEMENT), "{name}: {self:?}");
         let expected = (WATCHED.as_millis() / FRAME.as_millis()) as usize;
         assert!(others <= MOST_OTHERS, "{name}: {self:?}");
         assert!(frames <= expected + 5 && frames + others + 5 >= expected, "{name}: {frames} frames, not {expected}");
@@ -92,6 +100,8 @@ impl Seen {
 
     fn compare(&self, name: &str, speaking: &Self) {
         assert_eq!(self.size, speaking.size, "{name} has another size than speaking: {self:?} {speaking:?}");
+        let [own, other] = [self, speaking].map(|seen| seen.seals.keys().next().copied().unwrap_or_default());
+        assert!(own.abs_diff(other) <= LONGER_OFFSET, "{name} has other seals than speaking: {self:?} {speaking:?}");
         for (gap, other) in self.gaps.iter().zip(&speaking.gaps) {
             assert!((gap - other).abs() < 1.5, "{name} has another rhythm than speaking: {self:?} {speaking:?}");
         }
@@ -101,6 +111,10 @@ impl Seen {
 /// A frame's datagram is 125 bytes before QUIC; nothing else that a client sends in a quiet meeting is as long but a
 /// control message now and then.
 const LEAST_WITH_FRAME: usize = 125;
+/// A seal has 585 bytes before its message and QUIC (`docs/protocol.md` §9.2); no message of this meeting comes near it.
+const LEAST_WITH_SEAL: usize = 585;
+/// How much longer QUIC's stream offset gets after 16 KiB of control messages (RFC 9000 §16).
+const LONGER_OFFSET: usize = 2;
 /// Control messages of five seconds: two confirmations, three witnesses, and what acknowledges others'.
 const MOST_OTHERS: usize = 10;
 /// An ACK frame with two ranges.

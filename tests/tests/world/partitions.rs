@@ -114,6 +114,14 @@ fn walk(seed: u64) -> End {
     world.run(secs(35));
     // Nobody is away any more. What still differs has to come together, or to end.
     world.run(secs(150));
+    // An epoch that is just on its way is no other meeting.
+    let is_under_way = |world: &World| {
+        let heads: Vec<_> = members(world).iter().map(|who| world.peer(*who).conference.epoch()).collect();
+        heads.windows(2).any(|pair| pair[0] != pair[1])
+    };
+    if is_under_way(&world) {
+        world.run(secs(2));
+    }
     let all = members(&world);
     let Some(first) = all.first() else { return End::Nobody };
     let story = || world.story(&world.everybody().collect::<Vec<_>>());
