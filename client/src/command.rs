@@ -118,13 +118,6 @@ pub enum Command {
         /// Somebody who knocks, or a member, by name; or a member by number.
         who: Who,
     },
-    /// Plays nothing of a member, here and in later meetings of this home; or plays it again. Nobody else is told.
-    Ignore {
-        /// The member.
-        who: Who,
-        /// Nothing is played.
-        on: bool,
-    },
     /// Nobody is let in any more, but those who lost the connection.
     Lock {},
     /// The opposite.
@@ -212,7 +205,6 @@ const SAFETY_DIGITS: usize = 60;
 /// What can be typed, for `help` and for mistakes.
 pub const WORDS: &str = "admit NAME, admit all, deny NAME, block NAME, remove NAME, lock, unlock, ask NAME (to mute), \
     promote NAME (to co-host), demote NAME, handover NAME (the lead), waiting-room on|off, mute-newcomers on|off, \
-    ignore NAME (hear nothing of them, here and later), listen NAME (again), \
     compare NAME DIGITS (of the safety number, as the other side reads them out), say TEXT, hand on|off, mute, unmute, \
     save-data on|off, preview NAME CATEGORY [SECONDS[+AGO]] [FILE.wav], \
     report NAME CATEGORY [SECONDS[+AGO]] [NOTE] (the last 20 seconds, or the SECONDS that ended AGO seconds ago; categories: \
@@ -269,8 +261,6 @@ impl Command {
                 Ok(Self::Compare { who: who_is(who), digits: digits.to_owned() })
             }
             ("block", false) => Ok(Self::Block { who: who() }),
-            ("ignore", false) => Ok(Self::Ignore { who: who(), on: true }),
-            ("listen", false) => Ok(Self::Ignore { who: who(), on: false }),
             ("lock", true) => Ok(Self::Lock {}),
             ("unlock", true) => Ok(Self::Unlock {}),
             ("ask", false) => Ok(Self::AskMute { who: who() }),

@@ -134,11 +134,6 @@ pub enum Report {
         by: String,
         until: Option<u64>,
     },
-    Ignored {
-        index: u16,
-        name: String,
-        on: bool,
-    },
     Ended {
         by: String,
     },

@@ -114,10 +114,6 @@ impl Words {
             Report::Banned { name, by, .. } => {
                 format!("{} knocked and was turned down: banned by {}.", shown(name), shown(by))
             }
-            Report::Ignored { index, name, on: true } => {
-                format!("You hear nothing of {} any more.", self.who(*index, name))
-            }
-            Report::Ignored { index, name, on: false } => format!("You hear {} again.", self.who(*index, name)),
             Report::Proof { file } => format!("The proof is in {file}."),
             Report::Ended { by } if by == "host" => "The host ended the meeting.".to_owned(),
             Report::Ended { .. } => "You left the meeting.".to_owned(),

@@ -42,7 +42,6 @@ impl Running {
                 self.compare(index, &digits)
             }
             Command::Block { who } => self.block(&who),
-            Command::Ignore { who, on } => self.ignore(&who, on),
             Command::Mute {} => {
                 self.switch(Microphone::Muted);
                 Ok(())

@@ -15,7 +15,7 @@ mod talkers;
 mod ticks;
 mod told;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -53,8 +53,6 @@ const FRAME: Duration = Duration::from_millis(20);
 const STATS: Duration = Duration::from_secs(1);
 /// Datagrams taken in before one tick: those of a second from twenty talkers. A flood must not stop the clock.
 const DATAGRAMS_PER_TICK: usize = 1_000;
-/// The level of silence, in −dBov (`docs/protocol.md` §8.4).
-const SILENT: u8 = 127;
 /// Frames that did not authenticate before the first alarm, and between two: one may be an accident of memory.
 const UNAUTHENTIC_PER_ALARM: u64 = 50;
 
@@ -181,8 +179,6 @@ struct Running {
     /// Frames that arrive until then are of a time that was slept through.
     stale_until: Option<Instant>,
     entered: bool,
-    /// Of whom nothing is played.
-    ignored: BTreeSet<MemberIndex>,
     /// Was in the meeting at any time.
     was_member: bool,
     reporting: Reporting,
@@ -228,7 +224,6 @@ impl Running {
             sent: 0,
             stale_until: None,
             entered: false,
-            ignored: BTreeSet::new(),
             was_member: false,
             reporting: Reporting::new(session.reporting),
             bans,
@@ -408,7 +403,7 @@ impl Running {
             seq: self.seq,
             stamp: stamp(),
             microphone: self.microphone,
-            level: if muted { SILENT } else { captured.level },
+            level: if muted { 127 } else { captured.level },
             opus: if muted { &[] } else { captured.opus },
         };
         let mut out = [0; DATAGRAM_LEN];
@@ -440,12 +435,7 @@ impl Running {
 
     fn on_frame(&mut self, now: Instant, index: MemberIndex, frame: &Frame<'_>) {
         let muted = frame.microphone == Microphone::Muted;
-        if self.ignored.contains(&index) {
-            // The same place in time, and nothing in it.
-            self.engine.receive(index.0, frame.seq, true, SILENT, &[], now);
-        } else {
-            self.engine.receive(index.0, frame.seq, muted, frame.level, frame.opus, now);
-        }
+        self.engine.receive(index.0, frame.seq, muted, frame.level, frame.opus, now);
         if let Some(microphone) = self.talkers.on_opened(index, frame, now, stamp()) {
             let on = microphone == Microphone::Muted;
             self.reports.send(Report::Muted { index: index.0, on });
@@ -567,7 +557,6 @@ impl Running {
         }
         self.note_members();
         self.report_roster();
-        self.follow_ignored();
     }
 
     fn on_denied(&mut self, denial: Denial) {

@@ -1,6 +1,5 @@
 //! What a session tells of people and remembers of them: knocks, the roster, compared safety numbers.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 use conclave_protocol::admission::lobby::KnockId;
@@ -11,7 +10,6 @@ use conclave_protocol::identity::SafetyNumber;
 use conclave_protocol::time::UnixMillis;
 
 use super::{Running, start_now};
-use crate::command::Who;
 use crate::names;
 use crate::pins::Pins;
 use crate::report::Report;
@@ -39,40 +37,6 @@ impl Running {
         self.report_silence();
         let members = self.talkers.roster(&self.conference, self.microphone, &self.pins);
         self.reports.send(Report::Roster { epoch: self.conference.epoch().number(), members });
-    }
-
-    /// Plays nothing of a member any more, or plays it again, and remembers that.
-    pub(super) fn ignore(&mut self, who: &Who, on: bool) -> Result<(), String> {
-        let index = self.find_member(who)?;
-        if self.conference.index() == Some(index) {
-            return Err("that is you: nobody hears itself".to_owned());
-        }
-        let member = self.conference.members().find(|m| m.index == index).ok_or("nobody has that number any more")?;
-        if on {
-            let (kind, name) = (member.cert.kind, member.name.as_str());
-            self.pins.block(&member.cert.identity, kind, name, start_now().wall);
-        } else {
-            self.pins.unblock(&member.cert.identity);
-        }
-        self.follow_ignored();
-        Ok(())
-    }
-
-    /// Plays nothing of whoever is blocked, now or since an earlier meeting, and tells of whom.
-    pub(super) fn follow_ignored(&mut self) {
-        let own = self.conference.index();
-        let mut ignored = BTreeSet::new();
-        for member in self.conference.members().filter(|member| Some(member.index) != own) {
-            let on = self.pins.is_blocked(&member.cert.identity);
-            if on {
-                ignored.insert(member.index);
-            }
-            if on != self.ignored.contains(&member.index) {
-                let (index, name) = (member.index.0, member.name.as_str().to_owned());
-                self.reports.send(Report::Ignored { index, name, on });
-            }
-        }
-        self.ignored = ignored;
     }
 
     /// Remembers everybody who is in the meeting.

@@ -284,38 +284,3 @@ fn nobody_escapes_a_report_by_ending_the_meeting_or_by_putting_out_who_reports()
         assert!(client.events_named("error").is_empty(), "{:?}", client.events_named("error"));
     }
 }
-
-#[test]
-fn who_is_ignored_is_not_heard_here_nor_later_and_can_be_reported() {
-    let stage = Stage::shared();
-    let desk = Desk::new(&stage);
-    let relay = desk.relay_with_sink("127.0.0.1:0");
-    // A guest's identity is for one meeting, so only one that lasts is met again.
-    let own = stage.argument("hestia");
-    let mut host = host_at(relay.addr(), relay.pin().unwrap(), &["--input", "tone", "--home", &own]);
-    let link = link_of(&host);
-    let (heard, home) = (stage.argument("heard.wav"), stage.argument("home"));
-    let args = ["--output", heard.as_str(), "--home", &home];
-    let mut guest = join("Bela", &link, &args);
-    admit(&mut host, "Bela", &guest);
-    hears_more(&guest, "Hestia", 50, LIMIT);
-    let mark = send(&mut guest, &json!({ "do": "ignore", "who": "Hestia", "on": true }));
-    let told = guest.wait_event_after(mark, "ignored", |_| true, LIMIT).unwrap();
-    assert_eq!((&told["name"], &told["on"]), (&json!("Hestia"), &json!(true)), "{told}");
-    hears_more(&guest, "Hestia", 150, LIMIT);
-    let mark = send(&mut guest, &json!({ "do": "report", "who": "Hestia", "category": "spam", "seconds": 2 }));
-    desk.valid("operator", &desk.delivered(&reported(&guest, mark, "Operator")), "Hestia");
-    guest.act("leave").unwrap();
-    assert_eq!(guest.wait_exit(LIMIT).unwrap(), 0);
-    let sound = wav::read(Path::new(&heard)).unwrap();
-    let end = sound.seconds();
-    assert!(wav::rms(&sound.samples) > 0.0, "the tone was heard before");
-    assert_eq!(wav::rms(&sound.between(end - 2.0, end).samples), 0.0);
-
-    let mut again = join("Bela", &link, &["--home", &home]);
-    let told = again.wait_event("ignored", |_| true, LIMIT).unwrap();
-    assert_eq!(told["name"], "Hestia");
-    let mark = send(&mut again, &json!({ "do": "ignore", "who": "Hestia", "on": false }));
-    again.wait_event_after(mark, "ignored", |told| told["on"] == false, LIMIT).unwrap();
-    end_all(host, vec![again]);
-}
