@@ -2,6 +2,9 @@
 //! SFrame, seals, X-Wing, HPKE and encodings.
 #![cfg(feature = "reports")]
 
+// A test may panic.
+#![allow(clippy::panic)]
+
 use conclave_protocol::evidence::ban;
 use conclave_protocol::evidence::category::Category;
 use conclave_protocol::evidence::number::IdentityNumber;

@@ -32,7 +32,8 @@ impl Running {
         if self.lingering.is_some() && !is_report {
             return Err("you were removed from the meeting".to_owned());
         }
-        if !self.entered && !(is_report && self.was_member) && !matches!(command, Command::Leave {}) {
+        let is_in = self.entered || (is_report && self.was_member);
+        if !is_in && !matches!(command, Command::Leave {}) {
             return Err("you are not in the meeting yet: only leave is possible".to_owned());
         }
         match command {
