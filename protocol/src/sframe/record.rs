@@ -145,7 +145,9 @@ impl Record {
         Fate::Played
     }
 
+    /// A frame is played now. A copy of it that waits is not played again: verified mode may have ended between the two.
     fn note_played(&mut self, number: u8, hash: FrameHash) {
+        self.candidates.retain(|one| one.number != number || one.hash != hash);
         self.played |= 1 << number;
         self.hashes[usize::from(number)] = hash;
     }

@@ -527,6 +527,10 @@ impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let (seed, step, now) = (self.seed, self.step, self.now);
+            if std::env::var_os("CONCLAVE_STORY").is_some() {
+                let everybody: Vec<Who> = self.everybody().collect();
+                let _ = std::io::stderr().write_all(self.story(&everybody).as_bytes());
+            }
             let text = format!("world failed at step {step}, {now:?} after its beginning: CONCLAVE_SEED={seed}\n");
             // Nothing is left to be done about an error here.
             let _ = std::io::stderr().write_all(text.as_bytes());

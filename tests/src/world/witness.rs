@@ -67,7 +67,8 @@ impl Witness {
             assert_eq!(frame.opus, sent.voice.packet(frame.seq), "{name} hears what {talker} has not said");
         }
         let again = peer.opened.insert((talker, frame.seq), now);
-        assert!(again.is_none(), "{name} was given a frame of {talker} twice");
+        let seq = frame.seq;
+        assert!(again.is_none(), "{name} was given frame {seq} of {talker} twice: at {again:?} and {now:?}");
         let index = peer.conference.index().expect("who opens is a member").0;
         // Nobody may have stopped at an epoch that the next one followed at once.
         let Some(Seen { roster, .. }) = self.epochs.get(&sent.chain) else { return };

@@ -483,3 +483,18 @@ fn a_flood_of_forged_frames_waits_within_bounds_and_not_for_long() {
     listener.pass(Duration::from_millis(3_001));
     assert_eq!(listener.talker.waiting(), 0);
 }
+
+#[test]
+fn a_frame_of_which_one_copy_comes_before_verified_mode_ends_and_one_after_is_played_once() {
+    let (mut talker, mut listener) = alarmed();
+    let (frames, closed) = talker.segment();
+    for frame in &frames[..2] {
+        assert_eq!(listener.hears(frame), Ok(None));
+    }
+    listener.talker.verified_until = None;
+    assert_eq!(listener.hears(&frames[0]), Ok(Some(TRUE)));
+    assert_eq!(listener.hears(&frames[0]), Err(Dropped::Duplicate));
+    assert!(listener.takes(&talker.seal(&closed, &own())));
+    assert_eq!(listener.hears_late(), [TRUE], "the other one, which waited");
+    assert_eq!(listener.hears(&frames[1]), Err(Dropped::Duplicate));
+}
