@@ -53,7 +53,7 @@ impl Run {
     }
 
     /// Verified mode ends when frame `at` is made: those before it still come with their seal.
-    fn from_verified(&mut self, first: u64, at: u64, end: u64, level: impl Fn(u64) -> u8 + Copy) {
+    fn back_from_verified(&mut self, first: u64, at: u64, end: u64, level: impl Fn(u64) -> u8 + Copy) {
         self.deliver(sealed(first, at - at % SEGMENT, |_| 40 * MS, level), at * T);
         self.set_hold(Duration::from_millis(45), at * T);
         let mut rest = sealed(at - at % SEGMENT, at, |_| 40 * MS, level);
@@ -106,7 +106,7 @@ fn tail(run: &Run) -> u64 {
 fn the_way_back_leaves_out_pauses_only_when_there_are_any() {
     for at in [500, 510, 524, 537] {
         let mut run = Run::to_verified(talk_with_pauses);
-        run.from_verified(110, at, 1_200, talk_with_pauses);
+        run.back_from_verified(110, at, 1_200, talk_with_pauses);
         let spoken = |seq: &u32| talk_with_pauses(u64::from(*seq)) == SPEECH;
         let heard: Vec<u32> = run.played().into_iter().filter(spoken).collect();
         let said: Vec<u32> = (0..1_200).filter(spoken).collect();
@@ -125,7 +125,7 @@ fn the_way_back_leaves_out_pauses_only_when_there_are_any() {
 fn without_a_pause_the_way_back_cuts_fifty_nine_frames_at_most() {
     for at in [500, 510, 524, 537] {
         let mut run = Run::to_verified(talk);
-        run.from_verified(110, at, 1_400, talk);
+        run.back_from_verified(110, at, 1_400, talk);
         run.assert_nothing_twice();
         let stats = run.stats();
         assert!((50..=59).contains(&stats.skipped), "at {at}: {}", stats.skipped);
