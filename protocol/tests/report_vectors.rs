@@ -1,7 +1,6 @@
 //! Reads the golden vectors of reports back. They are written by `tests/vectors/generate_reports.py`, which has its own
 //! SFrame, seals, X-Wing, HPKE and encodings.
 #![cfg(feature = "reports")]
-
 // A test may panic.
 #![allow(clippy::panic)]
 
