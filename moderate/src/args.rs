@@ -99,7 +99,7 @@ pub struct Judging {
 /// Which relay to ask.
 #[derive(Args)]
 pub struct Relay {
-    /// Relay to ask about stamps of keys that are not here, HOST[:PORT]
+    /// Relay to ask about stamps of keys that are not here, HOST or HOST:PORT
     #[arg(long, value_name = "ADDR")]
     pub relay: Option<String>,
     /// Pin of a self-signed relay, as it prints it
@@ -171,7 +171,7 @@ pub struct StampCheck {
     /// Your moderator.key
     #[arg(long, value_name = "FILE")]
     pub key: PathBuf,
-    /// Relay to ask, HOST[:PORT]
+    /// Relay to ask, HOST or HOST:PORT
     #[arg(long, value_name = "ADDR")]
     pub relay: String,
     /// Pin of a self-signed relay, as it prints it
