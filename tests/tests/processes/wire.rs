@@ -90,8 +90,10 @@ impl Seen {
         // A seal for every half second, whatever is said; the watch may begin and end within one.
         let seals = self.seals.values().sum::<usize>();
         assert!(seals.abs_diff(2 * WATCHED.as_secs() as usize) <= 1, "{name}: {self:?}");
-        let sizes = self.seals.keys().next().zip(self.seals.keys().next_back());
-        assert!(sizes.is_some_and(|(least, most)| most - least <= LONGEST_ACKNOWLEDGEMENT), "{name}: {self:?}");
+        // Now and then a control message that is due at the same time travels with one.
+        let least = self.seals.keys().next().copied().unwrap_or_default();
+        let alone = self.seals.range(..=least + LONGEST_ACKNOWLEDGEMENT).map(|(_, count)| count).sum::<usize>();
+        assert!(seals - alone <= seals / 2, "{name}: {self:?}");
         let expected = (WATCHED.as_millis() / FRAME.as_millis()) as usize;
         assert!(others <= MOST_OTHERS, "{name}: {self:?}");
         assert!(frames <= expected + 5 && frames + others + 5 >= expected, "{name}: {frames} frames, not {expected}");
