@@ -1,5 +1,5 @@
 //! What a moderator does with reports: opens them, sees and hears what they prove, and bans
-//! (`docs/moderating.md`; the formats are those of `docs/protocol.md` §17).
+//! (`docs/moderating.md`; the formats are those of `docs/protocol.md` §10).
 //!
 //! The verdict is `conclave_protocol::evidence::report`'s alone. Here are files, sound and paper: nothing is sent
 //! anywhere but to a relay that is asked whether stamps are genuine, and it learns no more than seals and stamps that

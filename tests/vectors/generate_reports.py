@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes report.json beside it, following docs/protocol.md §16 and §17: a report of the meeting that generate.py makes,
+"""Writes report.json beside it, following docs/protocol.md §9 and §10: a report of the meeting that generate.py makes,
 from frames to seals, stamps, encoding, signature and the sealed file. X-Wing and HPKE are written out here.
 
 Needs what generate.py needs, and is run the same way. `protocol/tests/report_vectors.rs` reads the file back.

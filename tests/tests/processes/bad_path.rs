@@ -18,7 +18,7 @@ const BAD: Impairment = Impairment {
     reorder: 0.0,
     reorder_by: Duration::ZERO,
 };
-// Twice the bounds of `docs/protocol.md` §10, for a path twice as long. Measured: 0.6 to 4.8 s, 7.5 to 11 s, at most 2.6 s.
+// Twice the bounds of `docs/protocol.md` §12, for a path twice as long. Measured: 0.6 to 4.8 s, 7.5 to 11 s, at most 2.6 s.
 const JOINS_WITHIN: Duration = Duration::from_secs(20);
 const CODE_WITHIN: Duration = Duration::from_secs(20);
 const REMOVED_WITHIN: Duration = Duration::from_secs(5);
