@@ -7,6 +7,7 @@
 mod bans;
 mod block;
 mod commands;
+mod frameclock;
 mod gate;
 mod link;
 mod people;
@@ -39,6 +40,7 @@ use crate::exit::Outcome;
 use crate::pins::Pins;
 use crate::report::{Report, WaitingFor};
 pub use bans::Bans;
+use frameclock::FrameClock;
 use gate::SendGate;
 use link::{Happened, Link};
 use reporting::Prepared;
@@ -175,6 +177,7 @@ struct Running {
     talkers: Talkers,
     microphone: Microphone,
     gate: SendGate,
+    clock: FrameClock,
     seq: u32,
     sent: u64,
     /// Frames that arrive until then are of a time that was slept through.
@@ -221,6 +224,7 @@ impl Running {
             talkers: Talkers::default(),
             microphone,
             gate: SendGate::new(microphone),
+            clock: FrameClock::new(now + FRAME, FRAME),
             seq: 0,
             sent: 0,
             stale_until: None,
@@ -245,11 +249,7 @@ impl Running {
         mut commands: mpsc::Receiver<Command>,
         mut stop: Pin<&mut impl Future<Output = ()>>,
     ) -> Finished {
-        let start = tokio::time::Instant::now() + FRAME;
-        let mut clock = interval_at(start, FRAME);
-        // Ticks that were missed are made up for, up to the limit of `ticks`.
-        clock.set_missed_tick_behavior(MissedTickBehavior::Burst);
-        let mut stats = interval_at(start + STATS, STATS);
+        let mut stats = interval_at((self.clock.due() + STATS).into(), STATS);
         stats.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut commands_open = true;
         self.drain();
@@ -258,7 +258,7 @@ impl Running {
             let woken = tokio::select! {
                 // Media first: a late frame is lost, a late message is not.
                 biased;
-                due = clock.tick() => Woken::Tick(due.into_std()),
+                () = sleep_until(self.clock.due().into()) => Woken::Tick(self.clock.due()),
                 happened = self.link.next() => Woken::Link(happened),
                 command = commands.recv(), if commands_open => Woken::Command(command),
                 Some(prepared) = self.reporting.prepared() => Woken::Prepared(prepared),
@@ -270,9 +270,10 @@ impl Running {
                 Woken::Tick(due) => {
                     let skipped = ticks::to_skip(due, Instant::now());
                     let due = due + FRAME * skipped;
+                    // Ticks that were missed are made up for, up to the limit of `ticks`.
+                    self.clock.pass(skipped);
                     if skipped > 0 {
                         self.skip_ticks(skipped);
-                        clock.reset_at((due + FRAME).into());
                     }
                     if self.staying.is_none() {
                         self.take_datagrams().await;
@@ -522,6 +523,7 @@ impl Running {
             }
             Event::Failed(failure) => self.outcome = Some(Outcome::of(failure)),
             Event::Rejoining => self.on_rejoining(),
+            Event::Phase { shift } => self.clock.shift(shift),
             Event::RelayClosing => {
                 let message = "the relay is shutting down".to_owned();
                 self.reports.send(Report::Notice { message });

@@ -9,7 +9,7 @@ use crate::id::{Epoch, MemberIndex};
 use crate::identity::{DisplayName, IdentityKind, SafetyNumber};
 use crate::sign::PublicKey;
 use crate::wire::control::Denial;
-use crate::wire::relay::{Receipt, ReportId, ReportRefusal};
+use crate::wire::relay::{PhaseShift, Receipt, ReportId, ReportRefusal};
 
 /// Bytes for the relay.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -188,6 +188,11 @@ pub enum Event {
     Moderators,
     /// The relay is about to close.
     RelayClosing,
+    /// The relay asks for the frame clock to be shifted (`docs/protocol.md` §8.4).
+    Phase {
+        /// By how much.
+        shift: PhaseShift,
+    },
     /// This member has to shake hands again, for a reason that is nobody's fault; it comes back without a knock, unless
     /// it was removed meanwhile. **The caller must make a new connection** and call
     /// [`super::Conference::connected`]: at the relay the old one may still hold a slot.

@@ -615,6 +615,7 @@ impl Conference {
             FromRelay::Refused { reason } => self.on_refused(now, reason),
             FromRelay::Detached { reason } => self.on_detached(now, reason),
             FromRelay::Closing => self.out.event(Event::RelayClosing),
+            FromRelay::Phase { shift } => self.out.event(Event::Phase { shift }),
             FromRelay::Sealed { from, stamp, bytes } => {
                 let seal = Arrived { from, stamp, bytes };
                 self.with_member(now, |member, step, _| member.room.on_sealed(step, &seal));

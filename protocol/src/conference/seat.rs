@@ -36,8 +36,6 @@ const KEEP_AFTER_REMOVAL: Duration = Duration::from_millis(500);
 const KEEP_OTHERWISE: Duration = Duration::from_secs(2);
 /// How long a talker is heard that does not confirm the epoch to everybody (DESIGN §12).
 const UNCONFIRMED: Duration = Duration::from_secs(10);
-/// A pause after which a talker begins anew: five frames of the longest duration may be lost without one.
-const PAUSE: Duration = Duration::from_millis(500);
 /// Statements of the own chain that are kept to compare with what others were told.
 const REMEMBERED: usize = 16;
 /// The soonest that anything can be due after a frame has opened: its segment may have just ended.
@@ -704,8 +702,7 @@ impl Seat {
         if talker.is_silenced() {
             return Err(Dropped::Silenced);
         }
-        let begins = now.saturating_duration_since(talker.last_frame) > PAUSE;
-        let talking_since = if begins { now } else { talker.talking_since };
+        let talking_since = talker.talking_since(now);
         // Who does not confirm what everybody confirms may have been told something else.
         // At the open rate those confirm who talk; the time runs from when they begin.
         let since = if is_open { talker.confirmed.max(talking_since) } else { talker.confirmed };
@@ -731,8 +728,7 @@ impl Seat {
             self.talkers_due = Some(now);
         }
         let frame = opened?;
-        talker.talking_since = talking_since;
-        talker.last_frame = now;
+        talker.on_opened(now);
         let due = now + SEAL_DUE;
         self.talkers_due = Some(self.talkers_due.map_or(due, |known| known.min(due)));
         // A flag alone hides nothing that can be heard. What a frame that waits holds is not known yet.

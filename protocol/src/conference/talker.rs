@@ -25,6 +25,13 @@ const PAST: usize = 6;
 const SEALS_FOR: Duration = Duration::from_millis(3_500);
 /// How long a talker must be clean until its frames are played at once again (DESIGN §7).
 const CLEAN: Duration = Duration::from_secs(30);
+/// A talker of whom nothing has come for so long is silent: it, or this listener, has lost its connection, and the last
+/// seals with it.
+const SILENT: Duration = Duration::from_secs(1);
+/// A pause after which a talker begins anew: five frames of the longest duration may be lost without one.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How long misses count as those of one pause: from the first segment that is overdue to the last.
+const ONE_PAUSE: Duration = Duration::from_secs(4);
 /// Between two alarms of a kind about one talker.
 const ALARM_EVERY: Duration = Duration::from_secs(30);
 /// Seals of one talker that are looked at in a second: ten times what an honest one sends, and a check costs 60 µs.
@@ -84,6 +91,8 @@ pub(super) struct Talker {
     /// Until when only what seals list is played.
     verified_until: Option<Instant>,
     told_verified: bool,
+    /// When seals were last missing for a pause.
+    excused: Option<Instant>,
     bad_seal: bool,
     bad_seal_told: Option<Instant>,
     injected_told: Option<Instant>,
@@ -105,6 +114,7 @@ impl Talker {
             last_frame: now,
             verified_until: None,
             told_verified: false,
+            excused: None,
             bad_seal: false,
             bad_seal_told: None,
             injected_told: None,
@@ -187,6 +197,18 @@ impl Talker {
             return None;
         }
         self.openers_mut().find(|opener| opener.has_vouched())?.next_vouched(plaintext)
+    }
+
+    /// Since when it talks, if a frame of it comes now.
+    pub(super) fn talking_since(&self, now: Instant) -> Instant {
+        let begins = now.saturating_duration_since(self.last_frame) > PAUSE;
+        if begins { now } else { self.talking_since }
+    }
+
+    /// A frame has opened.
+    pub(super) fn on_opened(&mut self, now: Instant) {
+        self.talking_since = self.talking_since(now);
+        self.last_frame = now;
     }
 
     // ---- seals ----
@@ -310,6 +332,24 @@ impl Talker {
         self.contradiction.as_deref()
     }
 
+    /// Whether the seals of segments whose newest frame came at `newest` are missing because a connection was lost:
+    /// nothing came after them for a while. Once in a while only, so that whoever forges frames gains one burst by
+    /// pausing, and no more.
+    fn is_excused(&mut self, now: Instant, newest: Instant) -> bool {
+        let is_silent = now.saturating_duration_since(self.last_frame) >= SILENT;
+        if !is_silent && newest >= self.talking_since {
+            return false;
+        }
+        match self.excused.map(|excused| now.saturating_duration_since(excused)) {
+            Some(since) if since < ONE_PAUSE => true,
+            Some(since) if since < CLEAN => false,
+            _ => {
+                self.excused = Some(now);
+                true
+            }
+        }
+    }
+
     // ---- time, and what it brings ----
 
     /// When something is due.
@@ -327,12 +367,13 @@ impl Talker {
 
     /// What is to be said about it now.
     pub(super) fn tell(&mut self, now: Instant, index: MemberIndex, mut say: impl FnMut(Event)) {
-        let (mut injected, mut missed) = (false, false);
+        let (mut injected, mut missed) = (false, None);
         for opener in self.openers_mut() {
             let found = opener.take_findings();
             injected |= found.injected;
-            missed |= found.missed;
+            missed = missed.max(found.missed);
         }
+        let missed = missed.is_some_and(|newest| !self.is_excused(now, newest));
         self.past.retain(|(opener, until)| now < *until && !opener.is_settled());
         let bad_seal = std::mem::take(&mut self.bad_seal);
         if injected && is_time(&mut self.injected_told, now) {

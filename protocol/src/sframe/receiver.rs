@@ -208,7 +208,7 @@ pub struct Opener {
     closed: bool,
     /// A frame opened that a seal does not list; a segment has no seal. Not said yet.
     injected: bool,
-    missed: bool,
+    missed: Option<Instant>,
 }
 
 impl Opener {
@@ -236,7 +236,7 @@ impl Opener {
             per_segment: frames_per_segment(frame_ms),
             closed: false,
             injected: false,
-            missed: false,
+            missed: None,
         }
     }
 
@@ -407,7 +407,7 @@ impl Opener {
             if self.is_trusted(segment) || self.is_newest(segment) {
                 place += 1;
             } else {
-                self.missed |= record.seal_due().is_some();
+                self.missed = self.missed.max(record.unsealed());
                 let parked = record.park().filter(|_| segment >= self.anchor);
                 self.records.swap_remove(place);
                 self.parked.extend(parked);
@@ -427,8 +427,8 @@ impl Opener {
 pub struct Findings {
     /// A frame opened that its talker's seal does not list.
     pub injected: bool,
-    /// Frames opened of a segment that has no seal in time.
-    pub missed: bool,
+    /// Frames opened of segments that have no seal in time: when the newest of them came.
+    pub missed: Option<Instant>,
 }
 
 fn take_turn(last: &mut Option<Instant>, now: Instant, every: Duration) -> bool {

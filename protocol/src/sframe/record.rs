@@ -69,8 +69,9 @@ pub(super) struct Record {
     hashes: [FrameHash; MAX_FRAMES],
     candidates: Vec<Candidate>,
     pub(super) vouched: Option<Seal>,
-    /// When its first frame came, and when it was seen to be over.
+    /// When its first frame came, its newest, and when it was seen to be over.
     first: Option<Instant>,
+    newest: Option<Instant>,
     ended: Option<Instant>,
     /// It was found to have no seal in time.
     missed: bool,
@@ -87,6 +88,7 @@ impl Record {
             candidates: Vec::new(),
             vouched: None,
             first: None,
+            newest: None,
             ended: None,
             missed: false,
         }
@@ -132,6 +134,7 @@ impl Record {
     pub(super) fn take(&mut self, frame: &Ciphertext<'_>, play: Play, now: Instant) -> Fate {
         let (number, hash) = (frame.number(), frame.hash());
         self.first.get_or_insert(now);
+        self.newest = Some(now);
         match (self.lists(number, &hash), play) {
             (Some(false), _) => return Fate::Unlisted,
             (Some(true), _) | (None, Play::AtOnce) => {}
@@ -200,11 +203,16 @@ impl Record {
         Some(self.ended.unwrap_or(first + LONGEST_SEGMENT).min(first + LONGEST_SEGMENT) + SEAL_DUE)
     }
 
-    /// Whether no seal has come in time, which is said once; forgets what has waited too long.
-    pub(super) fn judge(&mut self, now: Instant) -> bool {
+    /// When the newest frame came, if no seal has come in time; it is said once. Forgets what has waited too long.
+    pub(super) fn judge(&mut self, now: Instant) -> Option<Instant> {
         self.candidates.retain(|one| now.saturating_duration_since(one.came) < GIVE_UP);
         let is_missed = self.seal_due().is_some_and(|due| due <= now);
         self.missed |= is_missed;
-        is_missed
+        self.newest.filter(|_| is_missed)
+    }
+
+    /// When the newest frame came, if the segment still waits for its seal.
+    pub(super) fn unsealed(&self) -> Option<Instant> {
+        self.newest.filter(|_| self.seal_due().is_some())
     }
 }

@@ -316,6 +316,11 @@ pub enum FromRelay {
         /// One for each question.
         verdicts: Vec<StampVerdict>,
     },
+    /// Shift the frame clock, so that the frames of a meeting come together (`docs/protocol.md` §8.4).
+    Phase {
+        /// By how much.
+        shift: PhaseShift,
+    },
 }
 
 /// Why the relay refuses, in one byte.
@@ -370,6 +375,39 @@ impl Wire for Refusal {
     }
     fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
         at_place(&Self::ALL, r.u8()?).ok_or(Malformed("unknown refusal"))
+    }
+}
+
+/// How far a frame clock is to be shifted: at most half of the longest frame either way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PhaseShift(i16);
+
+impl PhaseShift {
+    /// Half of 20 ms, in µs: to go further one way is to go less far the other.
+    pub const MAX_MICROS: i16 = 10_000;
+
+    /// A shift by so many µs, later when positive; what is further than [`Self::MAX_MICROS`] is cut to it.
+    pub fn from_micros(micros: i64) -> Self {
+        let most = i64::from(Self::MAX_MICROS);
+        Self(i16::try_from(micros.clamp(-most, most)).unwrap_or(0))
+    }
+
+    /// In µs; later when positive.
+    pub fn micros(self) -> i16 {
+        self.0
+    }
+}
+
+impl Wire for PhaseShift {
+    fn write(&self, w: &mut Writer) {
+        w.array(&self.0.to_be_bytes());
+    }
+    fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let micros = i16::from_be_bytes(r.array()?);
+        if micros.unsigned_abs() > Self::MAX_MICROS.unsigned_abs() {
+            return Err(Malformed("shift of the frame clock"));
+        }
+        Ok(Self(micros))
     }
 }
 
@@ -666,6 +704,10 @@ impl Wire for FromRelay {
                 w.u8(17);
                 w.list(verdicts);
             }
+            Self::Phase { shift } => {
+                w.u8(18);
+                shift.write(w);
+            }
         }
     }
 
@@ -715,6 +757,7 @@ impl Wire for FromRelay {
             15 => Self::ReportTaken { id: ReportId::read(r)?, receipt: Receipt::read(r)? },
             16 => Self::ReportRefused { id: ReportId::read(r)?, reason: ReportRefusal::read(r)? },
             17 => Self::StampsChecked { verdicts: r.list(MAX_STAMP_CHECKS)? },
+            18 => Self::Phase { shift: PhaseShift::read(r)? },
             _ => return Err(Malformed("unknown message from the relay")),
         })
     }

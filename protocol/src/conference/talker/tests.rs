@@ -70,6 +70,7 @@ impl Listener {
         let ciphertext = Ciphertext::parse(&datagram[datagram::HEADER_LEN..])?;
         let play = self.talker.play();
         let opened = self.talker.current.open(&ciphertext, play, self.now, &mut plaintext)?;
+        self.talker.on_opened(self.now);
         Ok(opened.map(|frame| frame.opus[0]))
     }
 
@@ -264,6 +265,52 @@ fn thirty_clean_seconds_end_verified_mode() {
     }
     assert!(!listener.is_verified());
     assert_eq!(listener.alarms(AlarmKind::Injected), 1);
+}
+
+/// The talker's connection is lost in the middle of a segment, whose seal nobody gets.
+fn breaks_off(talker: &mut Mouth, listener: &mut Listener, away: Duration) {
+    for _ in 0..7 {
+        assert_eq!(listener.hears(&talker.frame()), Ok(Some(TRUE)), "heard at once");
+        listener.pass(FRAME);
+    }
+    talker.sealer.close().expect("a segment");
+    listener.pass(away);
+}
+
+#[test]
+fn seals_that_a_lost_connection_took_along_cost_no_delay() {
+    for away in [1_300, 1_800, 20_000] {
+        let (mut talker, mut listener) = (Mouth::new(TRUE), Listener::new());
+        breaks_off(&mut talker, &mut listener, Duration::from_millis(away));
+        for _ in 0..20 {
+            let (frames, closed) = talker.segment();
+            for frame in &frames {
+                assert_eq!(listener.hears(frame), Ok(Some(TRUE)), "heard at once after {away} ms");
+                listener.pass(FRAME);
+            }
+            assert!(listener.takes(&talker.seal(&closed, &own())));
+        }
+        assert!(listener.events.is_empty(), "{:?}", listener.events);
+    }
+}
+
+#[test]
+fn a_forger_who_pauses_gains_one_burst_in_half_a_minute() {
+    let (mut insider, mut listener) = (Mouth::new(FORGED), Listener::new());
+    breaks_off_as(&mut insider, &mut listener);
+    assert!(!listener.is_verified());
+    breaks_off_as(&mut insider, &mut listener);
+    assert!(listener.is_verified());
+}
+
+/// A burst of forged frames, and silence until after their seal was due, and after the time of one pause.
+fn breaks_off_as(insider: &mut Mouth, listener: &mut Listener) {
+    for _ in 0..7 {
+        assert_eq!(listener.hears(&insider.frame()), Ok(Some(FORGED)));
+        listener.pass(FRAME);
+    }
+    insider.sealer.close().expect("a segment");
+    (0..50).for_each(|_| listener.pass(Duration::from_millis(100)));
 }
 
 #[test]

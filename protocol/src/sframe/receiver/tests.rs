@@ -140,5 +140,6 @@ fn what_was_played_ahead_of_the_seals_is_not_played_again_when_they_come() {
     for frame in &frames {
         assert!(matches!(open(&mut opener, frame, now), Err(Dropped::Duplicate | Dropped::TooOld)));
     }
-    assert_eq!(opener.take_findings(), Findings { injected: false, missed: true });
+    let Findings { injected, missed } = opener.take_findings();
+    assert!(!injected && missed.is_some_and(|newest| newest <= now));
 }

@@ -99,14 +99,14 @@ impl Opener {
     /// Time has passed.
     pub fn judge(&mut self, now: Instant) {
         for record in &mut self.records {
-            self.missed |= record.judge(now);
+            self.missed = self.missed.max(record.judge(now));
         }
     }
 
     /// Whether frames have opened that no seal lists, and whether segments have no seal, since this was last asked.
     pub fn take_findings(&mut self) -> Findings {
         let found = Findings { injected: self.injected, missed: self.missed };
-        (self.injected, self.missed) = (false, false);
+        (self.injected, self.missed) = (false, None);
         found
     }
 }
