@@ -196,6 +196,7 @@ impl Answers {
             identity: Identity::SelfSigned(SelfSigned::Memory),
             limits: Limits::default(),
             deadlines: Deadlines::default(),
+            forwarding: Default::default(),
         };
         spawn_thread(config, Self { moderator, key, exporters: BTreeMap::new() }).expect("runs")
     }

@@ -7,6 +7,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -17,7 +18,7 @@ use thiserror::Error;
 
 use crate::gate::Limits;
 use crate::reports::{self, Target};
-use crate::server::{Deadlines, ServerConfig};
+use crate::server::{Deadlines, Forwarding, ServerConfig};
 use crate::stamps::keeper::{self, RelayName};
 use crate::tls::{Identity, SelfSigned};
 
@@ -29,6 +30,8 @@ const BURST_SECONDS: u32 = 4;
 
 /// Reports in a minute: what the hub's own limit is.
 const DEFAULT_REPORTS_PER_MINUTE: u32 = 1_000;
+/// Longest hold, in ms: half of a frame. A frame that waits for longer is heard late by everybody.
+const MAX_HOLD: u8 = 10;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -121,6 +124,11 @@ pub struct ServeOptions {
     /// New connections per second above which clients must prove their address first [default: 200]
     #[arg(long, value_name = "N", env = "CONCLAVE_RELAY_RETRY_ABOVE")]
     pub retry_above: Option<NonZeroU32>,
+
+    /// Milliseconds for which a frame may wait for those of other talkers, to leave with them in one packet: 0 to 10. No
+    /// frame waits where none comes with it [default: 2]
+    #[arg(long, value_name = "MS", env = "CONCLAVE_RELAY_HOLD", value_parser = clap::value_parser!(u8).range(..=i64::from(MAX_HOLD)))]
+    pub hold: Option<u8>,
 
     /// Where reports of users go, which only the moderators can open: dir:PATH (a file each), http://... or https://...
     /// (POST), nats:SUBJECT. Without it the relay takes no reports
@@ -225,6 +233,9 @@ pub enum ConfigError {
         /// What is wrong, and where.
         source: Box<toml::de::Error>,
     },
+    /// The hold is too long.
+    #[error("hold: a frame may wait for 0 to {MAX_HOLD} ms")]
+    Hold,
     /// No identity is given.
     #[error(
         "the relay needs a certificate: give --cert FILE and --key FILE, or --self-signed to make one \
@@ -287,12 +298,13 @@ impl ServeOptions {
             max_half_open: or(options.max_handshakes, default.max_half_open),
             unvalidated_rate: or(options.retry_above, default.unvalidated_rate),
         };
+        let forwarding = options.forwarding()?;
         let listen = options.listen.unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)));
         let (reports, stamp_keys) = (options.sink()?, options.stamp_key_settings());
         let reports_per_minute =
             options.reports_per_minute.map_or(DEFAULT_REPORTS_PER_MINUTE, |rate| rate.get().into());
         Ok(ServeSettings {
-            server: ServerConfig { listen, identity, limits, deadlines: Deadlines::default() },
+            server: ServerConfig { listen, identity, limits, deadlines: Deadlines::default(), forwarding },
             region: options.region,
             reports,
             reports_per_minute,
@@ -300,6 +312,15 @@ impl ServeOptions {
             stamp_keys,
             log: options.log.unwrap_or_else(|| "info".into()),
         })
+    }
+
+    fn forwarding(&self) -> Result<Forwarding, ConfigError> {
+        let default = Forwarding::default();
+        match self.hold {
+            // clap has looked at arguments, and nobody at the file.
+            Some(ms) if ms > MAX_HOLD => Err(ConfigError::Hold),
+            hold => Ok(Forwarding { hold: hold.map_or(default.hold, |ms| Duration::from_millis(ms.into())), ..default }),
+        }
     }
 
     fn from_file(path: &Path) -> Result<Self, ConfigError> {
@@ -324,6 +345,7 @@ impl ServeOptions {
             connection_rate_per_network,
             max_handshakes,
             retry_above,
+            hold,
             reports,
             nats_url,
             reports_max_bytes,
@@ -348,6 +370,7 @@ impl ServeOptions {
             connection_rate_per_network: connection_rate_per_network.or(lower.connection_rate_per_network),
             max_handshakes: max_handshakes.or(lower.max_handshakes),
             retry_above: retry_above.or(lower.retry_above),
+            hold: hold.or(lower.hold),
             reports: reports.or(lower.reports),
             nats_url: nats_url.or(lower.nats_url),
             reports_max_bytes: reports_max_bytes.or(lower.reports_max_bytes),

@@ -1,7 +1,7 @@
 //! The Conclave relay: one UDP port that forwards meetings it cannot listen to.
 //!
-//! The crate has two halves with a seam between them, [`core::Core`]. On one side the *shell*: QUIC, TLS, tasks,
-//! deadlines, bounds on whatever arrives ([`server`], [`embedded`], [`gate`]); it knows no message format. On the
+//! The crate has two halves with a seam between them, [`core::Core`]. On one side the *shell*: sockets, QUIC,
+//! TLS, deadlines, bounds on whatever arrives ([`server`], [`embedded`], [`gate`]); it knows no message format. On the
 //! other side the pure state machine that decides everything about meetings; it knows no socket, task or clock.
 //!
 //! The client uses the same transport: [`transport`], [`tls`], [`framing`] and [`dial`] serve both ends.
@@ -23,7 +23,5 @@ pub mod stats;
 pub mod tls;
 pub mod transport;
 
-mod connection;
-mod driver;
 mod files;
-mod link;
+mod shell;

@@ -1,47 +1,33 @@
 //! The relay as a QUIC server: one UDP port, a [`Core`] behind it.
 //!
-//! Made for a single-threaded tokio runtime: a frame then passes from socket to socket within one thread, which
-//! costs a third less than with two workers. It works on any tokio runtime.
+//! All traffic is the business of one thread of its own ([`crate::shell`]); what is slow or rare (reports on their way to
+//! the operator's sink, new keys at midnight) stays on the caller's tokio runtime.
 
-use std::convert::Infallible;
+use std::any::Any;
 use std::future::pending;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
-use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use quinn::{Endpoint, EndpointConfig, TokioRuntime, VarInt};
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinError, JoinSet};
-use tokio::time::timeout;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::connection::Context;
-use crate::core::{CloseCode, Core, Delivery, ReportTicket};
-use crate::driver::Driver;
+use crate::core::{Core, Delivery, ReportTicket};
 use crate::gate::{Gate, Limits};
 use crate::reports::Sink;
+use crate::shell::{Command, Handle, Parts, Shell};
 use crate::stamps::keeper::Keeper;
 use crate::stamps::refresh;
 use crate::stats::{Snapshot, Stats};
-use crate::tls::{Identity, Pin, ServerTls, TlsError};
+use crate::tls::{Identity, Pin, TlsError};
 use crate::transport::{IDLE_TIMEOUT, Side, transport_config};
 
-/// Attempts that may wait to be looked at, and what each and all of them may hold in early packets. quinn's own
-/// defaults (65,536 attempts, 100 MiB) let a flood take memory before anybody has decided anything.
-const MAX_INCOMING: usize = 1024;
+/// What attempts to connect may hold in early packets, each and all of them. quinn's own default (100 MiB) lets a flood
+/// take memory before anybody has decided anything.
 const INCOMING_BUFFER: u64 = 16 * 1024;
 const INCOMING_BUFFER_TOTAL: u64 = 8 * 1024 * 1024;
-
-/// Kernel buffers of the socket: about 2,700 small packets, 50 ms at 50,000 packets a second. The kernel may give
-/// less (`net.core.rmem_max`).
-const SOCKET_BUFFER: usize = 2 * 1024 * 1024;
-
-/// What a stopping server waits for its clients to take their last messages, and then for their connections to
-/// close: together less than a second, after which supervisors lose patience.
-const DRAIN: Duration = Duration::from_millis(600);
-const WIND_DOWN: Duration = Duration::from_millis(200);
 
 /// Everything a server needs to know.
 #[derive(Clone, Debug)]
@@ -54,6 +40,26 @@ pub struct ServerConfig {
     pub limits: Limits,
     /// How long clients may take.
     pub deadlines: Deadlines,
+    /// How frames are forwarded.
+    pub forwarding: Forwarding,
+}
+
+/// How frames are forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forwarding {
+    /// How long a frame may wait for those that are expected with it, so that they leave in one packet. Nothing waits
+    /// where frames come alone.
+    pub hold: Duration,
+    /// Age beyond which a frame is dropped instead of sent.
+    pub deadline: Duration,
+}
+
+impl Default for Forwarding {
+    /// Hold: a tenth of a frame; aligned clients are within a millisecond of each other. Deadline: no playout waits
+    /// longer for a frame that the others' have overtaken (profiles of 40 to 100 ms, DESIGN §11, less the path).
+    fn default() -> Self {
+        Self { hold: Duration::from_millis(2), deadline: Duration::from_millis(15) }
+    }
 }
 
 /// How long clients may take. The defaults leave room for two lost packets in a row at each step, and not for more.
@@ -103,25 +109,29 @@ pub enum BindError {
 #[derive(Debug, Error)]
 pub enum RunError {
     /// Its socket broke.
-    #[error("the UDP socket failed")]
-    Socket,
+    #[error("the UDP socket failed: {0}")]
+    Socket(#[source] io::Error),
+    /// Its thread can't be started.
+    #[error("cannot start the relay's thread: {0}")]
+    Thread(#[source] io::Error),
     /// The core panicked: what it holds can't be trusted any more. A new process rebuilds it from the clients.
-    #[error("a task failed: {0}")]
-    Panicked(#[source] JoinError),
+    #[error("the relay's thread failed: {0}")]
+    Panicked(String),
 }
 
 /// A server that is bound to its port and answers once it runs.
 pub struct Server<C> {
-    endpoint: Endpoint,
+    shell: Shell<C>,
+    handle: Handle,
     address: SocketAddr,
     pin: Option<Pin>,
-    context: Arc<Context<C>>,
+    stats: Arc<Stats>,
     delivered: Option<mpsc::UnboundedReceiver<(ReportTicket, Delivery)>>,
     keeper: Option<Keeper>,
 }
 
 impl<C: Core> Server<C> {
-    /// Opens the port. Must be called on a tokio runtime with I/O and time.
+    /// Opens the port.
     ///
     /// # Errors
     /// [`BindError`], for a certificate or a port that can't be used.
@@ -130,23 +140,29 @@ impl<C: Core> Server<C> {
         let pin = tls.pin;
         let mut salt = [0; 32];
         getrandom::fill(&mut salt).map_err(BindError::Random)?;
-        let gate = Gate::new(config.limits, Instant::now(), salt);
-        let (endpoint, address) =
-            open(config, tls).map_err(|source| BindError::Socket { address: config.listen, source })?;
-        let context = Context {
-            driver: Driver::new(core),
-            gate: Arc::new(Mutex::new(gate)),
-            stats: Arc::default(),
+        let stats = Arc::new(Stats::default());
+        let parts = Parts {
+            core,
+            gate: Gate::new(config.limits, Instant::now(), salt),
+            stats: Arc::clone(&stats),
             deadlines: config.deadlines,
+            forwarding: config.forwarding,
         };
-        Ok(Self { endpoint, address, pin, context: Arc::new(context), delivered: None, keeper: None })
+        let mut quic = quinn_proto::ServerConfig::with_crypto(tls.quic);
+        quic.transport_config(Arc::new(transport_config(Side::Relay, config.deadlines.idle)))
+            .migration(true)
+            .incoming_buffer_size(INCOMING_BUFFER)
+            .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL);
+        let (shell, handle, address) = Shell::bind(config.listen, quic, parts)
+            .map_err(|source| BindError::Socket { address: config.listen, source })?;
+        Ok(Self { shell, handle, address, pin, stats, delivered: None, keeper: None })
     }
 
     /// Hands reports to this sink. Without one, those that the core gives out have failed.
     #[must_use]
     pub fn with_reports(mut self, sink: Sink) -> Self {
         let (intake, delivered) = sink.split();
-        self.context.driver.set_reports(intake);
+        self.shell.set_reports(intake);
         self.delivered = Some(delivered);
         self
     }
@@ -173,94 +189,76 @@ impl<C: Core> Server<C> {
     /// The live counters.
     #[must_use]
     pub fn stats(&self) -> Arc<Stats> {
-        Arc::clone(&self.context.stats)
+        Arc::clone(&self.stats)
     }
 
     /// Serves until `shutdown` completes; then tells the clients, closes their connections and returns the final
-    /// counts, within a second.
+    /// counts, within a second. Must be called on a tokio runtime with time. When it is dropped, the server stops.
     ///
     /// # Errors
-    /// [`RunError`] when the server can't go on. Clients are told and closed all the same.
-    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<Snapshot, RunError> {
-        let mut connections = JoinSet::new();
-        let (stop, stopping) = watch::channel(false);
-        let (delivered, keeper) = (self.delivered.take(), self.keeper.take());
-        let driver = &self.context.driver;
-        let outcome = tokio::select! {
-            outcome = self.accept(shutdown, &mut connections, &stopping) => outcome,
-            never = refresh::run(keeper, |keys| driver.stamp_keys(keys)) => match never {},
-            never = answer_reports(driver, delivered) => match never {},
-        };
-        self.endpoint.set_server_config(None);
-        self.context.driver.shutdown();
-        // Fails only without receivers, and `stopping` is one.
-        let _told = stop.send(true);
-        let _drained = timeout(DRAIN, async { while connections.join_next().await.is_some() {} }).await;
-        connections.shutdown().await;
-        self.endpoint.close(VarInt::from_u32(CloseCode::SHUTDOWN.0), b"");
-        let _idle = timeout(WIND_DOWN, self.endpoint.wait_idle()).await;
-        outcome.map(|()| self.context.stats.snapshot())
+    /// [`RunError`] when the server can't go on. Unless it panicked, clients are told and closed all the same.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Snapshot, RunError> {
+        let Self { shell, handle, stats, delivered, keeper, .. } = self;
+        let mut thread = Thread::start(shell, handle).map_err(RunError::Thread)?;
+        tokio::select! {
+            () = shutdown => {}
+            outcome = &mut thread.ended => return thread.outcome(outcome.ok()).map(|()| stats.snapshot()),
+            never = refresh::run(keeper, |keys| thread.handle.tell(Command::StampKeys(keys))) => match never {},
+            () = answer_reports(&thread.handle, delivered) => {}
+        }
+        thread.handle.tell(Command::Shutdown);
+        let outcome = (&mut thread.ended).await;
+        thread.outcome(outcome.ok()).map(|()| stats.snapshot())
+    }
+}
+
+/// The thread that serves. It is told to stop when this is dropped.
+struct Thread {
+    handle: Handle,
+    ended: oneshot::Receiver<io::Result<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Thread {
+    fn start<C: Core>(shell: Shell<C>, handle: Handle) -> io::Result<Self> {
+        let (end, ended) = oneshot::channel();
+        let thread = thread::Builder::new().name("forwarding".into()).spawn(move || {
+            // Fails when nobody waits for it any more.
+            let _heard = end.send(shell.run());
+        })?;
+        Ok(Self { handle, ended, thread: Some(thread) })
     }
 
-    async fn accept(
-        &self,
-        shutdown: impl Future<Output = ()>,
-        connections: &mut JoinSet<()>,
-        stopping: &watch::Receiver<bool>,
-    ) -> Result<(), RunError> {
-        let mut shutdown = pin!(shutdown);
-        let mut timeouts = pin!(self.context.driver.run_timeouts());
-        loop {
-            tokio::select! {
-                () = &mut shutdown => return Ok(()),
-                never = &mut timeouts => match never {},
-                incoming = self.endpoint.accept() => {
-                    let incoming = incoming.ok_or(RunError::Socket)?;
-                    if let Some((incoming, half_open)) = self.context.judge(incoming) {
-                        connections.spawn(Arc::clone(&self.context).serve(incoming, half_open, stopping.clone()));
-                    }
-                }
-                Some(ended) = connections.join_next() => ended.map_err(RunError::Panicked)?,
-            }
+    /// What the thread said at its end; nothing if it panicked.
+    fn outcome(&mut self, said: Option<io::Result<()>>) -> Result<(), RunError> {
+        let joined = self.thread.take().map_or(Ok(()), JoinHandle::join);
+        match (said, joined) {
+            (Some(outcome), Ok(())) => outcome.map_err(RunError::Socket),
+            (_, Err(panic)) => Err(RunError::Panicked(words(panic.as_ref()))),
+            (None, Ok(())) => Err(RunError::Panicked(String::new())),
         }
     }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.handle.tell(Command::Shutdown);
+    }
+}
+
+/// What a panic said.
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }
 
 /// Tells the core what the sink has done, for ever.
-async fn answer_reports<C: Core>(
-    driver: &Driver<C>,
-    delivered: Option<mpsc::UnboundedReceiver<(ReportTicket, Delivery)>>,
-) -> Infallible {
+async fn answer_reports(handle: &Handle, delivered: Option<mpsc::UnboundedReceiver<(ReportTicket, Delivery)>>) {
     if let Some(mut delivered) = delivered {
         while let Some((ticket, delivery)) = delivered.recv().await {
-            driver.report_delivered(ticket, delivery);
+            handle.tell(Command::ReportDelivered(ticket, delivery));
         }
     }
-    // The driver holds the other end, so this is reached without a sink only.
+    // The shell holds the other end, so this is reached without a sink only.
     pending().await
-}
-
-fn open(config: &ServerConfig, tls: ServerTls) -> io::Result<(Endpoint, SocketAddr)> {
-    let mut quic = quinn::ServerConfig::with_crypto(tls.quic);
-    quic.transport_config(Arc::new(transport_config(Side::Relay, config.deadlines.idle)))
-        .migration(true)
-        .max_incoming(MAX_INCOMING)
-        .incoming_buffer_size(INCOMING_BUFFER)
-        .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL);
-    let socket = UdpSocket::bind(config.listen)?;
-    enlarge_buffers(&socket);
-    let endpoint = Endpoint::new(EndpointConfig::default(), Some(quic), socket, Arc::new(TokioRuntime))?;
-    let address = endpoint.local_addr()?;
-    Ok((endpoint, address))
-}
-
-/// Best effort: with small buffers the relay works too, and loses frames in bursts.
-fn enlarge_buffers(socket: &UdpSocket) {
-    let enlarged = quinn::udp::UdpSocketState::new(socket.into()).and_then(|state| {
-        state.set_recv_buffer_size(socket.into(), SOCKET_BUFFER)?;
-        state.set_send_buffer_size(socket.into(), SOCKET_BUFFER)
-    });
-    if let Err(error) = enlarged {
-        tracing::warn!(%error, "the socket keeps its small buffers");
-    }
 }

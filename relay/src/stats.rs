@@ -101,4 +101,8 @@ counters! {
     dropped_too_large,
     /// Datagrams for a connection that had just gone.
     dropped_gone,
+    /// Datagrams that were past their deadline when their receiver's turn came.
+    dropped_late,
+    /// UDP packets sent.
+    packets_out,
 }

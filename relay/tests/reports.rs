@@ -335,6 +335,7 @@ fn within(sink: Option<Sink>) -> (Relay, tokio::sync::oneshot::Sender<()>, std::
         identity: Identity::SelfSigned(SelfSigned::Memory),
         limits: Limits::default(),
         deadlines: Deadlines::default(),
+        forwarding: Default::default(),
     };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let (tell, told) = std::sync::mpsc::channel();

@@ -211,6 +211,7 @@ fn embedded_relay(listen: std::net::SocketAddr) -> (ServerConfig, Hub) {
         identity: RelayIdentity::SelfSigned(SelfSigned::Memory),
         limits: Default::default(),
         deadlines: Default::default(),
+        forwarding: Default::default(),
     };
     (config, Hub::new(system_clock(), hub::Config::default()))
 }

@@ -95,6 +95,7 @@ fn start_relay() -> Result<(EmbeddedRelay, Sight)> {
         identity: RelayIdentity::SelfSigned(SelfSigned::Memory),
         limits: Default::default(),
         deadlines: Default::default(),
+        forwarding: Default::default(),
     };
     let (tap, sight) = Tap::new();
     Ok((spawn_thread(config, tap).context("cannot start the relay")?, sight))

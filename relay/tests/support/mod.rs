@@ -133,6 +133,7 @@ impl Relay {
             identity: Identity::SelfSigned(SelfSigned::Memory),
             limits: Limits::default(),
             deadlines: Deadlines { handshake: PATIENCE, hello: PATIENCE, ..Deadlines::default() },
+            forwarding: Default::default(),
         }
     }
 

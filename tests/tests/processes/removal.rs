@@ -82,6 +82,7 @@ fn leaky_relay() -> EmbeddedRelay {
         identity: Identity::SelfSigned(SelfSigned::Memory),
         limits: Default::default(),
         deadlines: Default::default(),
+        forwarding: Default::default(),
     };
     let hub = Hub::new(system_clock(), HubConfig::default());
     spawn_thread(config, Leaky { hub, members: BTreeSet::new() }).unwrap()

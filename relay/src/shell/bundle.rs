@@ -1,0 +1,155 @@
+//! Which frames leave together to one listener. Pure: time comes in as an argument.
+//!
+//! Several frames in one QUIC packet cost hardly more than one, and the frames of a meeting whose clocks are aligned
+//! arrive within a moment of each other. So a frame may wait for those that are expected with it: as many as came in
+//! such a moment the last time. When they are all here, or the moment is over, they leave. Where frames come alone,
+//! none waits.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+/// Frames that wait for one listener: two rounds of sixteen talkers. The oldest makes room.
+const MOST: usize = 32;
+
+/// A frame, and when it arrived.
+pub(super) struct Frame {
+    pub(super) bytes: Bytes,
+    pub(super) arrived: Instant,
+}
+
+/// When what waits is to leave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Leave {
+    /// Now.
+    Now,
+    /// At this time, unless more comes before.
+    At(Instant),
+    /// As was said before.
+    AsBefore,
+}
+
+/// The frames for one listener.
+pub(super) struct Bundle {
+    pub(super) frames: Vec<Frame>,
+    /// When the first frame of the present moment came, and how many since.
+    opened: Option<Instant>,
+    seen: usize,
+    /// How many came in the moment before.
+    expected: usize,
+}
+
+impl Bundle {
+    pub(super) fn new() -> Self {
+        Self { frames: Vec::new(), opened: None, seen: 0, expected: 1 }
+    }
+
+    /// Takes a frame; `hold` is how long a moment lasts. The second result tells whether an older frame was dropped.
+    pub(super) fn push(&mut self, frame: Frame, hold: Duration) -> (Leave, bool) {
+        let arrived = frame.arrived;
+        let is_new = self.opened.is_none_or(|opened| arrived.saturating_duration_since(opened) >= hold);
+        if is_new {
+            (self.opened, self.expected, self.seen) = (Some(arrived), self.seen.max(1), 0);
+        }
+        self.seen += 1;
+        let is_full = self.frames.len() >= MOST;
+        if is_full {
+            self.frames.remove(0);
+        }
+        let waited = !self.frames.is_empty();
+        self.frames.push(frame);
+        let leave = match self.opened {
+            _ if self.seen >= self.expected => Leave::Now,
+            Some(opened) if !waited || is_new => Leave::At(opened + hold),
+            _ => Leave::AsBefore,
+        };
+        (leave, is_full)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOLD: Duration = Duration::from_millis(2);
+
+    struct Listener {
+        bundle: Bundle,
+        due: Option<Instant>,
+        packets: Vec<usize>,
+        longest: Duration,
+    }
+
+    impl Listener {
+        fn new() -> Self {
+            Self { bundle: Bundle::new(), due: None, packets: Vec::new(), longest: Duration::ZERO }
+        }
+
+        fn leave(&mut self, now: Instant) {
+            self.due = None;
+            let waits = self.bundle.frames.iter().map(|frame| now - frame.arrived);
+            self.longest = waits.max().unwrap_or_default().max(self.longest);
+            self.packets.push(self.bundle.frames.drain(..).count());
+        }
+
+        fn frame(&mut self, now: Instant) {
+            if let Some(due) = self.due.filter(|due| *due <= now) {
+                self.leave(due);
+            }
+            match self.bundle.push(Frame { bytes: Bytes::new(), arrived: now }, HOLD).0 {
+                Leave::Now => self.leave(now),
+                Leave::At(due) => self.due = Some(due),
+                Leave::AsBefore => {}
+            }
+        }
+
+        /// Rounds of 20 ms, in each of which frames come after so many µs.
+        fn rounds(&mut self, start: Instant, rounds: u32, offsets: &[u64]) {
+            for round in 0..rounds {
+                for offset in offsets {
+                    self.frame(start + Duration::from_millis(20) * round + Duration::from_micros(*offset));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn frames_that_come_alone_never_wait() {
+        let mut listener = Listener::new();
+        listener.rounds(Instant::now(), 10, &[0, 4_000, 8_000, 12_000]);
+        assert_eq!(listener.packets, [1; 40]);
+        assert_eq!(listener.longest, Duration::ZERO);
+    }
+
+    #[test]
+    fn frames_that_come_together_leave_together_as_soon_as_the_last_is_here() {
+        let mut listener = Listener::new();
+        listener.rounds(Instant::now(), 10, &[0, 300, 500, 900]);
+        // The first round shows how many there are.
+        assert_eq!(listener.packets[..4], [1; 4]);
+        assert_eq!(listener.packets[4..], [4; 9]);
+        assert_eq!(listener.longest, Duration::from_micros(900));
+    }
+
+    #[test]
+    fn a_frame_that_does_not_come_is_waited_for_once_and_no_longer_than_the_hold() {
+        let mut listener = Listener::new();
+        let start = Instant::now();
+        listener.rounds(start, 5, &[0, 300, 500]);
+        listener.rounds(start + Duration::from_millis(100), 5, &[0, 300]);
+        assert_eq!(listener.longest, HOLD);
+        assert_eq!(listener.packets[3..], [3, 3, 3, 3, 2, 2, 2, 2, 2]);
+    }
+
+    #[test]
+    fn what_is_never_fetched_stays_bounded_and_the_oldest_goes() {
+        let mut bundle = Bundle::new();
+        let now = Instant::now();
+        let dropped = (0..100u64).filter(|n| {
+            let arrived = now + Duration::from_micros(*n);
+            bundle.push(Frame { bytes: Bytes::new(), arrived }, HOLD).1
+        });
+        assert_eq!((dropped.count(), bundle.frames.len()), (100 - MOST, MOST));
+        assert_eq!(bundle.frames[0].arrived, now + Duration::from_micros(68));
+    }
+}

@@ -1,0 +1,249 @@
+//! The shell around a [`Core`]: sockets, QUIC, time. One thread, one loop, no lock.
+//!
+//! A general QUIC driver wakes a task per connection and sends a packet per frame. This one drives `quinn-proto` itself:
+//! it takes packets in by batches, hands each frame to all its listeners in the same pass, and sends to each listener
+//! what has come together in one packet ([`bundle`]). Per forwarded frame it allocates nothing, takes no lock and wakes
+//! nobody.
+//!
+//! What is urgent goes first. In each round it takes in what has come, sends what is due, and only then spends a bounded
+//! time on control messages and new connections. When there is more to send than time, frames grow old, and those past
+//! their deadline are dropped, the oldest of each listener first.
+
+mod acts;
+mod arrivals;
+mod bundle;
+mod client;
+mod commands;
+mod control;
+mod socket;
+mod timers;
+mod traffic;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quinn_proto::{Endpoint, EndpointConfig, Incoming, ServerConfig};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::AsFd;
+
+use crate::core::{ConnId, Core, Output};
+use crate::gate::Gate;
+use crate::reports::Intake;
+use crate::server::{Deadlines, Forwarding};
+use crate::stats::Stats;
+use client::Client;
+pub(crate) use commands::{Command, Handle};
+use commands::Inbox;
+use socket::Socket;
+use timers::Timers;
+
+/// Batches of packets taken in before anything is sent: a flood must not keep frames from leaving.
+const BATCHES: usize = 16;
+/// How long a round may send before it takes in what has come meanwhile.
+const SEND_FOR: Duration = Duration::from_millis(4);
+/// How long a round may spend on control messages, and on new connections; at least one is dealt with.
+const CONTROL_FOR: Duration = Duration::from_micros(500);
+/// Attempts that may wait to be looked at. quinn's own default (65,536) lets a flood take memory before anybody has
+/// decided anything.
+const MAX_INCOMING: usize = 1_024;
+/// Receivers for which room is made in advance, so that the hot path doesn't grow its list.
+const RECEIVERS: usize = 256;
+/// How long a stopping shell waits for its clients to take their last messages, and then for their connections to
+/// close: together less than a second, after which supervisors lose patience.
+const DRAIN: Duration = Duration::from_millis(600);
+const WIND_DOWN: Duration = Duration::from_millis(200);
+
+/// What a shell is made of.
+pub(crate) struct Parts<C> {
+    pub(crate) core: C,
+    pub(crate) gate: Gate,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) forwarding: Forwarding,
+}
+
+/// See the module.
+pub(crate) struct Shell<C> {
+    core: C,
+    gate: Gate,
+    stats: Arc<Stats>,
+    deadlines: Deadlines,
+    forwarding: Forwarding,
+    reports: Option<Intake>,
+    inbox: Inbox,
+    socket: Socket,
+    endpoint: Endpoint,
+    /// By the numbers of their handles.
+    clients: Vec<Option<Box<Client>>>,
+    generation: u32,
+    timers: Timers,
+    incoming: VecDeque<Incoming>,
+    /// Connections to be looked at, those whose control stream is to be read, those whose frames are to leave.
+    dirty: Vec<usize>,
+    readable: VecDeque<usize>,
+    ready: VecDeque<usize>,
+    /// Connections whose frames are to leave at that time, in its order.
+    held: VecDeque<(Instant, usize)>,
+    /// Connections of which the core has not heard yet that they are over.
+    departed: Vec<ConnId>,
+    receivers: Vec<ConnId>,
+    out: Vec<Output>,
+    stopping: Stopping,
+}
+
+/// Whether the shell is to stop.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stopping {
+    No,
+    /// Clients take their last messages until then.
+    Drain(Instant),
+    /// Connections close until then.
+    WindDown(Instant),
+}
+
+impl<C: Core> Shell<C> {
+    /// Opens the port.
+    pub(crate) fn bind(
+        address: SocketAddr,
+        quic: ServerConfig,
+        parts: Parts<C>,
+    ) -> io::Result<(Self, Handle, SocketAddr)> {
+        let socket = Socket::bind(address)?;
+        let address = socket.local_addr()?;
+        let (handle, inbox) = commands::pair()?;
+        let endpoint =
+            Endpoint::new(Arc::new(EndpointConfig::default()), Some(Arc::new(quic)), socket.finds_mtu(), None);
+        let Parts { core, gate, stats, deadlines, forwarding } = parts;
+        let shell = Self {
+            core,
+            gate,
+            stats,
+            deadlines,
+            forwarding,
+            reports: None,
+            inbox,
+            socket,
+            endpoint,
+            clients: Vec::new(),
+            generation: 0,
+            timers: Timers::default(),
+            incoming: VecDeque::new(),
+            dirty: Vec::new(),
+            readable: VecDeque::new(),
+            ready: VecDeque::new(),
+            held: VecDeque::new(),
+            departed: Vec::new(),
+            receivers: Vec::with_capacity(RECEIVERS),
+            out: Vec::new(),
+            stopping: Stopping::No,
+        };
+        Ok((shell, handle, address))
+    }
+
+    /// Hands reports to that sink.
+    pub(crate) fn set_reports(&mut self, intake: Intake) {
+        self.reports = Some(intake);
+    }
+
+    /// Serves until it is told to stop.
+    ///
+    /// # Errors
+    /// What is wrong with the socket; clients are told and closed all the same.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let mut outcome = Ok(());
+        loop {
+            self.wait()?;
+            if let Err(error) = self.round() {
+                outcome = Err(error);
+                self.shut_down(Instant::now());
+            }
+            if self.is_over(Instant::now()) {
+                return outcome;
+            }
+        }
+    }
+
+    fn round(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        if self.socket.is_blocked() {
+            self.socket.resume();
+        }
+        self.receive(now)?;
+        self.settle_dirty(now);
+        self.release_held(now);
+        self.send_ready();
+        let now = Instant::now();
+        self.take_commands(now);
+        self.read_controls(now);
+        self.accept(now);
+        self.fire(now);
+        self.settle_dirty(now);
+        self.part(now);
+        Ok(())
+    }
+
+    /// Takes in what has come.
+    fn receive(&mut self, now: Instant) -> io::Result<()> {
+        for _ in 0..BATCHES {
+            let Self { socket, endpoint, clients, dirty, incoming, stats, .. } = self;
+            let mut answers = Vec::new();
+            let is_more = socket.receive(|received| {
+                let taken = traffic::Taken { endpoint, clients, dirty, incoming, stats };
+                answers.extend(taken.packet(now, received));
+            })?;
+            for (transmit, mut bytes) in answers {
+                self.socket.send(transmit, &mut bytes);
+            }
+            if !is_more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for packets, commands, room in the socket, or the next time at which something is due.
+    fn wait(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        let is_busy = !(self.readable.is_empty() && self.ready.is_empty() && self.incoming.is_empty());
+        let is_stuck = self.socket.is_blocked();
+        let due = if is_busy || (!is_stuck && !self.dirty.is_empty()) { Some(now) } else { self.next_due() };
+        let timeout = due.map(|due| due.saturating_duration_since(now));
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        let flags = if is_stuck { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+        let mut fds = [
+            PollFd::from_borrowed_fd(self.socket.as_fd(), flags),
+            PollFd::from_borrowed_fd(self.inbox.as_fd(), PollFlags::IN),
+        ];
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let stop = match self.stopping {
+            Stopping::No => None,
+            Stopping::Drain(until) | Stopping::WindDown(until) => Some(until),
+        };
+        let held = self.held.front().map(|(at, _)| *at);
+        [self.timers.next(), self.core.next_timeout(), held, stop].into_iter().flatten().min()
+    }
+
+    fn client(&mut self, at: usize) -> Option<&mut Client> {
+        self.clients.get_mut(at)?.as_deref_mut()
+    }
+
+    /// Where a connection is that the core names.
+    fn find(&self, conn: ConnId) -> Option<usize> {
+        let at = place(conn);
+        self.clients.get(at)?.as_ref().filter(|client| client.is(conn)).map(|_| at)
+    }
+}
+
+/// The number of a connection's handle, which is in the lower half of its name; the upper half makes the name unique.
+fn place(conn: ConnId) -> usize {
+    usize::try_from(conn.0 & u64::from(u32::MAX)).unwrap_or(usize::MAX)
+}

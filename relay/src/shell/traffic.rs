@@ -1,0 +1,325 @@
+//! Packets in, frames to their listeners, packets out.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use quinn_proto::{
+    ConnectionError, ConnectionHandle, DatagramEvent, Endpoint, Event, Incoming, SendDatagramError, StreamEvent,
+    Transmit,
+};
+
+use super::bundle::{Frame, Leave};
+use super::client::{Client, Stage};
+use super::socket::Received;
+use super::{MAX_INCOMING, SEND_FOR, Shell, place};
+use crate::core::{CloseCode, Core};
+use crate::stats::Stats;
+
+/// What a packet that came may touch.
+pub(super) struct Taken<'a> {
+    pub(super) endpoint: &'a mut Endpoint,
+    pub(super) clients: &'a mut Vec<Option<Box<Client>>>,
+    pub(super) dirty: &'a mut Vec<usize>,
+    pub(super) incoming: &'a mut VecDeque<Incoming>,
+    pub(super) stats: &'a Arc<Stats>,
+}
+
+impl Taken<'_> {
+    /// Hands a packet to its connection. What QUIC answers at once to one of no connection comes back.
+    pub(super) fn packet(self, now: Instant, received: Received) -> Option<(Transmit, Vec<u8>)> {
+        let Received { from, local, ecn, bytes } = received;
+        // Allocates only when there is an answer.
+        let mut answer = Vec::new();
+        match self.endpoint.handle(now, from, local, ecn, bytes, &mut answer)? {
+            DatagramEvent::ConnectionEvent(ConnectionHandle(at), event) => {
+                let client = self.clients.get_mut(at).and_then(Option::as_deref_mut)?;
+                client.quic.handle_event(event);
+                if !std::mem::replace(&mut client.queued.dirty, true) {
+                    self.dirty.push(at);
+                }
+                None
+            }
+            DatagramEvent::NewConnection(incoming) if self.incoming.len() < MAX_INCOMING => {
+                self.incoming.push_back(incoming);
+                None
+            }
+            DatagramEvent::NewConnection(incoming) => {
+                self.stats.refused_full.increment();
+                self.endpoint.ignore(incoming);
+                None
+            }
+            DatagramEvent::Response(transmit) => Some((transmit, answer)),
+        }
+    }
+}
+
+impl<C: Core> Shell<C> {
+    pub(super) fn mark(&mut self, at: usize) {
+        if let Some(client) = self.clients.get_mut(at).and_then(Option::as_deref_mut)
+            && !std::mem::replace(&mut client.queued.dirty, true)
+        {
+            self.dirty.push(at);
+        }
+    }
+
+    pub(super) fn mark_readable(&mut self, at: usize) {
+        if let Some(client) = self.clients.get_mut(at).and_then(Option::as_deref_mut)
+            && !std::mem::replace(&mut client.queued.readable, true)
+        {
+            self.readable.push_back(at);
+        }
+    }
+
+    pub(super) fn mark_ready(&mut self, at: usize) {
+        if let Some(client) = self.clients.get_mut(at).and_then(Option::as_deref_mut)
+            && !std::mem::replace(&mut client.queued.ready, true)
+        {
+            self.ready.push_back(at);
+        }
+    }
+
+    /// Looks at every connection of which something has come, or to which something goes.
+    pub(super) fn settle_dirty(&mut self, now: Instant) {
+        // While the kernel takes no more, packets would only pile up.
+        if self.socket.is_blocked() {
+            return;
+        }
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for at in dirty.drain(..) {
+            if let Some(client) = self.client(at) {
+                client.queued.dirty = false;
+            }
+            self.settle(now, at);
+        }
+        // What was marked meanwhile waits for the next round; else the list's room is kept.
+        if self.dirty.is_empty() {
+            self.dirty = dirty;
+        }
+    }
+
+    fn settle(&mut self, now: Instant, at: usize) {
+        while let Some(event) = self.client(at).and_then(|client| client.quic.poll()) {
+            self.on_event(now, at, event);
+        }
+        self.write_control(now, at);
+        self.transmit(now, at);
+        self.exchange(at);
+    }
+
+    fn on_event(&mut self, now: Instant, at: usize, event: Event) {
+        match event {
+            Event::HandshakeDataReady | Event::DatagramsUnblocked => {}
+            Event::Connected => self.on_connected(now, at),
+            Event::ConnectionLost { reason } => self.on_lost(at, &reason),
+            Event::DatagramReceived => self.forward_all(now, at),
+            Event::Stream(StreamEvent::Opened { .. }) => self.open_control(now, at),
+            Event::Stream(StreamEvent::Readable { .. }) => self.mark_readable(at),
+            // A stream that is finished comes only from one that is closing.
+            Event::Stream(StreamEvent::Finished { .. } | StreamEvent::Stopped { .. }) => {
+                let code = match self.client(at).map(|client| &client.stage) {
+                    Some(Stage::Closing { code, .. }) => *code,
+                    _ => CloseCode::DONE,
+                };
+                self.end(now, at, code);
+            }
+            // What waits is written whenever the connection is looked at.
+            Event::Stream(StreamEvent::Writable { .. } | StreamEvent::Available { .. }) => {}
+        }
+    }
+
+    fn on_lost(&mut self, at: usize, reason: &ConnectionError) {
+        let is_handshake = self.client(at).is_some_and(|client| matches!(client.stage, Stage::Handshake { .. }));
+        if is_handshake {
+            self.stats.handshakes_failed.increment();
+        }
+        tracing::trace!(%reason, "connection lost");
+        self.take_leave(at);
+    }
+
+    fn write_control(&mut self, now: Instant, at: usize) {
+        let Some(client) = self.clients.get_mut(at).and_then(Option::as_deref_mut) else { return };
+        let (Some(control), false) = (&mut client.control, matches!(client.stage, Stage::Over)) else { return };
+        let mut result = control.write(&mut client.quic).map(|written| {
+            self.stats.control_out.add(written.messages);
+            self.stats.control_bytes_out.add(written.bytes);
+        });
+        let mut code = CloseCode::DONE;
+        if let Stage::Closing { code: wanted, .. } = client.stage {
+            code = wanted;
+            result = result.and_then(|()| control.finish(&mut client.quic));
+        }
+        if result.is_err() {
+            self.end(now, at, code);
+        }
+    }
+
+    /// Forwards the datagrams of a connection that have come.
+    pub(super) fn forward_all(&mut self, now: Instant, at: usize) {
+        loop {
+            let Some(client) = self.client(at) else { return };
+            let conn = match client.stage {
+                // They wait for the first message.
+                Stage::Handshake { .. } | Stage::Hello { .. } | Stage::Over => return,
+                Stage::Open { conn, .. } => Some(conn),
+                Stage::Closing { .. } => None,
+            };
+            let Some(bytes) = client.quic.datagrams().recv() else { return };
+            client.datagrams += 1;
+            self.stats.datagrams_in.increment();
+            self.stats.datagram_bytes_in.add(bytes.len() as u64);
+            let Some(conn) = conn else { continue };
+            let mut receivers = std::mem::take(&mut self.receivers);
+            receivers.clear();
+            self.core.datagram(now, conn, &bytes, &mut receivers);
+            for receiver in &receivers {
+                let at = place(*receiver);
+                let is_there = self.clients.get(at).and_then(Option::as_ref).is_some_and(|client| {
+                    client.heard_as() == Some(*receiver)
+                });
+                if is_there {
+                    self.push(at, Frame { bytes: bytes.clone(), arrived: now });
+                } else {
+                    self.stats.dropped_gone.increment();
+                }
+            }
+            self.receivers = receivers;
+        }
+    }
+
+    /// A frame for one listener: it leaves with those that come with it.
+    pub(super) fn push(&mut self, at: usize, frame: Frame) {
+        let hold = self.forwarding.hold;
+        let Some(client) = self.client(at) else { return };
+        let (leave, is_full) = client.bundle.push(frame, hold);
+        if is_full {
+            self.stats.dropped_full.increment();
+        }
+        match leave {
+            Leave::Now => self.mark_ready(at),
+            Leave::At(time) => self.held.push_back((time, at)),
+            Leave::AsBefore => {}
+        }
+    }
+
+    /// Lets go of the frames that have waited for long enough.
+    pub(super) fn release_held(&mut self, now: Instant) {
+        while let Some((_, at)) = self.held.pop_front_if(|(time, _)| *time <= now) {
+            if self.client(at).is_some_and(|client| !client.bundle.frames.is_empty()) {
+                self.mark_ready(at);
+            }
+        }
+    }
+
+    /// Sends the frames that are to leave, for a while; the others' turn comes first in the next round.
+    pub(super) fn send_ready(&mut self) {
+        let begun = Instant::now();
+        let mut now = begun;
+        while !self.socket.is_blocked()
+            && now.saturating_duration_since(begun) < SEND_FOR
+            && let Some(at) = self.ready.pop_front()
+        {
+            self.send_frames(now, at);
+            self.transmit(now, at);
+            now = Instant::now();
+        }
+    }
+
+    fn send_frames(&mut self, now: Instant, at: usize) {
+        let deadline = self.forwarding.deadline;
+        let Some(client) = self.clients.get_mut(at).and_then(Option::as_deref_mut) else { return };
+        client.queued.ready = false;
+        let (mut sent, mut bytes) = (0, 0);
+        for frame in client.bundle.frames.drain(..) {
+            let length = frame.bytes.len() as u64;
+            if now.saturating_duration_since(frame.arrived) > deadline {
+                self.stats.dropped_late.increment();
+                continue;
+            }
+            // Should an earlier one still wait, the oldest makes room: late audio is worth nothing.
+            match client.quic.datagrams().send(frame.bytes, true) {
+                Ok(()) => (sent, bytes) = (sent + 1, bytes + length),
+                Err(SendDatagramError::TooLarge) => self.stats.dropped_too_large.increment(),
+                Err(_) => self.stats.dropped_gone.increment(),
+            }
+        }
+        self.stats.datagrams_out.add(sent);
+        self.stats.datagram_bytes_out.add(bytes);
+    }
+
+    /// Sends what the connection has to send, and sees when it is to be looked at again.
+    fn transmit(&mut self, now: Instant, at: usize) {
+        let most = self.socket.max_segments();
+        let mut buffer = self.socket.buffer();
+        let Some(client) = self.clients.get_mut(at).and_then(Option::as_deref_mut) else { return };
+        let mut packets = 0;
+        while let Some(transmit) = client.quic.poll_transmit(now, most, &mut buffer) {
+            packets += transmit.segment_size.map_or(1, |segment| transmit.size.div_ceil(segment.max(1)));
+            self.socket.send(transmit, &mut buffer);
+            if self.socket.is_blocked() {
+                break;
+            }
+        }
+        self.socket.give_back(buffer);
+        self.stats.packets_out.add(packets as u64);
+        if let Some(due) = client.due() {
+            self.timers.set(at, due);
+        }
+        if self.socket.is_blocked() {
+            self.mark(at);
+        }
+    }
+
+    /// Passes messages between the connection and the endpoint, and forgets a connection that is drained.
+    fn exchange(&mut self, at: usize) {
+        let mut is_changed = false;
+        while let Some(client) = self.clients.get_mut(at).and_then(Option::as_deref_mut)
+            && let Some(event) = client.quic.poll_endpoint_events()
+        {
+            let is_drained = event.is_drained();
+            if let Some(event) = self.endpoint.handle_event(ConnectionHandle(at), event) {
+                client.quic.handle_event(event);
+                is_changed = true;
+            }
+            if is_drained {
+                self.take_leave(at);
+                self.clients[at] = None;
+                self.timers.forget(at);
+            }
+        }
+        if is_changed {
+            self.mark(at);
+        }
+    }
+
+    /// Looks at the connections whose time has come.
+    pub(super) fn fire(&mut self, now: Instant) {
+        while let Some(at) = self.timers.pop(now) {
+            let Some(client) = self.client(at) else { continue };
+            if client.quic.poll_timeout().is_some_and(|due| due <= now) {
+                client.quic.handle_timeout(now);
+            }
+            if client.read_again.take_if(|time| *time <= now).is_some() {
+                self.mark_readable(at);
+            }
+            self.watch_stage(now, at);
+            self.mark(at);
+        }
+    }
+
+    fn watch_stage(&mut self, now: Instant, at: usize) {
+        let Some(client) = self.client(at) else { return };
+        match client.stage {
+            Stage::Handshake { until } if until <= now => {
+                self.stats.handshakes_late.increment();
+                self.end(now, at, CloseCode::HELLO_TIMEOUT);
+            }
+            Stage::Hello { until, .. } if until <= now => {
+                self.stats.hellos_late.increment();
+                self.end(now, at, CloseCode::HELLO_TIMEOUT);
+            }
+            Stage::Closing { until, code, .. } if until <= now => self.end(now, at, code),
+            _ => {}
+        }
+    }
+}
