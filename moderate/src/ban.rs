@@ -51,7 +51,7 @@ fn reported(judge: &Judge, options: &Ban) -> Result<(PublicKey, Option<Category>
     let examined = judge.examine(Path::new(&options.whom));
     let (report, findings) = match examined.content {
         Ok(content) => content,
-        Err(error) => bail!("{}: {error}", options.whom),
+        Err(unopened) => bail!("{}: {}", options.whom, unopened.why),
     };
     match findings.verdict {
         Verdict::Valid => {}

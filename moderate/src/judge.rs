@@ -6,8 +6,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use conclave_protocol::evidence::report::verify::{Findings, verify};
-use conclave_protocol::evidence::report::{self, MAX_FILE, Report};
+use conclave_protocol::evidence::report::verify::{Findings, Step, verify};
+use conclave_protocol::evidence::report::{self, MAX_FILE, Report, Unreadable};
 use conclave_protocol::moderator::ModeratorKey;
 use conclave_protocol::stamp::StampKeyId;
 use conclave_protocol::wire::codec::Wire;
@@ -29,7 +29,15 @@ pub(crate) struct Judge {
 pub(crate) struct Examined {
     pub(crate) file: PathBuf,
     /// The report and what it proves; else why it cannot be read.
-    pub(crate) content: Result<(Report, Findings), String>,
+    pub(crate) content: Result<(Report, Findings), Unopened>,
+}
+
+/// Why there is nothing to look at.
+pub(crate) struct Unopened {
+    /// In words.
+    pub(crate) why: String,
+    /// The step that fails when what was sealed is there, and breaks the format: then it proves nothing.
+    pub(crate) step: Option<Step>,
 }
 
 impl Judge {
@@ -84,9 +92,16 @@ impl Judge {
 }
 
 /// Opens one file.
-pub(crate) fn open(file: &Path, key: &ModeratorKey) -> Result<Report, String> {
-    let bytes = read(file).map_err(|error| format!("cannot read the file: {error}"))?;
-    report::open(&bytes, key).map_err(|error| error.to_string())
+pub(crate) fn open(file: &Path, key: &ModeratorKey) -> Result<Report, Unopened> {
+    let unread = |error: std::io::Error| Unopened { why: format!("cannot read the file: {error}"), step: None };
+    let bytes = read(file).map_err(unread)?;
+    report::open(&bytes, key).map_err(|error| Unopened {
+        why: error.to_string(),
+        step: match error {
+            Unreadable::BrokenExhibit(step, _) => Some(step),
+            _ => None,
+        },
+    })
 }
 
 /// A file, as far as a report can reach; one byte more shows that it is none.

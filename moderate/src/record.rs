@@ -14,7 +14,7 @@ use conclave_protocol::wire::relay::StampVerdict;
 use data_encoding::HEXLOWER;
 use serde::Serialize;
 
-use crate::judge::{Examined, Judge};
+use crate::judge::{Examined, Judge, Unopened};
 use crate::time;
 
 /// The fields, in the order in which they are printed.
@@ -29,7 +29,7 @@ pub(crate) struct Record {
     pub(crate) seconds: Option<f64>,
     pub(crate) wav: Option<String>,
     pub(crate) html: Option<String>,
-    /// Why an unreadable file is so.
+    /// Why a file is unreadable, or breaks the format.
     pub(crate) error: Option<String>,
     pub(crate) note: Option<String>,
     /// By the reporter's clock.
@@ -104,7 +104,7 @@ impl Record {
     pub(crate) fn of(examined: &Examined, judge: &Judge) -> Self {
         let mut record = Self::empty(&examined.file);
         match &examined.content {
-            Err(error) => record.error = Some(error.clone()),
+            Err(unopened) => record.fill_unopened(unopened),
             Ok((report, findings)) => record.fill(report, findings, judge),
         }
         record
@@ -130,6 +130,14 @@ impl Record {
             segments: Vec::new(),
             frames: None,
             claims: BTreeMap::new(),
+        }
+    }
+
+    fn fill_unopened(&mut self, unopened: &Unopened) {
+        self.error = Some(unopened.why.clone());
+        if let Some(step) = unopened.step {
+            let verdict = Verdict::Invalid(step);
+            (self.verdict, self.failed_step) = (verdict.as_str(), Some(step.as_str()));
         }
     }
 

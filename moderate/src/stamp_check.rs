@@ -1,7 +1,7 @@
 //! `stamp-check`: asks a relay whether it made the stamps in reports.
 
 use anyhow::Result;
-use conclave_protocol::evidence::report::verify::verify;
+use conclave_protocol::evidence::report::verify::{Verdict, verify};
 use conclave_protocol::wire::codec::Wire;
 use conclave_protocol::wire::relay::StampVerdict;
 use data_encoding::HEXLOWER;
@@ -17,8 +17,9 @@ pub(crate) fn run(options: &StampCheck) -> Result<Outcome> {
         let shown = file.display().to_string();
         let report = match judge::open(file, &key) {
             Ok(report) => report,
-            Err(error) => {
-                say(&json!({ "file": shown, "verdict": "unreadable", "error": error }).to_string())?;
+            Err(unopened) => {
+                let verdict = unopened.step.map_or("unreadable", |step| Verdict::Invalid(step).as_str());
+                say(&json!({ "file": shown, "verdict": verdict, "error": unopened.why }).to_string())?;
                 outcome = Outcome::NotAll;
                 continue;
             }

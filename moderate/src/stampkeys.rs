@@ -76,15 +76,15 @@ impl StampKeys {
         Ok(Self(keys))
     }
 
-    /// Whether one of the keys made a stamp.
+    /// Whether one of the keys made a stamp. One that names another key than it was made with is forged too.
     pub(crate) fn check(&self, check: &StampCheck) -> StampVerdict {
-        match self.0.get(&check.stamp.key) {
-            None => StampVerdict::UnknownKey,
-            Some(Known { key, .. }) if !key.made(&check.stamp, &check.meeting, check.slot, &check.public) => {
-                StampVerdict::Forged
-            }
-            Some(known) if known.is_of_its_day(check.stamp.minute) => StampVerdict::Genuine,
-            Some(_) => StampVerdict::UnknownKey,
+        let StampCheck { meeting, slot, public, stamp } = check;
+        let made = |known: &Known| known.key.made_all_but_name(stamp, meeting, *slot, public);
+        match self.0.get(&stamp.key) {
+            Some(known) if !made(known) => StampVerdict::Forged,
+            Some(known) if known.is_of_its_day(stamp.minute) => StampVerdict::Genuine,
+            None if self.0.values().any(made) => StampVerdict::Forged,
+            Some(_) | None => StampVerdict::UnknownKey,
         }
     }
 
@@ -136,7 +136,10 @@ mod tests {
         assert_eq!(keys.check(&check(made(first - 61))), StampVerdict::UnknownKey);
         let forged = conclave_protocol::stamp::Stamp { mac: [0; 16], ..stamp };
         assert_eq!(keys.check(&check(forged)), StampVerdict::Forged);
-        let other = conclave_protocol::stamp::Stamp { key: StampKeyId([0; 8]), ..stamp };
+        // Another name than that of the key which made it; and a key that is not here.
+        let renamed = conclave_protocol::stamp::Stamp { key: StampKeyId([0; 8]), ..stamp };
+        assert_eq!(keys.check(&check(renamed)), StampVerdict::Forged);
+        let other = StampKey::new([6; 32]).stamp(&MeetingId([2; 20]), MemberIndex(0), Minute(first), &public);
         assert_eq!(keys.check(&check(other)), StampVerdict::UnknownKey);
         assert_eq!(keys.source(&key.id()).map(|source| source.relay.as_str()), Some("r1"));
         for (name, bad) in [("2026-01-02", text.as_str()), ("2026-01-01", "relay = 1"), ("2026-01-01", "")] {

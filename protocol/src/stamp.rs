@@ -127,8 +127,19 @@ impl StampKey {
 
     /// Whether this key made the stamp, in constant time.
     pub fn made(&self, stamp: &Stamp, meeting: &MeetingId, slot: MemberIndex, public: &SealPublic) -> bool {
-        self.id() == stamp.key
-            && self.mac(meeting, slot, stamp.minute, public).verify_truncated_left(&stamp.mac).is_ok()
+        self.id() == stamp.key && self.made_all_but_name(stamp, meeting, slot, public)
+    }
+
+    /// Whether this key made the stamp, whatever key the stamp names. One that was made by another than it names was
+    /// changed: an honest relay's key names itself.
+    pub fn made_all_but_name(
+        &self,
+        stamp: &Stamp,
+        meeting: &MeetingId,
+        slot: MemberIndex,
+        public: &SealPublic,
+    ) -> bool {
+        self.mac(meeting, slot, stamp.minute, public).verify_truncated_left(&stamp.mac).is_ok()
     }
 
     fn mac(&self, meeting: &MeetingId, slot: MemberIndex, minute: Minute, public: &SealPublic) -> Hmac<Sha256> {
@@ -157,6 +168,9 @@ mod tests {
         assert!(key.made(&stamp, &meeting, slot, &public));
         assert_eq!(Stamp::decode(&stamp.encode()), Ok(stamp));
         assert!(!StampKey::new([8; 32]).made(&stamp, &meeting, slot, &public));
+        let renamed = Stamp { key: StampKeyId([3; 8]), ..stamp };
+        assert!(!key.made(&renamed, &meeting, slot, &public));
+        assert!(key.made_all_but_name(&renamed, &meeting, slot, &public));
         assert!(!key.made(&stamp, &MeetingId([2; 20]), slot, &public));
         assert!(!key.made(&stamp, &meeting, MemberIndex(6), &public));
         assert!(!key.made(&Stamp { minute: Minute(28_000_001), ..stamp }, &meeting, slot, &public));

@@ -663,6 +663,45 @@ proptest! {
     }
 }
 
+/// What a moderator finds in a report whose bytes were changed before it was sealed.
+fn step_after(change: impl FnOnce(&mut Vec<u8>)) -> Step {
+    let scene = Scene::new(1);
+    let mut encoded = report_of(scene.exhibit(BOB)).encode();
+    change(&mut encoded);
+    let step = match report::parse(&encoded) {
+        Ok(report) => verify(&report, holding(&[&scene.stamping])).verdict.failed_step(),
+        Err(Unreadable::BrokenExhibit(step, _)) => Some(step),
+        Err(_) => None,
+    };
+    step.expect("it fails at a step")
+}
+
+#[test]
+fn what_breaks_the_format_of_an_exhibit_fails_at_the_step_that_looks_at_it() {
+    let exhibit = Scene::new(1).exhibit(BOB);
+    let report = report_of(Scene::new(1).exhibit(BOB)).encode();
+    let find = |part: &[u8]| report.windows(part.len()).position(|window| window == part).expect("it is there");
+    // Kind and role follow the identity in the IdCert.
+    let kind = find(&exhibit.accused.cert.encode()) + 32;
+    for at in [kind, kind + 1] {
+        assert_eq!(step_after(|bytes| bytes[at] = 9), Step::Identity);
+    }
+    // The KID's highest bit must be set, and the number of a frame must be below 50.
+    let segment = find(&exhibit.segments[1].encode());
+    assert_eq!(step_after(|bytes| bytes[segment] ^= 0x80), Step::Segment);
+    let frame = find(&exhibit.segments[1].frames[0].1);
+    assert_eq!(step_after(|bytes| bytes[frame - 1] = 200), Step::Frame);
+    let stamp = find(&exhibit.segments[1].stamp.expect("stamped").encode());
+    assert_eq!(step_after(|bytes| bytes[stamp - 1] = 7), Step::Stamp);
+    // A path longer than any roster's.
+    let path = find(&exhibit.epochs[0].path[0]);
+    assert_eq!(step_after(|bytes| bytes[path - 2] = 0xff), Step::Roster);
+    let statement = find(&exhibit.epochs[0].statement.encode());
+    assert_eq!(step_after(|bytes| bytes[statement] ^= 0xff), Step::Authority);
+    let descriptor = find(&exhibit.descriptor.encode());
+    assert_eq!(step_after(|bytes| bytes[descriptor] ^= 0xff), Step::MeetingId);
+}
+
 #[test]
 fn epochs_of_the_scene_are_those_named() {
     let scene = Scene::new(1);

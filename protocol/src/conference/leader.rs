@@ -291,7 +291,11 @@ impl Leader {
         peer.on_presence(step, true);
         if !is_new {
             room.pulse.beat_soon(step.now);
+            if let Some(beat) = room.pulse.newest_beat(&room.seat).cloned() {
+                room.broadcast_to(step, from, &Broadcast::Heartbeat(beat));
+            }
         }
+        let Some(peer) = room.peers.get_mut(&from) else { return };
         for part in missed {
             peer.send(step, &Message::Missed(part));
         }

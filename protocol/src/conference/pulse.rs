@@ -85,6 +85,8 @@ pub(super) struct Pulse {
     unchecked: BTreeMap<MemberIndex, Confirm>,
     check_due: Option<Instant>,
     confirm_due: Option<Instant>,
+    /// This member has confirmed the present epoch.
+    is_confirming: bool,
     spread: Duration,
     epoch_since: Instant,
     code: Option<SecurityCode>,
@@ -94,6 +96,8 @@ pub(super) struct Pulse {
     /// Confirmations that a leader takes as a sign of life name a later heartbeat than this.
     confirmed_after: u32,
     own_digest: [u8; 32],
+    /// The last heartbeat as leader.
+    beaten: Option<Heartbeat>,
     to_pass: BTreeMap<MemberIndex, Confirm>,
     /// Whose confirmation of this epoch was passed on.
     passed: BTreeSet<MemberIndex>,
@@ -113,6 +117,7 @@ impl Pulse {
             unchecked: BTreeMap::new(),
             check_due: None,
             confirm_due: None,
+            is_confirming: false,
             spread: Duration::ZERO,
             epoch_since: now,
             code: None,
@@ -120,6 +125,7 @@ impl Pulse {
             own_n: 0,
             confirmed_after: 0,
             own_digest: [0; 32],
+            beaten: None,
             to_pass: BTreeMap::new(),
             passed: BTreeSet::new(),
         }
@@ -129,7 +135,9 @@ impl Pulse {
     pub(super) fn on_connected(&mut self, now: Instant) {
         self.last_beat = now;
         self.beat_due = now;
-        self.confirm_due = Some(now + CONFIRM_AFTER);
+        // An epoch that was confirmed once is confirmed anew at once: the others have it, and wait to hear this member.
+        let soon = if self.is_confirming { self.spread } else { CONFIRM_AFTER };
+        self.confirm_due = Some(now + soon);
         self.connected = now;
         self.confirmed_after = self.own_n;
     }
@@ -142,6 +150,7 @@ impl Pulse {
         self.passed.clear();
         self.check_due = None;
         self.code = None;
+        self.is_confirming = false;
         self.epoch_since = now;
         self.spread = match seat.roster().len() {
             ..=TO_ALL => Duration::ZERO,
@@ -205,6 +214,11 @@ impl Pulse {
         self.beat_due = self.beat_due.min((self.last_good + BEAT_APART).max(now + BEAT_SOON));
     }
 
+    /// The leader's newest heartbeat, for somebody who has come back and need not wait for the next.
+    pub(super) fn newest_beat(&self, seat: &Seat) -> Option<&Heartbeat> {
+        self.beaten.as_ref().filter(|beat| (beat.term, beat.epoch) == (seat.term(), seat.epoch()))
+    }
+
     /// Whether this member may send: the leader, or a leader's members, were heard lately enough.
     pub(super) fn may_send(&self, now: Instant, seat: &Seat) -> bool {
         if seat.leader() != seat.index() {
@@ -258,6 +272,7 @@ impl Pulse {
         let beat = Beat { term, epoch, n: self.own_n, chain, previous: self.own_digest, time: wall, unconfirmed };
         let heartbeat = Heartbeat::sign(beat, key);
         self.own_digest = heartbeat.digest();
+        self.beaten = Some(heartbeat.clone());
         self.newest = Some((term, self.own_n, self.own_digest));
         self.last_beat = now;
         self.last_good = now;
@@ -274,6 +289,7 @@ impl Pulse {
         }
         let chain = seat.chain_hash()?;
         self.confirm_due = Some(now + CONFIRM_EVERY);
+        self.is_confirming = true;
         let heard = self.newest.filter(|(term, ..)| *term == seat.term());
         let n = heard.map_or(0, |(_, n, _)| n);
         let value = seat.revealed().copied();

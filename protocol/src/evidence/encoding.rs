@@ -1,6 +1,7 @@
 //! The bytes of an exhibit (`docs/protocol.md` §10.4).
 //!
-//! Canonical: what is read encodes back to the same bytes. Whether it proves anything is another question.
+//! Canonical: what is read encodes back to the same bytes. Whether it proves anything is another question. While
+//! reading, each part is named after the step that looks at it (§10.6): what breaks the format fails there.
 
 use super::{EpochProof, Exhibit, SegmentProof};
 use crate::descriptor::Descriptor;
@@ -15,6 +16,16 @@ use crate::sign::Signature;
 use crate::stamp::Stamp;
 use crate::succession::Line;
 use crate::wire::codec::{Malformed, Reader, Wire, Writer};
+
+/// Names of parts: the steps that look at them.
+pub(crate) const MEETING_ID: &str = "meeting_id";
+pub(crate) const AUTHORITY: &str = "authority";
+pub(crate) const ROSTER: &str = "roster";
+pub(crate) const IDENTITY: &str = "identity";
+pub(crate) const SEGMENT: &str = "segment";
+pub(crate) const SEAL: &str = "seal";
+pub(crate) const FRAME: &str = "frame";
+pub(crate) const STAMP: &str = "stamp";
 
 /// Most segments of an exhibit: 40 s.
 pub const MAX_SEGMENTS: usize = 80;
@@ -32,10 +43,15 @@ impl Wire for Exhibit {
         w.list(&self.segments);
     }
     fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        r.begin(MEETING_ID);
         let descriptor = Descriptor::decode(r.bytes(Descriptor::MAX_LEN)?)?;
+        r.begin(IDENTITY);
         let accused = Member::read(r)?;
+        r.begin(AUTHORITY);
         // Every epoch is one of a segment.
-        Ok(Self { descriptor, accused, epochs: r.list(MAX_SEGMENTS)?, segments: r.list(MAX_SEGMENTS)? })
+        let epochs = r.list(MAX_SEGMENTS)?;
+        r.begin(SEGMENT);
+        Ok(Self { descriptor, accused, epochs, segments: r.list(MAX_SEGMENTS)? })
     }
 }
 
@@ -67,6 +83,7 @@ impl Wire for EpochProof {
         w.list(&self.path);
     }
     fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        r.begin(AUTHORITY);
         let previous = ChainHash(r.array()?);
         let statement = Statement::read(r)?;
         let signature = Signature::read(r)?;
@@ -74,6 +91,7 @@ impl Wire for EpochProof {
             [] => None,
             bytes => Some(Line::decode(bytes)?),
         };
+        r.begin(ROSTER);
         let (position, count) = (r.u16()?, r.u16()?);
         Ok(Self { previous, statement, signature, line, position, count, path: r.list(MAX_DEPTH)? })
     }
@@ -99,14 +117,18 @@ impl Wire for SegmentProof {
         }
     }
     fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        r.begin(SEGMENT);
         let name = KeyName::of(Kid(r.u64()?)).ok_or(Malformed("name of a segment"))?;
+        r.begin(SEAL);
         let key = Secret::new(r.array()?);
         let seal = r.bytes(seal::MAX_LEN)?.to_vec();
+        r.begin(STAMP);
         let stamp = match r.u8()? {
             0 => None,
             1 => Some(Stamp::read(r)?),
             _ => return Err(Malformed("stamp")),
         };
+        r.begin(FRAME);
         let count = r.u8()?;
         let mut frames = Vec::new();
         for _ in 0..count {

@@ -114,12 +114,23 @@ impl Writer {
 /// Reads an encoding from the front.
 pub struct Reader<'a> {
     rest: &'a [u8],
+    part: &'static str,
 }
 
 impl<'a> Reader<'a> {
     /// Reads from the start of `bytes`.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
+        Self { rest: bytes, part: "" }
+    }
+
+    /// What follows is that part of the whole.
+    pub fn begin(&mut self, part: &'static str) {
+        self.part = part;
+    }
+
+    /// The part that is being read: where it broke, if it broke.
+    pub fn part(&self) -> &'static str {
+        self.part
     }
 
     /// The next `n` bytes.

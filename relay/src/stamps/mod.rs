@@ -41,13 +41,17 @@ impl StampKeys {
         }
     }
 
-    /// Whether one of these keys made a stamp.
+    /// Whether one of these keys made a stamp. One that names another key than it was made with is forged too.
     #[must_use]
     pub fn check(&self, check: &StampCheck) -> StampVerdict {
-        match self.known.get(&check.stamp.key) {
-            None => StampVerdict::UnknownKey,
-            Some(key) if key.made(&check.stamp, &check.meeting, check.slot, &check.public) => StampVerdict::Genuine,
+        let StampCheck { meeting, slot, public, stamp } = check;
+        match self.known.get(&stamp.key) {
+            Some(key) if key.made(stamp, meeting, *slot, public) => StampVerdict::Genuine,
             Some(_) => StampVerdict::Forged,
+            None if self.known.values().any(|key| key.made_all_but_name(stamp, meeting, *slot, public)) => {
+                StampVerdict::Forged
+            }
+            None => StampVerdict::UnknownKey,
         }
     }
 

@@ -7,7 +7,7 @@ pub mod opened;
 mod sealing;
 pub mod verify;
 
-pub use sealing::{CannotSeal, MAGIC, MAX_FILE, STEP, Unreadable, addressed_to, open};
+pub use sealing::{CannotSeal, MAGIC, MAX_FILE, STEP, Unreadable, addressed_to, open, parse};
 
 use crate::evidence::Exhibit;
 use crate::evidence::category::Category;
@@ -154,6 +154,7 @@ impl Wire for Report {
         let note = std::str::from_utf8(r.bytes(Note::MAX_LEN)?).map_err(|_| Malformed("note"))?;
         let note = Note::parse(note).map_err(|_| Malformed("note"))?;
         let exhibit = Exhibit::read(r)?;
+        r.begin("");
         let reporter = match r.u8()? {
             0 => None,
             1 => Some(Reporter::read(r)?),

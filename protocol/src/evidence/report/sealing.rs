@@ -15,9 +15,10 @@ use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
 use super::Report;
+use super::verify::Step;
 use crate::label;
 use crate::moderator::{Moderator, ModeratorId, ModeratorKey};
-use crate::wire::codec::{Wire, Writer};
+use crate::wire::codec::{Malformed, Reader, Wire, Writer};
 use crate::wire::relay::MAX_REPORT;
 
 /// Every file is a multiple of this, so that its length tells little of what is in it.
@@ -62,6 +63,9 @@ pub enum Unreadable {
     /// Opens, but breaks the format.
     #[error("opens, but breaks the format: {0}")]
     Malformed(&'static str),
+    /// Opens, and the exhibit breaks the format where this step looks at it: whoever made it made no proof.
+    #[error("opens, but its exhibit breaks the format: {1}")]
+    BrokenExhibit(Step, &'static str),
 }
 
 impl Report {
@@ -146,7 +150,19 @@ pub fn open(file: &[u8], key: &ModeratorKey) -> Result<Report, Unreadable> {
     if padding.iter().any(|byte| *byte != 0) || file_len(length) != Some(file.len()) {
         return Err(Unreadable::Malformed("padding"));
     }
-    Report::decode(report).map_err(|malformed| Unreadable::Malformed(malformed.0))
+    parse(report)
+}
+
+/// Reads what was sealed: a report without padding.
+///
+/// # Errors
+/// [`Unreadable::Malformed`], or [`Unreadable::BrokenExhibit`] when category, note and so on are well and the exhibit is not.
+pub fn parse(report: &[u8]) -> Result<Report, Unreadable> {
+    let mut r = Reader::new(report);
+    Report::read(&mut r).and_then(|report| r.end().map(|()| report)).map_err(|Malformed(what)| {
+        let step = Step::ALL.into_iter().find(|step| step.as_str() == r.part());
+        step.map_or(Unreadable::Malformed(what), |step| Unreadable::BrokenExhibit(step, what))
+    })
 }
 
 fn unseal(key: &ModeratorKey, header: &[u8], encapped: &[u8], plaintext: &mut [u8], tag: &[u8]) -> Option<()> {

@@ -9,7 +9,7 @@ use super::Report;
 use super::opened::{self, SaidSegment};
 use crate::epoch::merkle;
 use crate::epoch::statement::{ChainHash, Statement};
-use crate::evidence::{EpochProof, Exhibit, MAX_SEGMENTS};
+use crate::evidence::{EpochProof, Exhibit, MAX_SEGMENTS, encoding};
 use crate::id::{MeetingId, MemberIndex};
 use crate::identity::Role;
 use crate::seal::{BadSeal, SealBody};
@@ -65,17 +65,17 @@ impl Step {
     /// The step's name.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::MeetingId => "meeting_id",
-            Self::Authority => "authority",
-            Self::Roster => "roster",
-            Self::Identity => "identity",
-            Self::Segment => "segment",
-            Self::Seal => "seal",
+            Self::MeetingId => encoding::MEETING_ID,
+            Self::Authority => encoding::AUTHORITY,
+            Self::Roster => encoding::ROSTER,
+            Self::Identity => encoding::IDENTITY,
+            Self::Segment => encoding::SEGMENT,
+            Self::Seal => encoding::SEAL,
             Self::Commitment => "commitment",
             Self::Root => "root",
             Self::SealSignature => "seal_signature",
-            Self::Frame => "frame",
-            Self::Stamp => "stamp",
+            Self::Frame => encoding::FRAME,
+            Self::Stamp => encoding::STAMP,
         }
     }
 
