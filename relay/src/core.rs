@@ -116,7 +116,7 @@ pub trait Core: Send + 'static {
     fn control(&mut self, now: Instant, conn: ConnId, message: &[u8], out: &mut Vec<Output>);
 
     /// A datagram arrived: pushes the connections that get these very bytes. This is the hot path: it allocates
-    /// nothing, and it never brings [`Core::next_timeout`] nearer, because the shell doesn't ask again after it.
+    /// nothing.
     fn datagram(&mut self, now: Instant, conn: ConnId, datagram: &[u8], to: &mut Vec<ConnId>);
 
     /// A connection has ended, for whatever reason. Nothing can be sent to it any more.
@@ -125,7 +125,7 @@ pub trait Core: Send + 'static {
     /// The time of [`Core::next_timeout`] has come.
     fn timeout(&mut self, now: Instant, out: &mut Vec<Output>);
 
-    /// When [`Core::timeout`] is due; computed from state. The shell asks after every call but `datagram`.
+    /// When [`Core::timeout`] is due; computed from state. The shell asks before it waits for anything.
     fn next_timeout(&self) -> Option<Instant>;
 
     /// A new day's stamp keys, in place of those before. The shell calls this at the start and whenever its keys change;

@@ -13,6 +13,7 @@ use conclave_protocol::succession::Line;
 use conclave_protocol::wire::relay::{FromRelay, MailboxId, Refusal};
 
 use super::limits::{Bucket, Limits};
+use super::phase::Meter;
 use super::succession::{Beginning, Lead};
 use super::turn::Turn;
 use super::{FULL, MISBEHAVED};
@@ -40,6 +41,8 @@ pub(super) struct Meeting {
     pub(super) guests: BTreeMap<ConnId, Guest>,
     pub(super) mailboxes: BTreeMap<MailboxId, ConnId>,
     pub(super) mail: Bucket,
+    /// A moment of the phase that the members' frame clocks are to have.
+    pub(super) tick: Option<Instant>,
     /// Makes the ids of mailboxes this meeting's own: the exporter of its first connection.
     pub(super) seed: [u8; 32],
     /// Makes the ids of mailboxes differ; never shown.
@@ -57,6 +60,8 @@ pub(super) struct Member {
     /// The first moment at which the capability is no longer valid.
     pub(super) expires: Instant,
     pub(super) allowances: Allowances,
+    /// When its frames come.
+    pub(super) phase: Meter,
 }
 
 /// What a slot may still send. A connection that takes the slot over takes these over too. What it sends as a leader is
@@ -113,6 +118,7 @@ impl Meeting {
             guests: BTreeMap::new(),
             mailboxes: BTreeMap::new(),
             mail: Bucket::default(),
+            tick: None,
             seed,
             mailboxes_opened: 0,
         }

@@ -7,13 +7,17 @@ use conclave_protocol::id::MemberIndex;
 use conclave_protocol::sign::Signature;
 use conclave_protocol::time::UnixMillis;
 use conclave_protocol::wire::datagram::{Datagram, Kind};
-use conclave_protocol::wire::relay::{EVERYBODY, FromRelay, Refusal};
+use conclave_protocol::wire::relay::{EVERYBODY, FromRelay, PhaseShift, Refusal};
 
 use super::limits::Limits;
 use super::meeting::{Allowances, Knows, Meeting, Member};
+use super::phase::Meter;
 use super::stats::Drop;
 use super::turn::Turn;
 use crate::core::ConnId;
+
+/// Frame duration in ms while the descriptor is not known, which no member is without.
+const LONGEST_FRAME_MS: u8 = 20;
 
 impl Meeting {
     /// A client takes a slot, or renews its capability.
@@ -98,7 +102,7 @@ impl Meeting {
         let allowances = before.map(|before| before.allowances).unwrap_or_default();
         let may_lead = capability.rights.may_lead();
         let leads = may_lead.then(|| before.and_then(|before| before.leads).unwrap_or_else(|| self.begin()));
-        self.members.insert(slot, Member { conn, leads, serial, signer, expires, allowances });
+        self.members.insert(slot, Member { conn, leads, serial, signer, expires, allowances, phase: Meter::default() });
         self.slots.insert(conn, slot);
         self.expiries.insert((expires, slot));
         self.leaders.extend(leads.map(|beginning| (beginning, slot)));
@@ -254,6 +258,26 @@ impl Meeting {
             return Err(Drop::NotAllowed);
         }
         if member.allowances.datagrams.take(now, 1, limits.datagrams) { Ok(()) } else { Err(Drop::TooFast) }
+    }
+
+    /// A frame of a member has come. The first of a meeting gives the common phase.
+    pub(super) fn note_phase(&mut self, now: Instant, conn: ConnId) {
+        let frame = self.frame();
+        let Some(slot) = self.slots.get(&conn) else { return };
+        if let Some(member) = self.members.get_mut(slot) {
+            member.phase.on_frame(now, *self.tick.get_or_insert(now), frame);
+        }
+    }
+
+    /// Who is to shift its frame clock, and how.
+    pub(super) fn shifts(&mut self, now: Instant) -> impl Iterator<Item = (ConnId, PhaseShift)> {
+        let frame = self.frame();
+        self.members.values_mut().filter_map(move |member| Some((member.conn, member.phase.ask(now, frame)?)))
+    }
+
+    fn frame(&self) -> Duration {
+        let millis = self.descriptor.as_ref().map_or(LONGEST_FRAME_MS, |descriptor| descriptor.frame_ms);
+        Duration::from_millis(millis.into())
     }
 
     /// Everybody who gets a datagram of `from`. A capability that has just run out counts no more, even when the

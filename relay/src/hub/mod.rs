@@ -16,6 +16,7 @@ mod limits;
 mod mailboxes;
 mod meeting;
 mod members;
+mod phase;
 mod reports;
 mod seals;
 mod stats;
@@ -84,6 +85,8 @@ pub struct Hub {
     described: usize,
     /// The next expiry of every meeting that has one.
     deadlines: BTreeSet<(Instant, MeetingId)>,
+    /// When frame clocks are looked at next; while frames come.
+    phases_due: Option<Instant>,
     prefixes: PrefixBuckets,
     stats: Stats,
 }
@@ -125,6 +128,7 @@ impl Hub {
             meetings: BTreeMap::new(),
             described: 0,
             deadlines: BTreeSet::new(),
+            phases_due: None,
             prefixes: PrefixBuckets::new(),
             stats: Stats::default(),
         }
@@ -181,6 +185,18 @@ impl Hub {
             self.described -= usize::from(meeting.descriptor.is_some());
             self.meetings.remove(&id);
             tracing::debug!(meetings = self.meetings.len(), "a meeting has ended");
+        }
+    }
+
+    /// Asks clients to shift their frame clocks, now and then.
+    fn align_phases(&mut self, now: Instant, out: &mut Vec<Output>) {
+        if self.phases_due.take_if(|due| *due <= now).is_some() {
+            for meeting in self.meetings.values_mut() {
+                for (to, shift) in meeting.shifts(now) {
+                    self.stats.phases_asked += 1;
+                    out.push(Output::Control { to, bytes: FromRelay::Phase { shift }.encode().into() });
+                }
+            }
         }
     }
 
@@ -356,6 +372,8 @@ impl Core for Hub {
         };
         match meeting.judge(now, &self.limits, conn, datagram) {
             Ok(()) => {
+                meeting.note_phase(now, conn);
+                self.phases_due.get_or_insert(now + phase::EVERY);
                 let before = to.len();
                 to.extend(meeting.listeners(now, conn));
                 self.stats.datagrams_forwarded += (to.len() - before) as u64;
@@ -380,12 +398,13 @@ impl Core for Hub {
             self.deadlines.pop_first();
             self.with_meeting(now, id, out, Meeting::expire);
         }
+        self.align_phases(now, out);
         self.expire_reports(now, out);
     }
 
     fn next_timeout(&self) -> Option<Instant> {
         let meetings = self.deadlines.first().map(|(at, _)| *at);
-        [meetings, self.reports.next_timeout()].into_iter().flatten().min()
+        [meetings, self.reports.next_timeout(), self.phases_due].into_iter().flatten().min()
     }
 
     fn stamp_keys(&mut self, keys: StampKeys) {

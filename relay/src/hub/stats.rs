@@ -15,6 +15,9 @@ pub struct Stats {
     /// Open mailboxes, now.
     pub mailboxes_now: u64,
 
+    /// Times that a member was asked to shift its frame clock.
+    pub phases_asked: u64,
+
     /// Reports that are arriving or that the sink is busy with, now.
     pub reports_now: u64,
     /// Bytes of those, as announced.

@@ -1,0 +1,169 @@
+//! The common phase of a meeting's frame clocks (DESIGN §9, `docs/protocol.md` §8.4). Pure: time comes in as an
+//! argument.
+//!
+//! What arrives together leaves together, in one packet to each listener. So the relay looks when in the frame's
+//! duration each slot's frames come, and asks those that come at another time than the first to shift. It looks at
+//! arrivals only, and at the earliest of many: jitter makes frames late, never early.
+
+use std::time::{Duration, Instant};
+
+use conclave_protocol::wire::relay::PhaseShift;
+
+/// How often slots are asked.
+pub(super) const EVERY: Duration = Duration::from_secs(1);
+/// Frames that are looked at before a slot is asked: those of a second.
+const FRAMES: u32 = 50;
+/// What is near enough, in µs: frames that come within twice this are together for any hold of a millisecond.
+const NEAR: i64 = 300;
+/// A client shifts by a thousandth of the time that passes; and its first frames after that are on their way.
+const SLEW: u32 = 1_000;
+const SETTLING: Duration = Duration::from_millis(500);
+/// A slot that was asked so often and has not come near does not follow, or its path makes it hard to tell.
+const PATIENCE: u8 = 8;
+/// When such a slot is asked again.
+const LATER: Duration = Duration::from_secs(120);
+
+/// When one slot's frames come.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Meter {
+    /// Frames looked at, the first one's place, and how far before it the earliest came.
+    frames: u32,
+    first: i64,
+    earliest: i64,
+    /// Frames before then are on the old phase.
+    from: Option<Instant>,
+    asked: u8,
+}
+
+impl Meter {
+    /// A frame has come. `tick` is a moment of the common phase, `frame` the frame's duration.
+    pub(super) fn on_frame(&mut self, now: Instant, tick: Instant, frame: Duration) {
+        if self.from.is_some_and(|from| now < from) {
+            return;
+        }
+        let place = place(now, tick, frame);
+        if self.frames == 0 {
+            (self.first, self.earliest) = (place, 0);
+        }
+        self.frames = self.frames.saturating_add(1);
+        self.earliest = self.earliest.min(around(place - self.first, micros(frame)));
+    }
+
+    /// How the slot is to shift, if it is to.
+    pub(super) fn ask(&mut self, now: Instant, frame: Duration) -> Option<PhaseShift> {
+        if self.frames < FRAMES {
+            return None;
+        }
+        let is_late_by = around(self.first + self.earliest, micros(frame));
+        self.frames = 0;
+        if is_late_by.abs() <= NEAR {
+            self.asked = 0;
+            return None;
+        }
+        let wait = if self.asked >= PATIENCE { LATER } else { Duration::from_micros(is_late_by.unsigned_abs()) * SLEW };
+        self.from = Some(now + wait + SETTLING);
+        self.asked = if self.asked >= PATIENCE { 0 } else { self.asked + 1 };
+        Some(PhaseShift::from_micros(-is_late_by))
+    }
+}
+
+/// The place of `now` in the frame, in µs after `tick` or before it: within half a frame.
+fn place(now: Instant, tick: Instant, frame: Duration) -> i64 {
+    let after = micros(now.saturating_duration_since(tick)) - micros(tick.saturating_duration_since(now));
+    around(after, micros(frame))
+}
+
+/// `offset` by whole frames nearer to zero, within half a frame.
+fn around(offset: i64, frame: i64) -> i64 {
+    let frame = frame.max(1);
+    (offset + frame / 2).rem_euclid(frame) - frame / 2
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRAME: Duration = Duration::from_millis(20);
+
+    fn us(micros: u64) -> Duration {
+        Duration::from_micros(micros)
+    }
+
+    /// A client whose frames come at `due`, each up to `jitter` µs late, and which follows, or does not.
+    struct Sender {
+        due: Instant,
+        jitter: u64,
+        pending: i64,
+        follows: bool,
+        sent: u64,
+        asked: u32,
+    }
+
+    impl Sender {
+        fn new(due: Instant, jitter: u64, follows: bool) -> Self {
+            Self { due, jitter, pending: 0, follows, sent: 0, asked: 0 }
+        }
+
+        /// Seconds pass, after each of which the slot may be asked.
+        fn run(&mut self, meter: &mut Meter, tick: Instant, seconds: u32) {
+            for _ in 0..seconds {
+                for _ in 0..50 {
+                    self.sent += 1;
+                    // Any sequence that is not the same in each round will do.
+                    let late = if self.jitter == 0 { 0 } else { self.sent * 7_919 % self.jitter };
+                    meter.on_frame(self.due + us(late), tick, FRAME);
+                    let step = self.pending.clamp(-20, 20);
+                    self.pending -= step;
+                    self.due += us(u64::try_from(20_000 + step).unwrap());
+                }
+                if let Some(shift) = meter.ask(self.due, FRAME) {
+                    self.asked += 1;
+                    if self.follows {
+                        self.pending = i64::from(shift.micros());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn any_phase_comes_to_the_common_one_and_is_left_alone_there() {
+        let tick = Instant::now();
+        for offset in [0, 500, 4_000, 9_900, 10_100, 15_000, 19_500] {
+            for jitter in [0, 3_000] {
+                let mut sender = Sender::new(tick + us(offset), jitter, true);
+                let mut meter = Meter::default();
+                sender.run(&mut meter, tick, 30);
+                let late = place(sender.due, tick, FRAME).abs();
+                // The earliest of fifty is within a fraction of the jitter.
+                assert!(late <= NEAR + i64::try_from(jitter / 10).unwrap(), "{offset} {jitter}: {late} µs");
+                let asked = sender.asked;
+                sender.run(&mut meter, tick, 60);
+                assert!(sender.asked <= asked + 2, "{offset} {jitter}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_does_not_follow_is_asked_less_and_less() {
+        let tick = Instant::now();
+        let mut sender = Sender::new(tick + us(1_000), 0, false);
+        let mut meter = Meter::default();
+        sender.run(&mut meter, tick, 600);
+        assert!((8..50).contains(&sender.asked), "{}", sender.asked);
+    }
+
+    #[test]
+    fn a_meter_asks_for_the_shorter_way() {
+        let tick = Instant::now();
+        for (offset, shift) in [(3_000, -3_000), (17_000, 3_000)] {
+            let mut meter = Meter::default();
+            (0..50).for_each(|n| meter.on_frame(tick + us(offset) + FRAME * n, tick, FRAME));
+            assert_eq!(meter.ask(tick, FRAME).map(|asked| asked.micros()), Some(shift));
+        }
+    }
+}
