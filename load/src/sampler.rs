@@ -1,0 +1,101 @@
+//! Looks at everything once a second: the relay's process, and what members' connections have counted.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::procfs::{process_cpu_seconds, resident_bytes};
+use crate::result::Second;
+use crate::room::Stage;
+use crate::sync::lock;
+
+/// Everything that is counted up, at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sample {
+    pub(crate) relay_cpu: Option<f64>,
+    pub(crate) rss: Option<u64>,
+    pub(crate) packets: u64,
+    pub(crate) frames: u64,
+    pub(crate) members: u64,
+}
+
+/// Takes samples.
+pub(crate) struct Sampler {
+    stage: Arc<Stage>,
+    /// Packets and frames of connections that are gone.
+    gone: (u64, u64),
+    /// Processor time of relays that are gone.
+    spent: f64,
+}
+
+impl Sampler {
+    pub(crate) fn new(stage: Arc<Stage>) -> Self {
+        Self { stage, gone: (0, 0), spent: 0.0 }
+    }
+
+    /// The relay of that process is about to go.
+    pub(crate) fn note_kill(&mut self, pid: Option<u32>) {
+        self.spent += pid.and_then(process_cpu_seconds).unwrap_or(0.0);
+    }
+
+    /// Everything now.
+    pub(crate) fn take(&mut self, pid: Option<u32>) -> Sample {
+        let (packets, frames) = self.received();
+        Sample {
+            relay_cpu: pid.and_then(process_cpu_seconds).map(|cpu| cpu + self.spent),
+            rss: pid.and_then(resident_bytes),
+            packets,
+            frames,
+            members: self.stage.tally.members.load(Ordering::Relaxed),
+        }
+    }
+
+    fn received(&mut self) -> (u64, u64) {
+        let (mut packets, mut frames) = (0, 0);
+        let gone = &mut self.gone;
+        lock(&self.stage.connections).retain(|connection| {
+            let is_gone = connection.close_reason().is_some();
+            let stats = connection.stats();
+            let (udp, datagrams) = (stats.udp_rx.datagrams, stats.frame_rx.datagram);
+            if is_gone {
+                *gone = (gone.0 + udp, gone.1 + datagrams);
+            } else {
+                (packets, frames) = (packets + udp, frames + datagrams);
+            }
+            !is_gone
+        });
+        (packets + self.gone.0, frames + self.gone.1)
+    }
+}
+
+/// What happened between two samples that are so many seconds apart.
+pub(crate) fn between(second: u32, before: &Sample, after: &Sample, seconds: f64) -> Second {
+    Second {
+        second,
+        relay_cpu: after.relay_cpu.zip(before.relay_cpu).map(|(after, before)| (after - before) / seconds),
+        rss_bytes: after.rss,
+        packets_per_frame: packets_per_frame(before, after),
+        members: after.members,
+        ..Second::default()
+    }
+}
+
+/// UDP packets per frame between two samples; `None` when no frame came.
+pub(crate) fn packets_per_frame(before: &Sample, after: &Sample) -> Option<f64> {
+    let frames = after.frames - before.frames;
+    (frames > 0).then(|| (after.packets - before.packets) as f64 / frames as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_differences_of_samples() {
+        let before = Sample { relay_cpu: Some(1.0), rss: Some(5), packets: 10, frames: 100, members: 1 };
+        let after = Sample { relay_cpu: Some(1.5), rss: Some(7), packets: 60, frames: 300, members: 2 };
+        let second = between(3, &before, &after, 2.0);
+        assert_eq!((second.second, second.members, second.rss_bytes), (3, 2, Some(7)));
+        assert_eq!((second.relay_cpu, second.packets_per_frame), (Some(0.25), Some(0.25)));
+        assert_eq!(packets_per_frame(&after, &after), None);
+    }
+}

@@ -1,0 +1,336 @@
+//! From what was counted to a [`Report`], and whether it is valid.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Result;
+use hdrhistogram::Histogram;
+
+use crate::listener::Account;
+use crate::meter::{Meter, micros};
+use crate::pacer::Paced;
+use crate::plan::{FRAME, Plan};
+use crate::procfs::{self, ThreadId, resident_bytes};
+use crate::result::{Frames, Harness, Joins, Machine, Percentiles, Relay, Report, Second, Spread};
+use crate::room::{Stage, in_micros};
+use crate::sampler::{Sample, packets_per_frame};
+use crate::shard::Shard;
+use crate::sync::lock;
+
+/// A frame that is sent that late, or read that late, says nothing of the relay any more.
+const MOST_LAG_MS: f64 = 2.0;
+/// A thread that takes more of a core has no room for what comes in bursts.
+const MOST_CPU: f64 = 0.85;
+/// Share of frames that may be missing by the harness's own fault.
+const MOST_MISSING: f64 = 0.001;
+
+/// What the stages of a run have measured.
+#[derive(Default)]
+pub(crate) struct Measured {
+    pub(crate) base: Sample,
+    pub(crate) first: Sample,
+    pub(crate) last: Sample,
+    pub(crate) series: Vec<Second>,
+    pub(crate) shares: Shares,
+    pub(crate) paced: Option<Paced>,
+    pub(crate) removals: Vec<Duration>,
+    pub(crate) ramp_s: f64,
+    pub(crate) warmup_s: f64,
+    pub(crate) relay: String,
+}
+
+/// Processor time of the harness's threads, in seconds or as a share of a core.
+#[derive(Clone, Default)]
+pub(crate) struct Shares {
+    shards: Vec<Option<f64>>,
+    protocol: Option<f64>,
+    pacer: Option<f64>,
+}
+
+impl Shares {
+    /// What they took until now.
+    pub(crate) fn read(shards: &[Arc<Shard>], protocol: Option<ThreadId>, pacer: Option<ThreadId>) -> Self {
+        let of = |thread: Option<ThreadId>| thread.and_then(ThreadId::cpu_seconds);
+        Self {
+            shards: shards.iter().map(|shard| of(shard.thread)).collect(),
+            protocol: of(protocol),
+            pacer: of(pacer),
+        }
+    }
+
+    /// Their shares of a core since then.
+    pub(crate) fn since(&self, before: &Self, seconds: f64) -> Self {
+        let share = |now: Option<f64>, then: Option<f64>| Some((now? - then?) / seconds);
+        Self {
+            shards: self.shards.iter().zip(&before.shards).map(|(now, then)| share(*now, *then)).collect(),
+            protocol: share(self.protocol, before.protocol),
+            pacer: share(self.pacer, before.pacer),
+        }
+    }
+
+    fn busiest_shard(&self) -> Option<f64> {
+        self.shards.iter().copied().flatten().reduce(f64::max)
+    }
+}
+
+/// What listeners got, all together and by second.
+struct Heard {
+    owed: u64,
+    got: u64,
+    reordered: u64,
+    duplicates: u64,
+    foreign: u64,
+    loss_of_each: Vec<f64>,
+    by_second: Vec<Account>,
+    recovery: Histogram<u64>,
+}
+
+/// Makes the report of a run that is over.
+pub(crate) fn report(stage: &Stage, shards: &[Arc<Shard>], measured: Measured) -> Result<Report> {
+    let heard = listen_back(stage)?;
+    let mut meter = Meter::new(Arc::clone(&stage.window))?;
+    shards.iter().for_each(|shard| meter.add(&lock(&shard.meter)));
+    let harness = harness(stage, shards, &measured)?;
+    let frames = frames(&heard, measured.paced.as_ref());
+    let joins = stage.tally.join_times();
+    let mut removal = micros()?;
+    measured.removals.iter().for_each(|took| removal.saturating_record(in_micros(*took)));
+    let invalid_because = objections(&stage.plan, &frames, &harness, measured.last.members);
+    let tally = &stage.tally;
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    Ok(Report {
+        valid: invalid_because.is_empty(),
+        invalid_because,
+        loss: share(heard.owed - heard.got, heard.owed),
+        latency_ms: meter.latency(),
+        join_ms: Percentiles::of(&joins.whole, 1_000.0),
+        join_relay_ms: Percentiles::of(&joins.relay, 1_000.0),
+        removal_ms: Percentiles::of(&removal, 1_000.0),
+        recovery_ms: Percentiles::of(&heard.recovery, 1_000.0),
+        relay: relay(&stage.plan, &measured, heard.got),
+        frames,
+        listener_loss: Spread::of(heard.loss_of_each.clone()),
+        joins: Joins {
+            begun: load(&tally.begun),
+            done: load(&tally.done),
+            failed: load(&tally.failed),
+            reconnected: load(&tally.reconnected),
+        },
+        control_messages: load(&tally.control),
+        seals: load(&tally.seals),
+        flood: lock(&tally.flood).clone(),
+        troubles: tally.troubles(),
+        harness,
+        machine: machine(measured.relay.clone()),
+        plan: stage.plan.clone(),
+        series: series(&meter, &heard, measured.series),
+    })
+}
+
+fn listen_back(stage: &Stage) -> Result<Heard> {
+    let seconds = usize::try_from(stage.plan.seconds).unwrap_or(0);
+    let mut heard = Heard {
+        owed: 0,
+        got: 0,
+        reordered: 0,
+        duplicates: 0,
+        foreign: 0,
+        loss_of_each: Vec::new(),
+        by_second: vec![Account::default(); seconds],
+        recovery: micros()?,
+    };
+    let (start, end) = (stage.window.start(), stage.window.end());
+    for listener in lock(&stage.listeners).iter() {
+        let listener = lock(listener);
+        let by_second = &mut heard.by_second;
+        let account = listener.account(start, end, |sent, came| {
+            if let Some(second) = stage.window.second_of(sent).and_then(|second| by_second.get_mut(second)) {
+                second.owed += 1;
+                second.got += u64::from(came);
+            }
+        });
+        if account.owed > 0 {
+            heard.loss_of_each.push(share(account.owed - account.got, account.owed));
+        }
+        heard.owed += account.owed;
+        heard.got += account.got;
+        heard.reordered += listener.reordered();
+        heard.duplicates += listener.duplicates();
+        heard.foreign += listener.foreign;
+        if let Some(again) = listener.again {
+            let took = Duration::from_nanos(again.saturating_sub(stage.restarted()));
+            heard.recovery.saturating_record(in_micros(took));
+        }
+    }
+    Ok(heard)
+}
+
+fn frames(heard: &Heard, paced: Option<&Paced>) -> Frames {
+    Frames {
+        sent: paced.map_or(0, |paced| paced.sent),
+        dropped_on_purpose: paced.map_or(0, |paced| paced.dropped),
+        owed: heard.owed,
+        received: heard.got,
+        reordered: heard.reordered,
+        duplicates: heard.duplicates,
+        foreign: heard.foreign,
+        starved: paced.map_or(0, |paced| paced.starved),
+        unsent: paced.map_or(0, |paced| paced.unsent),
+    }
+}
+
+fn relay(plan: &Plan, measured: &Measured, forwarded: u64) -> Relay {
+    let Measured { base, first, last, series, .. } = measured;
+    let cpu_s = last.relay_cpu.zip(first.relay_cpu).map(|(last, first)| last - first);
+    let rss_seen = series.iter().filter_map(|second| second.rss_bytes);
+    let grown = last.rss.zip(base.rss).map(|(last, base)| last.saturating_sub(base));
+    let positive = cpu_s.filter(|cpu| *cpu > 0.0);
+    Relay {
+        cpu_s,
+        frames_forwarded: forwarded,
+        frames_per_cpu_s: positive.map(|cpu| forwarded as f64 / cpu),
+        cpu_s_per_million: cpu_s.filter(|_| forwarded > 0).map(|cpu| cpu * 1e6 / forwarded as f64),
+        packets_per_frame: packets_per_frame(first, last),
+        rss_bytes: last.rss,
+        rss_peak_bytes: rss_seen.max(),
+        rss_base_bytes: base.rss,
+        rss_per_member_bytes: grown.map(|grown| grown / plan.shape.members().max(1)),
+    }
+}
+
+fn harness(stage: &Stage, shards: &[Arc<Shard>], measured: &Measured) -> Result<Harness> {
+    let lags = shards.iter().filter_map(|shard| Percentiles::of(&shard.probe.lag(), 1_000.0));
+    Ok(Harness {
+        pacer_lag_ms: measured.paced.as_ref().and_then(|paced| Percentiles::of(&paced.lag, 1_000.0)),
+        shard_lag_ms: lags.max_by(|a, b| a.p99.total_cmp(&b.p99)),
+        shard_cpu: measured.shares.busiest_shard(),
+        protocol_cpu: measured.shares.protocol,
+        pacer_cpu: measured.shares.pacer,
+        rss_bytes: resident_bytes(std::process::id()),
+        ramp_s: measured.ramp_s,
+        warmup_s: measured.warmup_s,
+        phases: stage.tally.phases.load(Ordering::Relaxed),
+    })
+}
+
+/// Why figures say nothing of the relay.
+fn objections(plan: &Plan, frames: &Frames, harness: &Harness, members: u64) -> Vec<String> {
+    let mut objections = Vec::new();
+    let lags = [("frames are sent", harness.pacer_lag_ms), ("a shard reads", harness.shard_lag_ms)];
+    for (what, lag) in lags {
+        if let Some(lag) = lag.filter(|lag| lag.p99 > MOST_LAG_MS) {
+            objections.push(format!(
+                "the harness is saturated: {what} {:.1} ms late at the 99th percentile, more than {MOST_LAG_MS} ms",
+                lag.p99
+            ));
+        }
+    }
+    let threads = [("a shard", harness.shard_cpu), ("the protocol", harness.protocol_cpu), ("the pacer", harness.pacer_cpu)];
+    for (what, cpu) in threads {
+        if let Some(cpu) = cpu.filter(|cpu| *cpu > MOST_CPU) {
+            objections.push(format!("the harness is saturated: {what} takes {:.0} % of a core", cpu * 100.0));
+        }
+    }
+    let Frames { sent, dropped_on_purpose, starved, owed, .. } = *frames;
+    if share(starved, sent + starved) > MOST_MISSING {
+        objections.push(format!("the harness is saturated: {starved} frames were not sealed in time"));
+    }
+    let steady = plan.faults.churn.is_none() && plan.faults.kill_relay_at.is_none();
+    let ticks = u64::from(plan.seconds) * 1_000 / u64::try_from(FRAME.as_millis()).unwrap_or(20);
+    let planned = ticks * u64::from(plan.shape.rooms) * u64::from(plan.shape.talkers);
+    if steady && ((sent + dropped_on_purpose) as f64) < planned as f64 * 0.99 {
+        objections.push(format!("only {sent} of {planned} frames were sent"));
+    }
+    if owed == 0 {
+        objections.push("no listener was owed a frame".to_owned());
+    }
+    if steady && members < plan.shape.members() - u64::from(plan.faults.stall_listeners) {
+        objections.push(format!("only {members} of {} members were still there", plan.shape.members()));
+    }
+    objections
+}
+
+fn series(meter: &Meter, heard: &Heard, mut series: Vec<Second>) -> Vec<Second> {
+    for (number, (second, account)) in series.iter_mut().zip(&heard.by_second).enumerate() {
+        second.latency_ms = meter.latency_in(number);
+        second.loss = (account.owed > 0).then(|| share(account.owed - account.got, account.owed));
+        second.received = account.got;
+    }
+    series
+}
+
+fn machine(relay: String) -> Machine {
+    Machine {
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        processor: procfs::processor(),
+        kernel: procfs::kernel(),
+        relay,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        debug_build: cfg!(debug_assertions),
+    }
+}
+
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Shape, tests::plan};
+
+    fn good() -> (Plan, Frames, Harness) {
+        let lag = Some(Percentiles { p50: 0.1, p90: 0.1, p99: 0.5, p999: 1.0, max: 9.0 });
+        let harness = Harness { pacer_lag_ms: lag, shard_lag_ms: lag, shard_cpu: Some(0.5), ..Harness::default() };
+        let frames = Frames { sent: 500, owed: 1_000, received: 1_000, ..Frames::default() };
+        (plan(Shape { rooms: 1, people: 3, talkers: 1 }), frames, harness)
+    }
+
+    #[test]
+    fn a_harness_that_keeps_up_is_believed() {
+        let (plan, frames, harness) = good();
+        assert_eq!(objections(&plan, &frames, &harness, 3), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_harness_that_does_not_keep_up_is_not() {
+        let spoil: [fn(&mut Frames, &mut Harness, &mut u64); 7] = [
+            |_, harness, _| harness.pacer_lag_ms.as_mut().unwrap().p99 = 2.1,
+            |_, harness, _| harness.shard_lag_ms.as_mut().unwrap().p99 = 2.1,
+            |_, harness, _| harness.shard_cpu = Some(0.9),
+            |_, harness, _| harness.protocol_cpu = Some(0.9),
+            |frames, _, _| frames.starved = 10,
+            |frames, _, _| frames.sent = 400,
+            |_, _, members| *members = 2,
+        ];
+        for (number, spoil) in spoil.iter().enumerate() {
+            let (plan, mut frames, mut harness) = good();
+            let mut members = 3;
+            spoil(&mut frames, &mut harness, &mut members);
+            assert_eq!(objections(&plan, &frames, &harness, members).len(), 1, "{number}");
+        }
+    }
+
+    #[test]
+    fn what_faults_take_away_is_no_objection() {
+        let (mut plan, mut frames, harness) = good();
+        plan.faults.kill_relay_at = Some(3.0);
+        frames.sent = 400;
+        assert_eq!(objections(&plan, &frames, &harness, 2), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_relay_s_figures_follow_from_its_processor_time_and_growth() {
+        let measured = Measured {
+            base: Sample { rss: Some(1_000), ..Sample::default() },
+            first: Sample { relay_cpu: Some(1.0), packets: 0, frames: 0, ..Sample::default() },
+            last: Sample { relay_cpu: Some(3.0), rss: Some(4_000), packets: 50, frames: 100, ..Sample::default() },
+            ..Measured::default()
+        };
+        let relay = relay(&good().0, &measured, 4_000_000);
+        assert_eq!((relay.cpu_s, relay.frames_per_cpu_s), (Some(2.0), Some(2_000_000.0)));
+        assert_eq!((relay.cpu_s_per_million, relay.packets_per_frame), (Some(0.5), Some(0.5)));
+        assert_eq!(relay.rss_per_member_bytes, Some(1_000));
+    }
+}

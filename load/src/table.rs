@@ -1,0 +1,173 @@
+//! Results as tables on a terminal.
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
+use crate::compare::Row;
+use crate::result::{Percentiles, Report};
+use crate::search::{Found, Step, Verdict};
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(header);
+    table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+    table
+}
+
+/// A run's result.
+pub(crate) fn of_report(report: &Report) -> String {
+    let mut times = table(["ms", "p50", "p90", "p99", "p99.9", "max"]);
+    let rows = [
+        ("latency, one way", report.latency_ms),
+        ("join", report.join_ms),
+        ("join: the relay's answer", report.join_relay_ms),
+        ("removal", report.removal_ms),
+        ("recovery", report.recovery_ms),
+    ];
+    for (name, percentiles) in rows {
+        if let Some(percentiles) = percentiles {
+            times.add_row(row_of(name, &percentiles));
+        }
+    }
+    let mut figures = table(["", "value"]);
+    for (name, value) in figures_of(report) {
+        figures.add_row([name.to_owned(), value]);
+    }
+    let mut text = format!("{times}\n{figures}\n");
+    for (what, number) in &report.troubles {
+        text.push_str(&format!("{number} × {what}\n"));
+    }
+    for why in &report.invalid_because {
+        text.push_str(&format!("NOT VALID: {why}\n"));
+    }
+    text
+}
+
+fn row_of(name: &str, p: &Percentiles) -> [String; 6] {
+    let ms = |value: f64| format!("{value:.2}");
+    [name.to_owned(), ms(p.p50), ms(p.p90), ms(p.p99), ms(p.p999), ms(p.max)]
+}
+
+/// The figures of a run that are no times, with their names.
+pub(crate) fn figures_of(report: &Report) -> Vec<(&'static str, String)> {
+    let (shape, relay, frames) = (report.plan.shape, &report.relay, report.frames);
+    let load = format!("{} × {} people, {} talk, {} s", shape.rooms, shape.people, shape.talkers, report.plan.seconds);
+    let mut all = vec![
+        ("load", load),
+        ("frames received", format!("{} of {}", frames.received, frames.owed)),
+        ("loss", percent(Some(report.loss), 4)),
+        ("loss of the worst listener", percent(report.listener_loss.map(|spread| spread.max), 4)),
+        ("reordered", frames.reordered.to_string()),
+        ("relay: CPU", number(relay.cpu_s, 2, " s")),
+        ("relay: frames per CPU-second", number(relay.frames_per_cpu_s, 0, "")),
+        ("relay: CPU per million frames", number(relay.cpu_s_per_million, 2, " s")),
+        ("relay: packets per frame", number(relay.packets_per_frame, 3, "")),
+        ("relay: resident", number(relay.rss_bytes.map(|bytes| bytes as f64 / MIB), 1, " MiB")),
+        ("relay: resident per member", number(relay.rss_per_member_bytes.map(|bytes| bytes as f64 / 1024.0), 1, " KiB")),
+        ("harness: shard, protocol, pacer", shares(report)),
+    ];
+    if report.frames.dropped_on_purpose > 0 {
+        all.push(("dropped on purpose", report.frames.dropped_on_purpose.to_string()));
+    }
+    let flood = report.flood.iter().map(|(what, times)| format!("{times} {what}"));
+    let flood: Vec<_> = flood.collect();
+    if !flood.is_empty() {
+        all.push(("flood", flood.join(", ")));
+    }
+    all
+}
+
+fn shares(report: &Report) -> String {
+    let harness = &report.harness;
+    let all = [harness.shard_cpu, harness.protocol_cpu, harness.pacer_cpu];
+    all.map(|share| percent(share, 0)).join(", ")
+}
+
+/// Two results.
+pub(crate) fn of_comparison(rows: &[Row]) -> String {
+    let mut table = table(["", "A", "B", "B / A", ""]);
+    for row in rows {
+        let word = match row.is_better() {
+            Some(true) => "better",
+            Some(false) => "worse",
+            None => "",
+        };
+        let figure = |value: Option<f64>| number(value, 3, "");
+        table.add_row([row.name.to_owned(), figure(row.a), figure(row.b), number(row.ratio(), 2, ""), word.to_owned()]);
+    }
+    table.to_string()
+}
+
+/// A search.
+pub(crate) fn of_search(found: &Found) -> String {
+    let mut table = table(["size", "frames/s", "p99 ms", "loss", "relay CPU", "verdict"]);
+    for step in &found.steps {
+        table.add_row(row_of_step(step));
+    }
+    let most = match (found.best, found.relay_was_the_limit) {
+        (None, _) => "Not even the smallest load was carried.".to_owned(),
+        (Some(best), true) => format!("The relay carries {best} {}.", words(found)),
+        (Some(best), false) => format!(
+            "The relay carries at least {best} {}; this machine could not put more on it.",
+            words(found)
+        ),
+    };
+    let errors = found.steps.iter().filter_map(|step| Some(format!("{}: {}\n", step.size, step.error.as_ref()?)));
+    format!("{table}\n{}{most}", errors.collect::<String>())
+}
+
+fn words(found: &Found) -> &'static str {
+    match found.scale {
+        crate::args::Scale::Rooms => "meetings",
+        crate::args::Scale::People => "people in each meeting",
+    }
+}
+
+fn row_of_step(step: &Step) -> [String; 6] {
+    let report = step.report.as_deref();
+    let verdict = match step.verdict {
+        Verdict::Carried => "carried",
+        Verdict::TooMuch => "too much",
+        Verdict::Unknown => "harness saturated, or nobody got in",
+    };
+    let cpu = report.and_then(|report| Some(report.relay.cpu_s? / f64::from(report.plan.seconds)));
+    [
+        step.size.to_string(),
+        step.frames_per_second.to_string(),
+        number(report.and_then(|report| report.latency_ms).map(|latency| latency.p99), 2, ""),
+        percent(report.map(|report| report.loss), 4),
+        percent(cpu, 0),
+        verdict.to_owned(),
+    ]
+}
+
+fn percent(share: Option<f64>, digits: usize) -> String {
+    number(share.map(|share| share * 100.0), digits, " %")
+}
+
+/// A number of so many digits behind the point, or a dash.
+pub(crate) fn number(value: Option<f64>, digits: usize, unit: &str) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}{unit}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::tests::report;
+
+    #[test]
+    fn a_result_that_is_not_valid_says_why() {
+        let mut run = report();
+        run.invalid_because.push("the harness is saturated".to_owned());
+        assert!(of_report(&run).contains("NOT VALID: the harness is saturated"));
+        assert!(!of_report(&report()).contains("NOT VALID"));
+    }
+
+    #[test]
+    fn what_could_not_be_measured_is_a_dash_and_no_zero() {
+        assert_eq!(number(None, 2, " s"), "–");
+        assert_eq!(number(Some(0.0), 2, " s"), "0.00 s");
+    }
+}
