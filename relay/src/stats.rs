@@ -1,6 +1,7 @@
 //! What the relay counts: totals of the process, never anything about one client or meeting.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -32,12 +33,53 @@ impl Counter {
     }
 }
 
+/// How long frames stay in the relay, from their arrival to the call that sends them: how many up to each of
+/// [`Residence::BOUNDS`], and beyond.
+#[derive(Debug, Default)]
+pub struct Residence {
+    counts: [Counter; Self::BOUNDS.len() + 1],
+    sum: Counter,
+}
+
+impl Residence {
+    /// Upper bounds of the buckets, in µs: finer around the hold of 2 ms, up to past the deadline of 15 ms.
+    pub const BOUNDS: [u64; 18] = [
+        25, 50, 100, 200, 300, 500, 750, 1_000, 1_500, 2_000, 2_250, 2_500, 3_000, 4_000, 5_000, 7_500, 10_000, 15_000,
+    ];
+
+    /// A frame stayed for so long.
+    pub fn record(&self, stay: Duration) {
+        let micros = u64::try_from(stay.as_micros()).unwrap_or(u64::MAX);
+        let bucket = Self::BOUNDS.partition_point(|bound| *bound < micros);
+        if let Some(count) = self.counts.get(bucket) {
+            count.increment();
+        }
+        self.sum.add(micros);
+    }
+
+    /// Frames in each bucket, the last one without a bound.
+    #[must_use]
+    pub fn counts(&self) -> [u64; Self::BOUNDS.len() + 1] {
+        self.counts.each_ref().map(Counter::value)
+    }
+
+    /// All stays together, in µs.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        self.sum.value()
+    }
+}
+
 /// Declares the counters once, for the live set and for its copy.
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Live counters, shared between a running server and whoever watches it.
         #[derive(Debug, Default)]
-        pub struct Stats { $($(#[$doc])* pub $name: Counter,)* }
+        pub struct Stats {
+            $($(#[$doc])* pub $name: Counter,)*
+            /// How long frames stay in the relay.
+            pub residence: Residence,
+        }
 
         /// The counters at one moment.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -105,4 +147,20 @@ counters! {
     dropped_late,
     /// UDP packets sent.
     packets_out,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stay_counts_in_the_first_bucket_that_holds_it() {
+        let residence = Residence::default();
+        for micros in [0, 25, 26, 15_000, 15_001, 9_000_000] {
+            residence.record(Duration::from_micros(micros));
+        }
+        let counts = residence.counts();
+        assert_eq!((counts[0], counts[1], counts[17], counts[18]), (2, 1, 1, 2));
+        assert_eq!(residence.sum(), 9_030_052);
+    }
 }

@@ -232,10 +232,12 @@ impl<C: Core> Shell<C> {
         let (mut sent, mut bytes) = (0, 0);
         for frame in client.bundle.frames.drain(..) {
             let length = frame.bytes.len() as u64;
-            if now.saturating_duration_since(frame.arrived) > deadline {
+            let stay = now.saturating_duration_since(frame.arrived);
+            if stay > deadline {
                 self.stats.dropped_late.increment();
                 continue;
             }
+            self.stats.residence.record(stay);
             // Should an earlier one still wait, the oldest makes room: late audio is worth nothing.
             match client.quic.datagrams().send(frame.bytes, true) {
                 Ok(()) => (sent, bytes) = (sent + 1, bytes + length),
