@@ -178,6 +178,7 @@ pub(crate) fn serve(options: &ServeRelay) -> Result<()> {
             identity: Identity::SelfSigned(SelfSigned::Kept(options.key.clone())),
             limits: gate::Limits { max_connections: 100_000, max_per_prefix: 2_000, ..gate::Limits::default() },
             deadlines: Deadlines::default(),
+            forwarding: Default::default(),
         };
         let server = Server::bind(&config, Hub::new(system_clock(), hub_config()))?;
         let pin = server.pin().context("a self-signed relay has a pin")?.to_string();

@@ -187,6 +187,10 @@ impl<C: Core> Shell<C> {
                 Command::Shutdown => self.shut_down(now),
             }
         }
+    }
+
+    /// Calls the core at the times that it asks for.
+    pub(super) fn time_core(&mut self, now: Instant) {
         if self.core.next_timeout().is_some_and(|due| due <= now) {
             self.act(now, |core, out| core.timeout(now, out));
         }

@@ -74,7 +74,7 @@ impl Socket {
         self.state.max_gso_segments()
     }
 
-    /// Takes one batch of packets; `false` when there is none.
+    /// Takes one batch of packets; `false` when there were no more.
     pub(super) fn receive(&mut self, mut take: impl FnMut(Received)) -> io::Result<bool> {
         let each = self.buffer.len() / BATCH_SIZE;
         let mut slices = self.buffer.chunks_mut(each).map(IoSliceMut::new);
@@ -97,7 +97,7 @@ impl Socket {
                 take(Received { from: meta.addr, local: meta.dst_ip, ecn, bytes: self.arena.split() });
             }
         }
-        Ok(true)
+        Ok(count == BATCH_SIZE)
     }
 
     /// Sends what `transmit` describes, which is in `bytes`; or keeps it until [`Socket::resume`].

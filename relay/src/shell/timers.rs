@@ -1,23 +1,33 @@
 //! When to look at which connection again.
 //!
 //! With nearly every packet a connection's next timeout moves to a later time. So a timer is only ever set earlier; one
-//! that fires too early looks at the connection and is set anew.
+//! that fires too early looks at the connection and is set anew. And timers fire together, on the strokes of a coarse
+//! clock: to wake up for each would cost more than all that they do.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Between two strokes. QUIC's own timers have a granularity of 1 ms (RFC 9002 §6.1.2), and the shortest that matters
+/// waits for 25 ms.
+const STROKE: Duration = Duration::from_millis(2);
 
 /// Timers of connections that have small numbers.
-#[derive(Default)]
 pub(super) struct Timers {
+    start: Instant,
     heap: BinaryHeap<Reverse<(Instant, usize)>>,
     /// By number: the earliest time that is in the heap for it.
     set: Vec<Option<Instant>>,
 }
 
 impl Timers {
-    /// Number `who` is to be looked at by `at` at the latest.
+    pub(super) fn new(start: Instant) -> Self {
+        Self { start, heap: BinaryHeap::new(), set: Vec::new() }
+    }
+
+    /// Number `who` is to be looked at on the first stroke from `at` on.
     pub(super) fn set(&mut self, who: usize, at: Instant) {
+        let at = self.stroke(at);
         if self.set.len() <= who {
             self.set.resize(who + 1, None);
         }
@@ -25,6 +35,11 @@ impl Timers {
             self.set[who] = Some(at);
             self.heap.push(Reverse((at, who)));
         }
+    }
+
+    fn stroke(&self, at: Instant) -> Instant {
+        let strokes = at.saturating_duration_since(self.start).as_micros().div_ceil(STROKE.as_micros());
+        self.start + STROKE.saturating_mul(u32::try_from(strokes).unwrap_or(u32::MAX))
     }
 
     /// Nobody has that number any more.
@@ -55,11 +70,11 @@ impl Timers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn each_is_looked_at_once_at_its_earliest_time() {
-        let (mut timers, start) = (Timers::default(), Instant::now());
+        let start = Instant::now();
+        let mut timers = Timers::new(start);
         let at = |ms| start + Duration::from_millis(ms);
         for (who, ms) in [(0, 50), (1, 30), (0, 20), (0, 90), (2, 40)] {
             timers.set(who, at(ms));
@@ -71,5 +86,18 @@ mod tests {
         assert_eq!(timers.pop(at(100)), Some(1));
         assert_eq!(timers.pop(at(100)), None);
         assert_eq!(timers.next(), None);
+    }
+
+    #[test]
+    fn timers_fire_on_strokes_and_never_early() {
+        let start = Instant::now();
+        let mut timers = Timers::new(start);
+        for (who, micros) in [(0, 100), (1, 1_900), (2, 2_000), (3, 2_001)] {
+            timers.set(who, start + Duration::from_micros(micros));
+        }
+        assert_eq!(timers.next(), Some(start + STROKE));
+        let fired: Vec<usize> = std::iter::from_fn(|| timers.pop(start + STROKE)).collect();
+        assert_eq!(fired, [0, 1, 2]);
+        assert_eq!(timers.next(), Some(start + STROKE * 2));
     }
 }

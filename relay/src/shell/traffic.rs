@@ -16,6 +16,19 @@ use super::{MAX_INCOMING, SEND_FOR, Shell, place};
 use crate::core::{CloseCode, Core};
 use crate::stats::Stats;
 
+/// A packet that is shorter has room for any frame that still waits, so none does. Smaller than QUIC's least MTU of 1,200
+/// by the longest frame and its headers.
+const HAS_ROOM: usize = 900;
+
+/// Which of a connection's packets are sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Packets {
+    /// All that there are.
+    All,
+    /// All with frames. To ask once more only to hear that there is nothing costs a tenth of sending.
+    UntilOneHasRoom,
+}
+
 /// What a packet that came may touch.
 pub(super) struct Taken<'a> {
     pub(super) endpoint: &'a mut Endpoint,
@@ -103,7 +116,7 @@ impl<C: Core> Shell<C> {
             self.on_event(now, at, event);
         }
         self.write_control(now, at);
-        self.transmit(now, at);
+        self.transmit(now, at, Packets::All);
         self.exchange(at);
     }
 
@@ -220,7 +233,7 @@ impl<C: Core> Shell<C> {
             && let Some(at) = self.ready.pop_front()
         {
             self.send_frames(now, at);
-            self.transmit(now, at);
+            self.transmit(now, at, Packets::UntilOneHasRoom);
             now = Instant::now();
         }
     }
@@ -250,15 +263,16 @@ impl<C: Core> Shell<C> {
     }
 
     /// Sends what the connection has to send, and sees when it is to be looked at again.
-    fn transmit(&mut self, now: Instant, at: usize) {
+    fn transmit(&mut self, now: Instant, at: usize, wanted: Packets) {
         let most = self.socket.max_segments();
         let mut buffer = self.socket.buffer();
         let Some(client) = self.clients.get_mut(at).and_then(Option::as_deref_mut) else { return };
         let mut packets = 0;
         while let Some(transmit) = client.quic.poll_transmit(now, most, &mut buffer) {
             packets += transmit.segment_size.map_or(1, |segment| transmit.size.div_ceil(segment.max(1)));
+            let has_room = transmit.size < HAS_ROOM;
             self.socket.send(transmit, &mut buffer);
-            if self.socket.is_blocked() {
+            if self.socket.is_blocked() || (has_room && wanted == Packets::UntilOneHasRoom) {
                 break;
             }
         }
