@@ -78,8 +78,8 @@ impl StampKeys {
 
     /// Whether one of the keys made a stamp. One that names another key than it was made with is forged too.
     pub(crate) fn check(&self, check: &StampCheck) -> StampVerdict {
-        let StampCheck { meeting, slot, public, stamp } = check;
-        let made = |known: &Known| known.key.made_all_but_name(stamp, meeting, *slot, public);
+        let StampCheck { origin, public, stamp } = check;
+        let made = |known: &Known| known.key.made_all_but_name(stamp, origin, public);
         match self.0.get(&stamp.key) {
             Some(known) if !made(known) => StampVerdict::Forged,
             Some(known) if known.is_of_its_day(stamp.minute) => StampVerdict::Genuine,
@@ -114,7 +114,8 @@ fn read_key(path: &Path) -> Result<(StampKeyId, Known)> {
 mod tests {
     use super::*;
     use conclave_protocol::id::{MeetingId, MemberIndex};
-    use conclave_protocol::stamp::SealPublic;
+    use conclave_protocol::sign::PublicKey;
+    use conclave_protocol::stamp::{Origin, SealPublic};
 
     #[test]
     fn keys_are_read_from_their_files_and_from_no_others() {
@@ -127,9 +128,10 @@ mod tests {
         let public = SealPublic { kid: 1 << 63, count: 25, root: [1; 32] };
         // 2026-01-01 begins at this minute.
         let first = 1_767_225_600 / 60;
-        let made = |minute| key.stamp(&MeetingId([2; 20]), MemberIndex(0), Minute(minute), &public);
+        let origin = Origin { meeting: MeetingId([2; 20]), slot: MemberIndex(0), rk: PublicKey([3; 32]) };
+        let made = |minute| key.stamp(&origin, Minute(minute), &public);
         let stamp = made(first);
-        let check = |stamp| StampCheck { meeting: MeetingId([2; 20]), slot: MemberIndex(0), public, stamp };
+        let check = |stamp| StampCheck { origin, public, stamp };
         assert_eq!(keys.check(&check(stamp)), StampVerdict::Genuine);
         assert_eq!(keys.check(&check(made(first + 1_439 + 60))), StampVerdict::Genuine);
         assert_eq!(keys.check(&check(made(first + 1_440 + 60))), StampVerdict::UnknownKey);
@@ -139,7 +141,7 @@ mod tests {
         // Another name than that of the key which made it; and a key that is not here.
         let renamed = conclave_protocol::stamp::Stamp { key: StampKeyId([0; 8]), ..stamp };
         assert_eq!(keys.check(&check(renamed)), StampVerdict::Forged);
-        let other = StampKey::new([6; 32]).stamp(&MeetingId([2; 20]), MemberIndex(0), Minute(first), &public);
+        let other = StampKey::new([6; 32]).stamp(&origin, Minute(first), &public);
         assert_eq!(keys.check(&check(other)), StampVerdict::UnknownKey);
         assert_eq!(keys.source(&key.id()).map(|source| source.relay.as_str()), Some("r1"));
         for (name, bad) in [("2026-01-02", text.as_str()), ("2026-01-01", "relay = 1"), ("2026-01-01", "")] {

@@ -182,7 +182,7 @@ impl Core for Answers {
 
 impl Answers {
     fn verdict(&self, check: &StampCheck) -> StampVerdict {
-        match self.key.made(&check.stamp, &check.meeting, check.slot, &check.public) {
+        match self.key.made(&check.stamp, &check.origin, &check.public) {
             true => StampVerdict::Genuine,
             false if check.stamp.key == self.key.id() => StampVerdict::Forged,
             false => StampVerdict::UnknownKey,

@@ -9,6 +9,7 @@ use zeroize::ZeroizeOnDrop;
 
 use crate::id::{MeetingId, MemberIndex};
 use crate::label;
+use crate::sign::PublicKey;
 use crate::time::UnixMillis;
 use crate::wire::codec::{Malformed, Reader, Wire, Writer};
 
@@ -63,10 +64,37 @@ impl From<UnixMillis> for Minute {
     }
 }
 
+/// From whom a seal came, as the relay has checked it. The slot alone would not do: leaders give slots away, and who has a
+/// member's published sealing key could take its slot. Only the member has the private half of its rk.
+///
+/// ```text
+/// MeetingId 20 ‖ slot u16 ‖ rk 32
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Origin {
+    /// The meeting.
+    pub meeting: MeetingId,
+    /// The slot.
+    pub slot: MemberIndex,
+    /// The routing key by which the slot was taken.
+    pub rk: PublicKey,
+}
+
+impl Wire for Origin {
+    fn write(&self, w: &mut Writer) {
+        self.meeting.write(w);
+        self.slot.write(w);
+        self.rk.write(w);
+    }
+    fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self { meeting: MeetingId::read(r)?, slot: MemberIndex::read(r)?, rk: PublicKey::read(r)? })
+    }
+}
+
 /// A relay's stamp.
 ///
 /// ```text
-/// key id 8 ‖ minute u32 ‖ HMAC-SHA-256(stamp key, "conclave/1 stamp" ‖ MeetingId 20 ‖ slot u16 ‖ minute ‖ public part 41)[..16]
+/// key id 8 ‖ minute u32 ‖ HMAC-SHA-256(stamp key, "conclave/1 stamp" ‖ origin 54 ‖ minute ‖ public part 41)[..16]
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stamp {
@@ -117,37 +145,30 @@ impl StampKey {
         StampKeyId(id)
     }
 
-    /// Stamps the public part of a seal that came from `slot`.
-    pub fn stamp(&self, meeting: &MeetingId, slot: MemberIndex, minute: Minute, public: &SealPublic) -> Stamp {
-        let full = self.mac(meeting, slot, minute, public).finalize().into_bytes();
+    /// Stamps the public part of a seal.
+    pub fn stamp(&self, origin: &Origin, minute: Minute, public: &SealPublic) -> Stamp {
+        let full = self.mac(origin, minute, public).finalize().into_bytes();
         let mut mac = [0; 16];
         mac.copy_from_slice(&full[..16]);
         Stamp { key: self.id(), minute, mac }
     }
 
     /// Whether this key made the stamp, in constant time.
-    pub fn made(&self, stamp: &Stamp, meeting: &MeetingId, slot: MemberIndex, public: &SealPublic) -> bool {
-        self.id() == stamp.key && self.made_all_but_name(stamp, meeting, slot, public)
+    pub fn made(&self, stamp: &Stamp, origin: &Origin, public: &SealPublic) -> bool {
+        self.id() == stamp.key && self.made_all_but_name(stamp, origin, public)
     }
 
     /// Whether this key made the stamp, whatever key the stamp names. One that was made by another than it names was
     /// changed: an honest relay's key names itself.
-    pub fn made_all_but_name(
-        &self,
-        stamp: &Stamp,
-        meeting: &MeetingId,
-        slot: MemberIndex,
-        public: &SealPublic,
-    ) -> bool {
-        self.mac(meeting, slot, stamp.minute, public).verify_truncated_left(&stamp.mac).is_ok()
+    pub fn made_all_but_name(&self, stamp: &Stamp, origin: &Origin, public: &SealPublic) -> bool {
+        self.mac(origin, stamp.minute, public).verify_truncated_left(&stamp.mac).is_ok()
     }
 
-    fn mac(&self, meeting: &MeetingId, slot: MemberIndex, minute: Minute, public: &SealPublic) -> Hmac<Sha256> {
+    fn mac(&self, origin: &Origin, minute: Minute, public: &SealPublic) -> Hmac<Sha256> {
         // A key of 32 bytes has a length that HMAC takes; were it otherwise, no stamp of ours would ever verify.
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).unwrap_or_else(|_| Hmac::new(&Default::default()));
         mac.update(label::STAMP.as_bytes());
-        mac.update(&meeting.0);
-        mac.update(&slot.0.to_be_bytes());
+        mac.update(&origin.encode());
         mac.update(&minute.0.to_be_bytes());
         mac.update(&public.encode());
         mac
@@ -159,27 +180,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stamp_is_for_one_key_meeting_slot_minute_and_seal() {
+    fn a_stamp_is_for_one_key_origin_minute_and_seal() {
         let key = StampKey::new([7; 32]);
-        let (meeting, slot) = (MeetingId([1; 20]), MemberIndex(5));
+        let slot = MemberIndex(5);
+        let origin = Origin { meeting: MeetingId([1; 20]), slot, rk: PublicKey([2; 32]) };
+        assert_eq!(Origin::decode(&origin.encode()), Ok(origin));
         let public = SealPublic { kid: 0x8000_0500_0003_0002, count: 25, root: [9; 32] };
         assert_eq!(public.slot(), slot);
-        let stamp = key.stamp(&meeting, slot, Minute(28_000_000), &public);
-        assert!(key.made(&stamp, &meeting, slot, &public));
+        let stamp = key.stamp(&origin, Minute(28_000_000), &public);
+        assert!(key.made(&stamp, &origin, &public));
         assert_eq!(Stamp::decode(&stamp.encode()), Ok(stamp));
-        assert!(!StampKey::new([8; 32]).made(&stamp, &meeting, slot, &public));
+        assert!(!StampKey::new([8; 32]).made(&stamp, &origin, &public));
         let renamed = Stamp { key: StampKeyId([3; 8]), ..stamp };
-        assert!(!key.made(&renamed, &meeting, slot, &public));
-        assert!(key.made_all_but_name(&renamed, &meeting, slot, &public));
-        assert!(!key.made(&stamp, &MeetingId([2; 20]), slot, &public));
-        assert!(!key.made(&stamp, &meeting, MemberIndex(6), &public));
-        assert!(!key.made(&Stamp { minute: Minute(28_000_001), ..stamp }, &meeting, slot, &public));
+        assert!(!key.made(&renamed, &origin, &public));
+        assert!(key.made_all_but_name(&renamed, &origin, &public));
+        for other in [
+            Origin { meeting: MeetingId([2; 20]), ..origin },
+            Origin { slot: MemberIndex(6), ..origin },
+            Origin { rk: PublicKey([3; 32]), ..origin },
+        ] {
+            assert!(!key.made(&stamp, &other, &public));
+        }
+        assert!(!key.made(&Stamp { minute: Minute(28_000_001), ..stamp }, &origin, &public));
         for changed in [
             SealPublic { kid: public.kid ^ 1, ..public },
             SealPublic { count: 24, ..public },
             SealPublic { root: [8; 32], ..public },
         ] {
-            assert!(!key.made(&stamp, &meeting, slot, &changed));
+            assert!(!key.made(&stamp, &origin, &changed));
         }
     }
 }

@@ -17,7 +17,7 @@ use conclave_protocol::seal::SealBody;
 use conclave_protocol::secret::Secret;
 use conclave_protocol::sframe::{KeyName, SegmentNumber};
 use conclave_protocol::sign::KeyPair;
-use conclave_protocol::stamp::{Minute, StampKey};
+use conclave_protocol::stamp::{Minute, Origin, StampKey};
 use conclave_protocol::succession::{Delegate, Line};
 use conclave_protocol::time::UnixMillis;
 use conclave_protocol::wire::codec::Wire;
@@ -41,7 +41,7 @@ fn report_of(exhibit: Exhibit) -> Report {
 fn holding<'a>(keys: &'a [&'a StampKey]) -> impl FnMut(&StampCheck) -> StampVerdict + 'a {
     |check| match keys.iter().find(|key| key.id() == check.stamp.key) {
         None => StampVerdict::UnknownKey,
-        Some(key) if key.made(&check.stamp, &check.meeting, check.slot, &check.public) => StampVerdict::Genuine,
+        Some(key) if key.made(&check.stamp, &check.origin, &check.public) => StampVerdict::Genuine,
         Some(_) => StampVerdict::Forged,
     }
 }
@@ -470,6 +470,20 @@ fn only_the_host_or_a_co_host_of_the_hosts_line_vouches_for_an_epoch() {
     assert_eq!(changed(|e| e.epochs[1].line = line), invalid(Step::Authority));
 }
 
+#[test]
+fn a_leader_cannot_make_what_is_said_unprovable_by_the_time_of_its_statements() {
+    let mut scene = Scene::new(1);
+    scene.epochs.pop();
+    scene.advance_at(4, None, UnixMillis(u64::MAX));
+    assert_eq!(verdict(&scene, scene.exhibit(BOB)), Verdict::Valid);
+}
+
+#[test]
+fn a_report_without_a_frame_proves_nothing() {
+    assert_eq!(changed(|e| e.segments.iter_mut().for_each(|s| s.frames.clear())), invalid(Step::Frame));
+    assert_eq!(changed(|e| e.segments[1].frames.clear()), Verdict::Valid);
+}
+
 // ---- stamps ----
 
 #[test]
@@ -500,8 +514,12 @@ fn a_stamp_of_another_seal_talker_or_meeting_is_forged() {
     let other = Scene::new(2);
     let exhibit = scene.exhibit(BOB);
     let public = Wire::decode(&exhibit.segments[1].seal[..41]).expect("public");
-    let meetings = scene.stamping.stamp(&other.meeting(), exhibit.accused.index, Minute::from(BEGIN), &public);
-    for stamp in [neighbour, talkers, Some(meetings)] {
+    let origin = scene.origin(exhibit.accused.index);
+    let meetings = Origin { meeting: other.meeting(), ..origin };
+    // A leader who gives the slot away under another routing key, and has the published sealing key.
+    let leaders = Origin { rk: scene.origin(MemberIndex::HOST).rk, ..origin };
+    let by = |origin| Some(scene.stamping.stamp(&origin, Minute::from(BEGIN), &public));
+    for stamp in [neighbour, talkers, by(meetings), by(leaders)] {
         assert_eq!(changed(|e| e.segments[1].stamp = stamp), invalid(Step::Stamp));
     }
 }

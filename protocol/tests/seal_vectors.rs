@@ -8,8 +8,8 @@ use conclave_protocol::seal::{self, Contradiction, SealBody, SealHead, Sealed};
 use conclave_protocol::secret::Secret;
 use conclave_protocol::sframe::KeyName;
 use conclave_protocol::sframe::header::Kid;
-use conclave_protocol::sign::KeyPair;
-use conclave_protocol::stamp::{Minute, SealPublic, Stamp, StampKey};
+use conclave_protocol::sign::{KeyPair, PublicKey};
+use conclave_protocol::stamp::{Minute, Origin, SealPublic, Stamp, StampKey};
 use conclave_protocol::wire::codec::Wire;
 use conclave_protocol::wire::datagram;
 use data_encoding::HEXLOWER;
@@ -83,8 +83,9 @@ fn stamps_are_those_of_the_vectors() {
         let (slot, minute) = (MemberIndex(small(&case["slot"])), Minute(small(&case["minute"])));
         let public: SealPublic = round_trip(&case["public"]);
         let stamp: Stamp = round_trip(&case["stamp"]);
-        assert_eq!(key.stamp(&meeting, slot, minute, &public), stamp);
-        assert!(key.made(&stamp, &meeting, slot, &public));
+        let origin = Origin { meeting, slot, rk: PublicKey(array(&case["rk"])) };
+        assert_eq!(key.stamp(&origin, minute, &public), stamp);
+        assert!(key.made(&stamp, &origin, &public));
     }
 }
 

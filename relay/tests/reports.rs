@@ -18,7 +18,7 @@ use conclave_protocol::descriptor::{Descriptor, Policy};
 use conclave_protocol::id::{MeetingId, MemberIndex};
 use conclave_protocol::label;
 use conclave_protocol::sign::KeyPair;
-use conclave_protocol::stamp::{SealPublic, Stamp};
+use conclave_protocol::stamp::{Origin, SealPublic, Stamp};
 use conclave_protocol::time::UnixMillis;
 use conclave_protocol::wire::codec::{Wire, Writer};
 use conclave_protocol::wire::datagram::{self, Kind};
@@ -106,7 +106,7 @@ impl Meeting {
         let (meeting, descriptor) = (self.id, Some(self.descriptor.clone()));
         client.say(&ToRelay::Hello { meeting, descriptor, revoked: None, line: None }).await;
         let welcome = client.hear().await;
-        let rk = KeyPair::from_seed(&[slot.to_be_bytes()[1]; 32]);
+        let rk = routing_key(slot);
         let now: UnixMillis = system_time();
         let capability = Capability {
             meeting: self.id,
@@ -202,6 +202,10 @@ async fn check(relay: &Relay, checks: Vec<StampCheck>) -> FromRelay {
     moderator.hear().await
 }
 
+fn routing_key(slot: u16) -> KeyPair {
+    KeyPair::from_seed(&[slot.to_be_bytes()[1]; 32])
+}
+
 #[tokio::test]
 async fn a_stamp_of_one_relay_is_genuine_to_every_relay_that_shares_its_keys() {
     let directory = tempfile::tempdir().unwrap();
@@ -211,8 +215,10 @@ async fn a_stamp_of_one_relay_is_genuine_to_every_relay_that_shares_its_keys() {
     let alone = Relay::start(&["--moderator", &moderator]);
     let meeting = Meeting::new(1);
     let stamp_of_one = stamp(&meeting, &one).await;
-    let genuine = StampCheck { meeting: meeting.id, slot: MemberIndex(1), public: public(1), stamp: stamp_of_one };
-    let forged = StampCheck { slot: MemberIndex(2), ..genuine };
+    let rk = routing_key(1).public();
+    let origin = Origin { meeting: meeting.id, slot: MemberIndex(1), rk };
+    let genuine = StampCheck { origin, public: public(1), stamp: stamp_of_one };
+    let forged = StampCheck { origin: Origin { slot: MemberIndex(2), ..origin }, ..genuine };
     let verdicts = |verdicts: &[StampVerdict]| FromRelay::StampsChecked { verdicts: verdicts.to_vec() };
     for relay in [&one, &two] {
         let answer = check(relay, vec![genuine, forged]).await;

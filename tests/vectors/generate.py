@@ -899,8 +899,8 @@ def seal(world, epoch, vk, sender_frames, prev, per_segment):
             "body": body, "seal": whole}, opened
 
 
-def stamp(world, slot, minute, key, public):
-    return H(b"key of stamps", key)[:8] + u32(minute) + mac(key, b"conclave/1 stamp", world.meeting, u16(slot),
+def stamp(world, slot, rk, minute, key, public):
+    return H(b"key of stamps", key)[:8] + u32(minute) + mac(key, b"conclave/1 stamp", world.meeting, u16(slot), rk,
                                                             u32(minute), public)[:16]
 
 
@@ -924,8 +924,10 @@ def seal_vectors(world):
     other, _ = seal(world, second, people[1].vk, talker[:24], bytes(32), 25)
     _, broken = seal(world, second, people[1].vk, talker[25:50], other["root"], 25)
     stamp_key = made_up("stamp key")
-    stamps = [{"slot": sender["index"], "minute": 29_454_000 + n, "public": made["public"],
-               "stamp": stamp(world, sender["index"], 29_454_000 + n, stamp_key, made["public"])}
+    stamps = [{"slot": sender["index"], "rk": ed_public(people[sender["index"]].rk), "minute": 29_454_000 + n,
+               "public": made["public"],
+               "stamp": stamp(world, sender["index"], ed_public(people[sender["index"]].rk), 29_454_000 + n, stamp_key,
+                              made["public"])}
               for sender in senders for n, made in enumerate(sender["seals"])]
     return {"meeting_id": world.meeting, "senders": senders,
             "heads_message": u8(5) + items([made["head"] for made in seals]),

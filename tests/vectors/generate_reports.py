@@ -66,8 +66,8 @@ def sealed_segment(world, epoch, index, vk, frames, prev):
     return public + ChaCha20Poly1305(key).encrypt(bytes(12), body, public + world.meeting), public, root
 
 
-def stamp(world, key, index, minute, public):
-    made = g.mac(key, b"conclave/1 stamp", world.meeting, u16(index), u32(minute), public)[:16]
+def stamp(world, key, index, rk, minute, public):
+    made = g.mac(key, b"conclave/1 stamp", world.meeting, u16(index), rk, u32(minute), public)[:16]
     return H(b"key of stamps", key)[:8] + u32(minute) + made
 
 
@@ -103,7 +103,7 @@ def report_vectors():
         kept = [f for f in frames if f["n"] != 3]
         listed = b"".join(u8(f["number"]) + f["ciphertext"] for f in kept)
         segments.append(public[:8] + frames[0]["SK"] + string(whole) + u8(1)
-                        + stamp(world, stamp_key, index, minute, public) + u8(len(kept)) + listed)
+                        + stamp(world, stamp_key, index, g.ed_public(accused.rk), minute, public) + u8(len(kept)) + listed)
     exhibit = (string(g.descriptor(world.d)) + accused.entry(world.meeting, index, 2)
                + items([epoch_proof(world.epochs[e], index) for e in (1, 3)]) + items(segments))
     note = "Grace said it twice.\nListen to the end."

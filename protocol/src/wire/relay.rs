@@ -9,7 +9,7 @@ use crate::capability::{KnockGate, KnockToken, Revoked, SignedCapability};
 use crate::descriptor::Descriptor;
 use crate::id::{MeetingId, MemberIndex};
 use crate::sign::Signature;
-use crate::stamp::{SealPublic, Stamp};
+use crate::stamp::{Origin, SealPublic, Stamp};
 use crate::succession::Line;
 use crate::time::UnixMillis;
 use crate::wire::codec::{Malformed, Reader, Wire, Writer};
@@ -148,10 +148,8 @@ pub struct Receipt(pub [u8; 10]);
 /// A stamp to be checked, and what it is said to be on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StampCheck {
-    /// The meeting.
-    pub meeting: MeetingId,
-    /// The sender.
-    pub slot: MemberIndex,
+    /// From whom the seal is said to be.
+    pub origin: Origin,
     /// The seal.
     pub public: SealPublic,
     /// The stamp.
@@ -468,18 +466,12 @@ impl Wire for Receipt {
 
 impl Wire for StampCheck {
     fn write(&self, w: &mut Writer) {
-        self.meeting.write(w);
-        self.slot.write(w);
+        self.origin.write(w);
         self.public.write(w);
         self.stamp.write(w);
     }
     fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Ok(Self {
-            meeting: MeetingId::read(r)?,
-            slot: MemberIndex::read(r)?,
-            public: SealPublic::read(r)?,
-            stamp: Stamp::read(r)?,
-        })
+        Ok(Self { origin: Origin::read(r)?, public: SealPublic::read(r)?, stamp: Stamp::read(r)? })
     }
 }
 

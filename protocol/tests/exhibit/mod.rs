@@ -16,7 +16,7 @@ use conclave_protocol::sframe::frame::{DATAGRAM_LEN, Frame, Microphone};
 use conclave_protocol::sframe::sender::Sealer;
 use conclave_protocol::sframe::{HEADER_LEN, KeyName, SegmentNumber, frames_per_segment};
 use conclave_protocol::sign::{KeyPair, Signature};
-use conclave_protocol::stamp::{Minute, SealPublic, StampKey};
+use conclave_protocol::stamp::{Minute, Origin, SealPublic, StampKey};
 use conclave_protocol::succession::{Delegate, Line};
 use conclave_protocol::time::UnixMillis;
 use conclave_protocol::wire::codec::Wire;
@@ -113,6 +113,11 @@ impl Scene {
 
     /// The next epoch, led by the host or by the co-host of that index.
     pub fn advance(&mut self, number: u32, leader: Option<u16>) {
+        self.advance_at(number, leader, UnixMillis(BEGIN.0 + 60_000));
+    }
+
+    /// As [`Scene::advance`], at a time that the leader writes.
+    pub fn advance_at(&mut self, number: u32, leader: Option<u16>, time: UnixMillis) {
         let meeting = self.meeting();
         let previous = self.epochs.last().map_or(ChainHash::start(meeting, &[self.seed; 16]), EpochMade::chain);
         let cohost = KeyPair::from_seed(&[0xC0; 32]);
@@ -131,7 +136,7 @@ impl Scene {
             key_commitment: [2; 32],
             commitments_root: [3; 32],
             line: line.as_ref().map_or([0; 32], Line::digest),
-            time: UnixMillis(BEGIN.0 + 60_000),
+            time,
             policy: self.descriptor.policy.bits(),
             rate: Rate::Private,
             frame_ms: self.descriptor.frame_ms,
@@ -220,7 +225,13 @@ impl Scene {
     /// What the relay says of a seal.
     pub fn stamp(&self, seal: &[u8], slot: MemberIndex, minute: u32) -> conclave_protocol::stamp::Stamp {
         let public = SealPublic::decode(&seal[..SealPublic::WIRE_LEN]).expect("a seal");
-        self.stamping.stamp(&self.meeting(), slot, Minute(minute), &public)
+        self.stamping.stamp(&self.origin(slot), Minute(minute), &public)
+    }
+
+    /// Whom the relay knows by a slot.
+    pub fn origin(&self, slot: MemberIndex) -> Origin {
+        let person = self.people.iter().find(|person| person.member.index == slot).expect("a member");
+        Origin { meeting: self.meeting(), slot, rk: person.member.cert.keys.routing }
     }
 
     /// What proves what a member said: the last two segments of epoch 3 and the first two of epoch 4.

@@ -9,6 +9,7 @@ use std::time::Instant;
 use conclave_protocol::capability::{KnockGate, KnockToken, Revoked};
 use conclave_protocol::descriptor::Descriptor;
 use conclave_protocol::id::{MeetingId, MemberIndex};
+use conclave_protocol::sign::PublicKey;
 use conclave_protocol::succession::Line;
 use conclave_protocol::wire::relay::{FromRelay, MailboxId, Refusal};
 
@@ -55,6 +56,8 @@ pub(super) struct Member {
     /// Since when it leads, if it does.
     pub(super) leads: Option<Beginning>,
     pub(super) serial: u32,
+    /// Its routing key: by what it proved that the capability is its own.
+    pub(super) rk: PublicKey,
     /// Who signed its capability.
     pub(super) signer: MemberIndex,
     /// The first moment at which the capability is no longer valid.

@@ -97,12 +97,12 @@ impl Meeting {
 
     /// Gives a slot that nobody holds any more. It goes on sending and leading where `before`, its last holder, ended.
     fn seat(&mut self, turn: &Turn<'_>, conn: ConnId, capability: &Capability, before: Option<&Member>) {
-        let &Capability { slot, serial, signer, .. } = capability;
+        let &Capability { slot, serial, signer, rk, .. } = capability;
         let expires = expiry(turn.now, turn.wall, capability);
         let allowances = before.map(|before| before.allowances).unwrap_or_default();
         let may_lead = capability.rights.may_lead();
         let leads = may_lead.then(|| before.and_then(|before| before.leads).unwrap_or_else(|| self.begin()));
-        self.members.insert(slot, Member { conn, leads, serial, signer, expires, allowances, phase: Meter::default() });
+        self.members.insert(slot, Member { conn, leads, serial, rk, signer, expires, allowances, phase: Meter::default() });
         self.slots.insert(conn, slot);
         self.expiries.insert((expires, slot));
         self.leaders.extend(leads.map(|beginning| (beginning, slot)));

@@ -1,6 +1,6 @@
 //! Seals: stamped on their public part and passed on (`docs/protocol.md` §9.3). The relay opens none and keeps none.
 
-use conclave_protocol::stamp::{Minute, SealPublic};
+use conclave_protocol::stamp::{Minute, Origin, SealPublic};
 use conclave_protocol::wire::codec::Wire;
 use conclave_protocol::wire::relay::{FromRelay, Refusal};
 
@@ -34,7 +34,8 @@ impl Meeting {
             turn.stats.seals_refused_wrong_slot += 1;
             return Err(Refusal::NotAllowed);
         }
-        let stamp = turn.stamps.stamp(&self.id, slot, Minute::from(turn.wall), &public);
+        let origin = Origin { meeting: self.id, slot, rk: member.rk };
+        let stamp = turn.stamps.stamp(&origin, Minute::from(turn.wall), &public);
         turn.stats.seals_stamped += 1;
         turn.stats.seals_forwarded += self.slots.len().saturating_sub(1) as u64;
         let others = self.slots.keys().copied().filter(|other| *other != conn);

@@ -1,5 +1,6 @@
 use conclave_protocol::id::{MeetingId, MemberIndex};
-use conclave_protocol::stamp::{Minute, SealPublic, Stamp};
+use conclave_protocol::sign::PublicKey;
+use conclave_protocol::stamp::{Minute, Origin, SealPublic, Stamp};
 use conclave_protocol::wire::relay::{StampCheck, StampVerdict};
 
 use super::*;
@@ -11,9 +12,9 @@ fn keeper(directory: &Path, relay: &str) -> Keeper {
 }
 
 fn check(keys: &StampKeys) -> StampCheck {
-    let (meeting, slot) = (MeetingId([3; 20]), MemberIndex(4));
+    let origin = Origin { meeting: MeetingId([3; 20]), slot: MemberIndex(4), rk: PublicKey([6; 32]) };
     let public = SealPublic { kid: 0x8000_0400_0000_0000, count: 25, root: [5; 32] };
-    StampCheck { meeting, slot, public, stamp: keys.stamp(&meeting, slot, Minute(6), &public) }
+    StampCheck { origin, public, stamp: keys.stamp(&origin, Minute(6), &public) }
 }
 
 fn files(directory: &Path) -> Vec<String> {
@@ -86,8 +87,8 @@ fn the_file_is_as_documented_and_belongs_to_its_owner_alone() {
     assert_eq!(entry["day"].as_str(), Some("2026-11-26"));
     let bytes = BASE32_NOPAD.decode(entry["key"].as_str().unwrap().as_bytes()).unwrap();
     let key = StampKey::new(bytes.try_into().unwrap());
-    let StampCheck { meeting, slot, public, stamp } = check(&keys);
-    assert!(key.made(&stamp, &meeting, slot, &public));
+    let StampCheck { origin, public, stamp } = check(&keys);
+    assert!(key.made(&stamp, &origin, &public));
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;

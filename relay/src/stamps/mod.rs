@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use conclave_protocol::id::{MeetingId, MemberIndex};
-use conclave_protocol::stamp::{Minute, SealPublic, Stamp, StampKey, StampKeyId};
+use conclave_protocol::stamp::{Minute, Origin, SealPublic, Stamp, StampKey, StampKeyId};
 use conclave_protocol::wire::relay::{StampCheck, StampVerdict};
 
 /// The keys of this day and of the days before that are still kept. Copies share the keys, which are erased with the
@@ -34,9 +34,9 @@ impl StampKeys {
 
     /// Stamps a seal. Without a key the stamp is all zeros but for the minute: no key has that name, so whoever checks
     /// it finds the seal not stamped, which is true.
-    pub(crate) fn stamp(&self, meeting: &MeetingId, slot: MemberIndex, minute: Minute, public: &SealPublic) -> Stamp {
+    pub(crate) fn stamp(&self, origin: &Origin, minute: Minute, public: &SealPublic) -> Stamp {
         match &self.current {
-            Some(key) => key.stamp(meeting, slot, minute, public),
+            Some(key) => key.stamp(origin, minute, public),
             None => Stamp { key: StampKeyId([0; 8]), minute, mac: [0; 16] },
         }
     }
@@ -44,13 +44,11 @@ impl StampKeys {
     /// Whether one of these keys made a stamp. One that names another key than it was made with is forged too.
     #[must_use]
     pub fn check(&self, check: &StampCheck) -> StampVerdict {
-        let StampCheck { meeting, slot, public, stamp } = check;
+        let StampCheck { origin, public, stamp } = check;
         match self.known.get(&stamp.key) {
-            Some(key) if key.made(stamp, meeting, *slot, public) => StampVerdict::Genuine,
+            Some(key) if key.made(stamp, origin, public) => StampVerdict::Genuine,
             Some(_) => StampVerdict::Forged,
-            None if self.known.values().any(|key| key.made_all_but_name(stamp, meeting, *slot, public)) => {
-                StampVerdict::Forged
-            }
+            None if self.known.values().any(|key| key.made_all_but_name(stamp, origin, public)) => StampVerdict::Forged,
             None => StampVerdict::UnknownKey,
         }
     }

@@ -8,13 +8,14 @@ use std::fmt;
 use super::Report;
 use super::opened::{self, SaidSegment};
 use crate::epoch::merkle;
+use crate::epoch::roster::Member;
 use crate::epoch::statement::{ChainHash, Statement};
 use crate::evidence::{EpochProof, Exhibit, MAX_SEGMENTS, encoding};
 use crate::id::{MeetingId, MemberIndex};
 use crate::identity::Role;
 use crate::seal::{BadSeal, SealBody};
 use crate::sframe::frames_per_segment;
-use crate::stamp::{Minute, Stamp, StampKeyId};
+use crate::stamp::{Minute, Origin, Stamp, StampKeyId};
 use crate::succession::authority_of;
 use crate::time::UnixMillis;
 use crate::wire::relay::{StampCheck, StampVerdict};
@@ -212,6 +213,8 @@ fn examine(
     check(Step::Segment, are_segments_in_order(exhibit))?;
     let seals = open_seals(exhibit, meeting)?;
     let said = opened::open_frames(exhibit, meeting, &seals).ok_or(Step::Frame)?;
+    // Without a single frame nothing was said.
+    check(Step::Frame, said.iter().any(|segment| !segment.frames.is_empty()))?;
     let stamped = check_stamps(exhibit, meeting, &seals, stamps, findings)?;
     Ok((said, stamped))
 }
@@ -259,9 +262,10 @@ fn is_certified(exhibit: &Exhibit, meeting: MeetingId) -> bool {
         Role::Member if member.index != MemberIndex::HOST => &member.cert.keys.session,
         _ => return false,
     };
-    // As the members saw it, who let the accused in by their clocks.
-    let seen = exhibit.epochs.iter().map(|proof| proof.statement.time).min().unwrap_or(UnixMillis(0));
-    member.cert.verify(meeting, member.cert.role, session, &member.name, seen).is_ok()
+    // Whether it had run out was the business of those who let the accused in, by their clocks. The times of statements
+    // are the leader's, who must not be able to make what is said in its meeting unprovable.
+    let anytime = UnixMillis(0);
+    member.cert.verify(meeting, member.cert.role, session, &member.name, anytime).is_ok()
 }
 
 fn are_segments_in_order(exhibit: &Exhibit) -> bool {
@@ -328,12 +332,14 @@ fn check_stamps(
     findings: &mut Findings,
 ) -> Result<Stamped, Step> {
     let mut stamped = Stamped::All;
+    let Member { index, cert, .. } = &exhibit.accused;
+    let origin = Origin { meeting, slot: *index, rk: cert.keys.routing };
     for (segment, seal) in exhibit.segments.iter().zip(seals) {
         let Some(stamp) = segment.stamp else {
             stamped = Stamped::NotAll;
             continue;
         };
-        let question = StampCheck { meeting, slot: exhibit.accused.index, public: seal.public, stamp };
+        let question = StampCheck { origin, public: seal.public, stamp };
         let answer = ask(&question);
         findings.stamp_keys.entry(stamp.key).and_modify(|known| *known = worse(*known, answer)).or_insert(answer);
         match answer {

@@ -7,7 +7,7 @@ use conclave_protocol::capability::Rights;
 use conclave_protocol::id::{MeetingId, MemberIndex};
 use conclave_protocol::label;
 use conclave_protocol::sign::KeyPair;
-use conclave_protocol::stamp::{Minute, SealPublic, StampKey};
+use conclave_protocol::stamp::{Minute, Origin, SealPublic, StampKey};
 use conclave_protocol::wire::codec::{Wire, Writer};
 use conclave_protocol::wire::relay::{FromRelay, Refusal, StampCheck, StampVerdict, ToRelay};
 
@@ -29,10 +29,10 @@ fn world() -> World {
 
 /// A stamp that the key with this fill made.
 fn check(fill: u8) -> StampCheck {
-    let (meeting, slot) = (MeetingId([8; 20]), MemberIndex(3));
+    let origin = Origin { meeting: MeetingId([8; 20]), slot: MemberIndex(3), rk: moderators_key().public() };
     let public = SealPublic { kid: 1 << 63 | 3 << 40, count: 25, root: [4; 32] };
-    let stamp = StampKey::new([fill; 32]).stamp(&meeting, slot, Minute(5), &public);
-    StampCheck { meeting, slot, public, stamp }
+    let stamp = StampKey::new([fill; 32]).stamp(&origin, Minute(5), &public);
+    StampCheck { origin, public, stamp }
 }
 
 fn question(conn: ConnId, checks: Vec<StampCheck>) -> ToRelay {
@@ -46,7 +46,7 @@ fn question(conn: ConnId, checks: Vec<StampCheck>) -> ToRelay {
 fn the_moderator_is_told_of_each_stamp_and_may_ask_again() {
     let mut world = world();
     let conn = world.connect();
-    let moved = StampCheck { slot: MemberIndex(4), ..check(1) };
+    let moved = StampCheck { origin: Origin { slot: MemberIndex(4), ..check(1).origin }, ..check(1) };
     let asked = question(conn, vec![check(1), moved, check(2), check(3)]);
     let verdicts = [StampVerdict::Genuine, StampVerdict::Forged, StampVerdict::Genuine, StampVerdict::UnknownKey];
     assert_eq!(world.ask(conn, &asked), [FromRelay::StampsChecked { verdicts: verdicts.to_vec() }]);

@@ -5,16 +5,21 @@ use std::time::Duration;
 
 use conclave_protocol::capability::Rights;
 use conclave_protocol::id::MemberIndex;
-use conclave_protocol::stamp::{Minute, SealPublic, StampKey};
+use conclave_protocol::stamp::{Minute, Origin, SealPublic, StampKey};
 use conclave_protocol::wire::codec::Wire;
 use conclave_protocol::wire::relay::{FromRelay, MAX_SEAL, Refusal, StampCheck, StampVerdict, ToRelay};
 
-use super::world::{Room, World, refused};
+use super::world::{Room, World, refused, rk};
 use crate::core::Core;
 use crate::stamps::StampKeys;
 
 fn key(fill: u8) -> Arc<StampKey> {
     Arc::new(StampKey::new([fill; 32]))
+}
+
+/// The member of slot 1.
+fn origin(room: &Room) -> Origin {
+    Origin { meeting: room.id, slot: MemberIndex(1), rk: rk(1).public() }
 }
 
 fn public(slot: u16, segment: u16) -> SealPublic {
@@ -50,7 +55,7 @@ fn a_seal_reaches_all_others_once_and_its_stamp_is_genuine() {
     assert_eq!(sender, FromRelay::Sealed { from: MemberIndex(1), stamp, bytes: public(1, 7).encode() });
     assert!(world.heard(guest).is_empty() && world.heard(elsewhere).is_empty());
     assert_eq!(stamp.minute, Minute::from(world.wall()));
-    assert!(key(1).made(&stamp, &room.id, MemberIndex(1), &public(1, 7)));
+    assert!(key(1).made(&stamp, &origin(&room), &public(1, 7)));
     let stats = world.hub.stats();
     assert_eq!((stats.seals_stamped, stats.seals_forwarded), (1, 2));
 }
@@ -158,7 +163,7 @@ fn a_new_day_stamps_with_its_own_key_and_knows_the_old_one() {
     let new = stamp(&mut world);
     assert_ne!(old.key, new.key);
     for stamp in [old, new] {
-        let check = StampCheck { meeting: room.id, slot: MemberIndex(1), public: public(1, 1), stamp };
+        let check = StampCheck { origin: origin(&room), public: public(1, 1), stamp };
         assert_eq!(world.hub.stamps.check(&check), StampVerdict::Genuine);
     }
 }
