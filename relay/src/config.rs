@@ -65,9 +65,11 @@ Examples:
   conclave-relay serve ... --reports https://moderation.example/reports
   conclave-relay serve ... --reports nats:conclave.reports --nats-url nats://127.0.0.1:4222
       Hand reports to a web server, or to a stream of NATS.
+  conclave-relay serve --self-signed --metrics 127.0.0.1:9433
+      Show counters to a Prometheus on this machine: curl http://127.0.0.1:9433/metrics
 
 When the relay is ready it prints one line of JSON on standard output:
-  {\"event\":\"listening\",\"addr\":\"127.0.0.1:4433\",\"pin\":\"...\",\"region\":null}
+  {\"event\":\"listening\",\"addr\":\"127.0.0.1:4433\",\"pin\":\"...\",\"region\":null,\"metrics\":null}
 
 Every option can stand in the file given by --config, in TOML, under its long name without dashes in front:
   listen = \"[::]:443\"
@@ -166,6 +168,11 @@ pub struct ServeOptions {
     #[serde(deserialize_with = "read_name")]
     pub name: Option<RelayName>,
 
+    /// TCP address of a page of counters for Prometheus, /metrics, with /healthz and /readyz. It has neither TLS nor a
+    /// password, and who reads it sees how many people meet and when: keep it on loopback or on a network of your own [default: off]
+    #[arg(long, value_name = "ADDR", env = "CONCLAVE_RELAY_METRICS")]
+    pub metrics: Option<SocketAddr>,
+
     /// What to log to standard error: off, error, warn, info, debug, trace, or by module [default: info]
     #[arg(long, value_name = "FILTER", env = "RUST_LOG")]
     pub log: Option<String>,
@@ -210,6 +217,8 @@ pub struct ServeSettings {
     pub moderator: Option<PathBuf>,
     /// How stamp keys are kept.
     pub stamp_keys: keeper::Settings,
+    /// Where its counters are shown, by TCP, if anywhere.
+    pub metrics: Option<SocketAddr>,
     /// What to log, as a filter of `tracing-subscriber`.
     pub log: String,
 }
@@ -310,6 +319,7 @@ impl ServeOptions {
             reports_per_minute,
             moderator: options.moderator,
             stamp_keys,
+            metrics: options.metrics,
             log: options.log.unwrap_or_else(|| "info".into()),
         })
     }
@@ -319,7 +329,9 @@ impl ServeOptions {
         match self.hold {
             // clap has looked at arguments, and nobody at the file.
             Some(ms) if ms > MAX_HOLD => Err(ConfigError::Hold),
-            hold => Ok(Forwarding { hold: hold.map_or(default.hold, |ms| Duration::from_millis(ms.into())), ..default }),
+            hold => {
+                Ok(Forwarding { hold: hold.map_or(default.hold, |ms| Duration::from_millis(ms.into())), ..default })
+            }
         }
     }
 
@@ -354,6 +366,7 @@ impl ServeOptions {
             stamp_keys,
             keep_stamp_keys,
             name,
+            metrics,
             log,
             config,
         } = self;
@@ -379,6 +392,7 @@ impl ServeOptions {
             stamp_keys: stamp_keys.or(lower.stamp_keys),
             keep_stamp_keys: keep_stamp_keys.or(lower.keep_stamp_keys),
             name: name.or(lower.name),
+            metrics: metrics.or(lower.metrics),
             log: log.or(lower.log),
             config: config.or(lower.config),
         }

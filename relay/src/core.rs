@@ -10,6 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use conclave_protocol::wire::relay::Receipt;
 
+use crate::hub;
 use crate::stamps::StampKeys;
 
 /// Identifies one client connection for its life; never reused while the process lives.
@@ -107,6 +108,15 @@ pub enum Output {
     },
 }
 
+/// What a core says of itself when its operator asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Whether it has no room for another meeting.
+    pub is_full: bool,
+    /// What it has counted.
+    pub counts: hub::Stats,
+}
+
 /// Everything that a relay decides. No method may block, and none may panic on what a client sent.
 pub trait Core: Send + 'static {
     /// A client has finished its handshake and sent a first message, which follows at once by [`Core::control`].
@@ -137,6 +147,12 @@ pub trait Core: Send + 'static {
     /// A report that came out by [`Output::Report`] has been taken, or hasn't. A core that hands out none passes it over.
     fn report_delivered(&mut self, now: Instant, ticket: ReportTicket, delivery: Delivery, out: &mut Vec<Output>) {
         let _ = (now, ticket, delivery, out);
+    }
+
+    /// How it is, for its operator; asked at most ten times a second. Frames wait meanwhile, so it is quick. The
+    /// default is for a core that counts nothing.
+    fn figures(&self) -> Figures {
+        Figures::default()
     }
 
     /// The relay is about to stop: what to tell the clients. The shell then closes every connection.

@@ -193,7 +193,9 @@ impl Gate {
         self.live.get(&prefix).copied().unwrap_or(0)
     }
 
-    fn is_full(&self) -> bool {
+    /// Whether another connection would be one too many.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
         self.admitted.saturating_add(self.half_open) >= self.limits.max_connections
     }
 

@@ -15,6 +15,7 @@ pub mod framing;
 pub mod gate;
 pub mod hub;
 pub mod logging;
+pub mod metrics;
 pub mod moderator;
 pub mod reports;
 pub mod server;

@@ -10,6 +10,7 @@ use conclave_relay::clock::{system_clock, system_time};
 use conclave_relay::config::{self, Command, ServeSettings};
 use conclave_relay::hub::{self, Hub};
 use conclave_relay::logging;
+use conclave_relay::metrics::Listener;
 use conclave_relay::moderator::Moderator;
 use conclave_relay::server::{BindError, Server};
 use conclave_relay::stamps::day::Day;
@@ -68,11 +69,20 @@ async fn serve(settings: ServeSettings) -> Result<(), Failure> {
     if let Some(reports) = &settings.reports {
         server = server.with_reports(reports.start().map_err(usage)?);
     }
+    let metrics = match settings.metrics {
+        Some(address) => Some(Listener::bind(address).await.context("--metrics")?),
+        None => None,
+    };
+    let shown = metrics.as_ref().map(Listener::local_addr);
+    if let Some(listener) = metrics {
+        server = server.with_metrics(listener);
+    }
     announce(&Listening {
         event: "listening",
         addr: server.local_addr(),
         pin: server.pin().map(|pin| pin.to_string()),
         region: settings.region.as_ref().map(Region::as_str),
+        metrics: shown,
     });
     let stats = server.run(shutdown).await.context("the relay stopped")?;
     tracing::info!(connections = stats.connections, datagrams = stats.datagrams_out, "stopped");
@@ -102,6 +112,7 @@ struct Listening<'a> {
     addr: SocketAddr,
     pin: Option<String>,
     region: Option<&'a str>,
+    metrics: Option<SocketAddr>,
 }
 
 fn announce(listening: &Listening<'_>) {

@@ -1,7 +1,7 @@
 //! The relay as a QUIC server: one UDP port, a [`Core`] behind it.
 //!
-//! All traffic is the business of one thread of its own ([`crate::shell`]); what is slow or rare (reports on their way to
-//! the operator's sink, new keys at midnight) stays on the caller's tokio runtime.
+//! All traffic is the business of one thread of its own (`shell`); what is slow or rare (reports on their way to
+//! the operator's sink, new keys at midnight, the page of counters) stays on the caller's tokio runtime.
 
 use std::any::Any;
 use std::future::pending;
@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::core::{Core, Delivery, ReportTicket};
 use crate::gate::{Gate, Limits};
+use crate::metrics::{self, Listener};
 use crate::reports::Sink;
 use crate::shell::{Command, Handle, Parts, Shell};
 use crate::stamps::keeper::Keeper;
@@ -128,6 +129,7 @@ pub struct Server<C> {
     stats: Arc<Stats>,
     delivered: Option<mpsc::UnboundedReceiver<(ReportTicket, Delivery)>>,
     keeper: Option<Keeper>,
+    metrics: Option<Listener>,
 }
 
 impl<C: Core> Server<C> {
@@ -155,7 +157,7 @@ impl<C: Core> Server<C> {
             .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL);
         let (shell, handle, address) = Shell::bind(config.listen, quic, parts)
             .map_err(|source| BindError::Socket { address: config.listen, source })?;
-        Ok(Self { shell, handle, address, pin, stats, delivered: None, keeper: None })
+        Ok(Self { shell, handle, address, pin, stats, delivered: None, keeper: None, metrics: None })
     }
 
     /// Hands reports to this sink. Without one, those that the core gives out have failed.
@@ -171,6 +173,13 @@ impl<C: Core> Server<C> {
     #[must_use]
     pub fn with_stamp_keys(mut self, keeper: Keeper) -> Self {
         self.keeper = Some(keeper);
+        self
+    }
+
+    /// Shows its counters there while it runs.
+    #[must_use]
+    pub fn with_metrics(mut self, listener: Listener) -> Self {
+        self.metrics = Some(listener);
         self
     }
 
@@ -198,29 +207,45 @@ impl<C: Core> Server<C> {
     /// # Errors
     /// [`RunError`] when the server can't go on. Unless it panicked, clients are told and closed all the same.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Snapshot, RunError> {
-        let Self { shell, handle, stats, delivered, keeper, .. } = self;
-        let mut thread = Thread::start(shell, handle).map_err(RunError::Thread)?;
+        let Self { shell, handle, stats, delivered, keeper, metrics, .. } = self;
+        let handle = Arc::new(handle);
+        let thread = Thread::start(shell, Arc::clone(&handle)).map_err(RunError::Thread)?;
+        let shown = metrics::Source::new(handle, Arc::clone(&stats));
         tokio::select! {
-            () = shutdown => {}
-            outcome = &mut thread.ended => return thread.outcome(outcome.ok()).map(|()| stats.snapshot()),
-            never = refresh::run(keeper, |keys| thread.handle.tell(Command::StampKeys(keys))) => match never {},
-            () = answer_reports(&thread.handle, delivered) => {}
+            ended = oversee(thread, shutdown, delivered, keeper) => ended.map(|()| stats.snapshot()),
+            // As long as the thread, so that its end can be watched too.
+            never = metrics::run(metrics, shown) => match never {},
         }
-        thread.handle.tell(Command::Shutdown);
-        let outcome = (&mut thread.ended).await;
-        thread.outcome(outcome.ok()).map(|()| stats.snapshot())
     }
+}
+
+/// Brings the thread what it needs from outside, until it has ended.
+async fn oversee(
+    mut thread: Thread,
+    shutdown: impl Future<Output = ()>,
+    delivered: Option<mpsc::UnboundedReceiver<(ReportTicket, Delivery)>>,
+    keeper: Option<Keeper>,
+) -> Result<(), RunError> {
+    tokio::select! {
+        () = shutdown => {}
+        outcome = &mut thread.ended => return thread.outcome(outcome.ok()),
+        never = refresh::run(keeper, |keys| thread.handle.tell(Command::StampKeys(keys))) => match never {},
+        () = answer_reports(&thread.handle, delivered) => {}
+    }
+    thread.handle.tell(Command::Shutdown);
+    let outcome = (&mut thread.ended).await;
+    thread.outcome(outcome.ok())
 }
 
 /// The thread that serves. It is told to stop when this is dropped.
 struct Thread {
-    handle: Handle,
+    handle: Arc<Handle>,
     ended: oneshot::Receiver<io::Result<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Thread {
-    fn start<C: Core>(shell: Shell<C>, handle: Handle) -> io::Result<Self> {
+    fn start<C: Core>(shell: Shell<C>, handle: Arc<Handle>) -> io::Result<Self> {
         let (end, ended) = oneshot::channel();
         let thread = thread::Builder::new().name("forwarding".into()).spawn(move || {
             // Fails when nobody waits for it any more.

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+#[cfg(test)]
+use serde::Deserialize;
 use serde::Serialize;
 
 /// A number that several tasks may raise and anybody may read.
@@ -83,6 +85,7 @@ macro_rules! counters {
 
         /// The counters at one moment.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+        #[cfg_attr(test, derive(Deserialize))]
         pub struct Snapshot { $($(#[$doc])* pub $name: u64,)* }
 
         impl Stats {
@@ -108,6 +111,8 @@ counters! {
     refused_prefix_count,
     /// Attempts refused because of the rate of connections from one network.
     refused_prefix_rate,
+    /// Handshakes that were completed; a first message has not come yet.
+    handshakes_completed,
     /// Handshakes that failed.
     handshakes_failed,
     /// Handshakes that weren't finished in time.
@@ -145,8 +150,14 @@ counters! {
     dropped_gone,
     /// Datagrams that were past their deadline when their receiver's turn came.
     dropped_late,
+    /// UDP packets received, whosever they are.
+    packets_in,
+    /// Bytes in those, without IP and UDP headers.
+    packet_bytes_in,
     /// UDP packets sent.
     packets_out,
+    /// Bytes in those, without IP and UDP headers.
+    packet_bytes_out,
 }
 
 #[cfg(test)]

@@ -169,6 +169,7 @@ fn what_the_operator_got_wrong_is_named_and_ends_with_two() {
         (vec!["--self-signed", "--moderator", &garbage], "garbage"),
         (vec!["--self-signed", "--stamp-keys", &garbage], "garbage"),
         (vec!["--self-signed", "--name", "a b"], "name"),
+        (vec!["--self-signed", "--metrics", "9433"], "--metrics"),
         (vec!["--unknown"], "--unknown"),
     ] {
         let (status, message) = fails(&[&["serve"], arguments.as_slice()].concat());
@@ -187,6 +188,15 @@ fn port_in_use_is_named_and_ends_with_one() {
 }
 
 #[test]
+fn port_of_counters_in_use_is_named_and_ends_with_one() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (status, message) = fails(&["serve", "--self-signed", "--listen", "127.0.0.1:0", "--metrics", &address]);
+    assert_eq!(status, 1);
+    assert!(message.contains("--metrics") && message.contains(&address), "{message}");
+}
+
+#[test]
 fn help_teaches_every_option_and_the_environment() {
     let output = relay(&["serve", "--help"]).output().unwrap();
     assert!(output.status.success());
@@ -194,7 +204,7 @@ fn help_teaches_every_option_and_the_environment() {
     let basics = ["--listen", "--cert", "--key", "--self-signed", "--region", "--config", "CONCLAVE_RELAY_LISTEN"];
     let reports =
         ["--reports", "--nats-url", "--moderator", "--stamp-keys", "--keep-stamp-keys", "CONCLAVE_RELAY_REPORTS"];
-    for taught in basics.into_iter().chain(reports) {
+    for taught in basics.into_iter().chain(reports).chain(["--metrics", "CONCLAVE_RELAY_METRICS", "/readyz"]) {
         assert!(help.contains(taught), "{taught} is not in the help");
     }
     assert!(help.contains("Examples:") && help.contains("\"event\":\"listening\""));

@@ -3,162 +3,50 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking, as tests do")]
 
+mod process;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use conclave_protocol::capability::{Capability, Rights};
-use conclave_protocol::descriptor::{Descriptor, Policy};
-use conclave_protocol::id::{MeetingId, MemberIndex};
+use conclave_protocol::id::MemberIndex;
 use conclave_protocol::label;
 use conclave_protocol::sign::KeyPair;
 use conclave_protocol::stamp::{Origin, SealPublic, Stamp};
-use conclave_protocol::time::UnixMillis;
 use conclave_protocol::wire::codec::{Wire, Writer};
 use conclave_protocol::wire::datagram::{self, Kind};
 use conclave_protocol::wire::relay::{
     FromRelay, MAX_REPORT_PART, Receipt, ReportId, ReportRefusal, StampCheck, StampVerdict, ToRelay,
 };
-use conclave_relay::clock::{system_clock, system_time};
-use conclave_relay::dial::{Dialed, bind_for, client_endpoint, dial};
+use conclave_relay::clock::system_clock;
 use conclave_relay::gate::Limits;
 use conclave_relay::hub::{self, Hub};
 use conclave_relay::reports::{Deliver, Job, NotDelivered, Sink};
 use conclave_relay::server::{Deadlines, Server, ServerConfig};
-use conclave_relay::tls::{Identity, Pin, SelfSigned, Trust};
+use conclave_relay::tls::{Identity, SelfSigned};
 use data_encoding::{BASE32_NOPAD, BASE64};
 use sha2::{Digest, Sha256};
 
-/// How long a test waits for what must come; long enough for a machine under load.
-const PATIENCE: Duration = Duration::from_secs(60);
+use process::{Client, Meeting, Relay, routing_key};
 
-/// A running relay; killed when dropped, if it is a process of its own.
-struct Relay {
-    child: Option<Child>,
-    address: SocketAddr,
-    pin: Pin,
-}
-
-impl Relay {
-    fn start(options: &[&str]) -> Self {
-        let always = ["serve", "--self-signed", "--listen", "127.0.0.1:0", "--connection-rate-per-network", "1000"];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_conclave-relay"));
-        command.env_clear().args(always).args(options).stdin(Stdio::null());
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let announced: serde_json::Value = serde_json::from_str(&line).unwrap();
-        let text = |name: &str| announced[name].as_str().unwrap().to_owned();
-        Self { child: Some(child), address: text("addr").parse().unwrap(), pin: text("pin").parse().unwrap() }
+/// Sends a report as it is to be sent, and waits for the answer.
+async fn report(client: &mut Client, bytes: &[u8]) -> Result<Receipt, ReportRefusal> {
+    let digest: [u8; 32] = Sha256::digest(bytes).into();
+    let id = ReportId(digest[16..].try_into().unwrap());
+    let length = u32::try_from(bytes.len()).unwrap();
+    client.say(&ToRelay::Report { id, length, digest, past: None }).await;
+    for part in bytes.chunks(MAX_REPORT_PART) {
+        client.say(&ToRelay::ReportPart { id, bytes: part.to_vec() }).await;
     }
-
-    async fn dial(&self) -> Dialed {
-        let endpoint = client_endpoint(bind_for(self.address)).unwrap();
-        dial(&endpoint, self.address, "relay.test", &Trust::Pin(self.pin), PATIENCE).await.unwrap()
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            let _gone = child.kill();
-            let _reaped = child.wait();
-        }
-    }
-}
-
-/// A meeting, with the key of its host.
-struct Meeting {
-    authority: KeyPair,
-    descriptor: Descriptor,
-    id: MeetingId,
-}
-
-impl Meeting {
-    fn new(seed: u8) -> Self {
-        let authority = KeyPair::from_seed(&[seed; 32]);
-        let now = system_time();
-        let descriptor = Descriptor {
-            hs: [seed; 32],
-            authority: authority.public(),
-            not_before: now.minus(Duration::from_secs(60)),
-            not_after: now.plus(Duration::from_secs(3_600)),
-            policy: Policy::DEFAULT,
-            frame_ms: 20,
-            max_members: 1_000,
-            nonce: [seed; 16],
-            moderator: [0; 32],
-            regions: Vec::new(),
-        };
-        let id = descriptor.meeting_id();
-        Self { authority, descriptor, id }
-    }
-
-    /// A member in a slot, and what the relay has said of itself.
-    async fn enter(&self, relay: &Relay, slot: u16) -> (Client, FromRelay) {
-        let mut client = Client { dialed: relay.dial().await };
-        let (meeting, descriptor) = (self.id, Some(self.descriptor.clone()));
-        client.say(&ToRelay::Hello { meeting, descriptor, revoked: None, line: None }).await;
-        let welcome = client.hear().await;
-        let rk = routing_key(slot);
-        let now: UnixMillis = system_time();
-        let capability = Capability {
-            meeting: self.id,
-            slot: MemberIndex(slot),
-            rk: rk.public(),
-            rights: Rights::MEMBER,
-            not_before: now,
-            not_after: now.plus(Duration::from_secs(120)),
-            serial: 1,
-            signer: MemberIndex::HOST,
-        };
-        let capability = capability.sign(&self.authority);
-        let possession = capability.prove(&rk, &client.dialed.exporter);
-        client.say(&ToRelay::Attach { capability, possession }).await;
-        loop {
-            if let FromRelay::Attached { .. } = client.hear().await {
-                return (client, welcome);
-            }
-        }
-    }
-}
-
-struct Client {
-    dialed: Dialed,
-}
-
-impl Client {
-    async fn say(&mut self, message: &ToRelay) {
-        self.dialed.writer.send(Bytes::from(message.encode())).await.unwrap();
-    }
-
-    async fn hear(&mut self) -> FromRelay {
-        let next = tokio::time::timeout(PATIENCE, self.dialed.reader.next()).await.unwrap();
-        FromRelay::decode(next.unwrap().unwrap()).unwrap()
-    }
-
-    /// Sends a report as it is to be sent, and waits for the answer.
-    async fn report(&mut self, bytes: &[u8]) -> Result<Receipt, ReportRefusal> {
-        let digest: [u8; 32] = Sha256::digest(bytes).into();
-        let id = ReportId(digest[16..].try_into().unwrap());
-        let length = u32::try_from(bytes.len()).unwrap();
-        self.say(&ToRelay::Report { id, length, digest, past: None }).await;
-        for part in bytes.chunks(MAX_REPORT_PART) {
-            self.say(&ToRelay::ReportPart { id, bytes: part.to_vec() }).await;
-        }
-        loop {
-            match self.hear().await {
-                FromRelay::ReportTaken { id: of, receipt } if of == id => return Ok(receipt),
-                FromRelay::ReportRefused { id: of, reason } if of == id => return Err(reason),
-                FromRelay::Presence { .. } => {}
-                other => panic!("{other:?}"),
-            }
+    loop {
+        match client.hear().await {
+            FromRelay::ReportTaken { id: of, receipt } if of == id => return Ok(receipt),
+            FromRelay::ReportRefused { id: of, reason } if of == id => return Err(reason),
+            FromRelay::Presence { .. } => {}
+            other => panic!("{other:?}"),
         }
     }
 }
@@ -202,10 +90,6 @@ async fn check(relay: &Relay, checks: Vec<StampCheck>) -> FromRelay {
     moderator.hear().await
 }
 
-fn routing_key(slot: u16) -> KeyPair {
-    KeyPair::from_seed(&[slot.to_be_bytes()[1]; 32])
-}
-
 #[tokio::test]
 async fn a_stamp_of_one_relay_is_genuine_to_every_relay_that_shares_its_keys() {
     let directory = tempfile::tempdir().unwrap();
@@ -240,15 +124,15 @@ async fn clients_are_told_what_becomes_of_reports() {
     let FromRelay::Welcome { takes_reports: true, moderator, .. } = welcome else { panic!("{welcome:?}") };
     assert_eq!(moderator.len(), 1_313);
     let bytes = vec![0xA5; 2 * 1024 * 1024];
-    let receipt = member.report(&bytes).await.unwrap();
+    let receipt = report(&mut member, &bytes).await.unwrap();
     let file = format!("reports/{}.conclave-report", BASE32_NOPAD.encode(&receipt.0));
     assert_eq!(fs::read(directory.path().join(file)).unwrap(), bytes);
-    assert_eq!(member.report(&bytes).await, Ok(receipt));
+    assert_eq!(report(&mut member, &bytes).await, Ok(receipt));
 
     let without = Relay::start(&[]);
     let (mut member, welcome) = meeting.enter(&without, 1).await;
     assert!(matches!(welcome, FromRelay::Welcome { takes_reports: false, moderator, .. } if moderator.is_empty()));
-    assert_eq!(member.report(&bytes).await, Err(ReportRefusal::NoSink));
+    assert_eq!(report(&mut member, &bytes).await, Err(ReportRefusal::NoSink));
 }
 
 /// Two people who talk while others report; the frames sent and heard.
@@ -358,7 +242,7 @@ fn within(sink: Option<Sink>) -> (Relay, tokio::sync::oneshot::Sender<()>, std::
         });
     });
     let (address, pin) = told.recv().unwrap();
-    (Relay { child: None, address, pin }, stop, thread)
+    (Relay { child: None, address, pin, metrics: None }, stop, thread)
 }
 
 #[tokio::test]
@@ -369,7 +253,7 @@ async fn a_sink_that_hangs_holds_up_no_frame_and_no_message_and_acknowledges_not
     let (mut reporter, _) = meeting.enter(&relay, 1).await;
     let (mut other, _) = meeting.enter(&relay, 2).await;
     let bytes = vec![0x5A; 100_000];
-    let mut reporting = Box::pin(reporter.report(&bytes));
+    let mut reporting = Box::pin(report(&mut reporter, &bytes));
     let mut frame = datagram::header(Kind::Media, MemberIndex(2)).to_vec();
     frame.extend_from_slice(&[0xAB; 120]);
     let meanwhile = async {
@@ -389,7 +273,7 @@ async fn a_sink_that_hangs_holds_up_no_frame_and_no_message_and_acknowledges_not
     assert_eq!((&mut reporting).await, Err(ReportRefusal::Unavailable));
     drop(reporting);
     answer.send(Ok(())).unwrap();
-    assert!(reporter.report(&bytes).await.is_ok());
+    assert!(report(&mut reporter, &bytes).await.is_ok());
     stop.send(()).unwrap();
     thread.join().unwrap();
 }
@@ -399,7 +283,7 @@ async fn a_core_that_takes_reports_without_a_sink_behind_it_loses_none() {
     let (relay, stop, thread) = within(None);
     let (mut reporter, _) = Meeting::new(1).enter(&relay, 1).await;
     for _ in 0..3 {
-        assert_eq!(reporter.report(&[1; 1_000]).await, Err(ReportRefusal::Unavailable));
+        assert_eq!(report(&mut reporter, &[1; 1_000]).await, Err(ReportRefusal::Unavailable));
     }
     stop.send(()).unwrap();
     thread.join().unwrap();
@@ -422,7 +306,7 @@ async fn report_all(relay: &Relay, reporters: u16, each: u16) -> Vec<(Vec<u8>, R
                 for n in 0..each {
                     let mut bytes = vec![n.to_be_bytes()[1]; 65_536];
                     bytes[..2].copy_from_slice(&slot.to_be_bytes());
-                    let answer = member.report(&bytes).await;
+                    let answer = report(&mut member, &bytes).await;
                     answers.push((bytes, answer));
                 }
                 answers

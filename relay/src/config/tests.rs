@@ -49,13 +49,15 @@ fn every_option_of_the_file_reaches_the_settings() {
         "listen = '[::1]:5'\ncert = 'c'\nkey = 'k'\nregion = 'us-west-2'\nmax-connections = 1\n\
          max-connections-per-network = 2\nconnection-rate-per-network = 3\nmax-handshakes = 4\nretry-above = 5\n\
          log = 'debug'\nreports = 'nats:a.b'\nnats-url = 'nats://n'\nreports-max-bytes = 6\nreports-per-minute = 7\n\
-         moderator = 'm'\nstamp-keys = 's'\nkeep-stamp-keys = 8\nname = 'cluster-1'",
+         moderator = 'm'\nstamp-keys = 's'\nkeep-stamp-keys = 8\nname = 'cluster-1'\n\
+         metrics = '[::1]:6'",
     )
     .unwrap();
     assert_eq!(settings.server.listen, "[::1]:5".parse().unwrap());
     assert_eq!(settings.server.identity, Identity::Files { cert: "c".into(), key: "k".into() });
     assert_eq!(settings.region, Some(Region::parse("us-west-2").unwrap()));
     assert_eq!(settings.log, "debug");
+    assert_eq!(settings.metrics, Some("[::1]:6".parse().unwrap()));
     let target = Target::Nats("a.b".into());
     assert_eq!(settings.reports, Some(reports::Settings { target, nats_url: "nats://n".into(), max_bytes: 6 }));
     assert_eq!(settings.reports_per_minute, 7);

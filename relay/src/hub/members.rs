@@ -11,7 +11,6 @@ use conclave_protocol::wire::relay::{EVERYBODY, FromRelay, PhaseShift, Refusal};
 
 use super::limits::Limits;
 use super::meeting::{Allowances, Knows, Meeting, Member};
-use super::phase::Meter;
 use super::stats::Drop;
 use super::turn::Turn;
 use crate::core::ConnId;
@@ -100,9 +99,10 @@ impl Meeting {
         let &Capability { slot, serial, signer, rk, .. } = capability;
         let expires = expiry(turn.now, turn.wall, capability);
         let allowances = before.map(|before| before.allowances).unwrap_or_default();
+        let phase = before.map(|before| before.phase).unwrap_or_default();
         let may_lead = capability.rights.may_lead();
         let leads = may_lead.then(|| before.and_then(|before| before.leads).unwrap_or_else(|| self.begin()));
-        self.members.insert(slot, Member { conn, leads, serial, rk, signer, expires, allowances, phase: Meter::default() });
+        self.members.insert(slot, Member { conn, leads, serial, rk, signer, expires, allowances, phase });
         self.slots.insert(conn, slot);
         self.expiries.insert((expires, slot));
         self.leaders.extend(leads.map(|beginning| (beginning, slot)));

@@ -36,7 +36,7 @@ use conclave_protocol::time::WallClock;
 use conclave_protocol::wire::codec::Wire;
 use conclave_protocol::wire::relay::{FromRelay, Refusal, ToRelay};
 
-use crate::core::{CloseCode, ConnId, Core, Delivery, Output, Peer, ReportTicket};
+use crate::core::{CloseCode, ConnId, Core, Delivery, Figures, Output, Peer, ReportTicket};
 use crate::moderator::Moderator;
 use crate::stamps::StampKeys;
 
@@ -414,6 +414,12 @@ impl Core for Hub {
     fn report_delivered(&mut self, now: Instant, ticket: ReportTicket, delivery: Delivery, out: &mut Vec<Output>) {
         self.timeout(now, out);
         self.on_delivered(now, ticket, delivery, out);
+    }
+
+    fn figures(&self) -> Figures {
+        let Limits { max_connections, max_meetings, .. } = self.limits;
+        let is_full = self.clients.len() >= max_connections || self.described >= max_meetings;
+        Figures { is_full, counts: self.stats() }
     }
 
     fn shutdown(&mut self, _: Instant, out: &mut Vec<Output>) {

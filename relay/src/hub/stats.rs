@@ -1,10 +1,13 @@
 //! What the hub counts: totals over all meetings, never anything about one client or meeting.
 
 use conclave_protocol::wire::relay::{Refusal, ReportRefusal, ToRelay};
+#[cfg(test)]
+use serde::Deserialize;
 use serde::Serialize;
 
 /// The hub's counters at one moment. Those without "now" only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
 pub struct Stats {
     /// Meetings that anybody waits for or takes part in, now.
     pub meetings_now: u64,

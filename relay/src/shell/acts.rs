@@ -8,7 +8,7 @@ use quinn_proto::VarInt;
 use super::bundle::Frame;
 use super::client::Stage;
 use super::control::Read;
-use super::{CONTROL_FOR, Command, DRAIN, Shell, Stopping, WIND_DOWN};
+use super::{CONTROL_FOR, Command, DRAIN, Figures, Readiness, Shell, Stopping, WIND_DOWN};
 use crate::core::{CloseCode, ConnId, Core, Delivery, Output};
 
 impl<C: Core> Shell<C> {
@@ -184,6 +184,10 @@ impl<C: Core> Shell<C> {
                     self.act(now, |core, out| core.report_delivered(now, ticket, delivery, out));
                 }
                 Command::StampKeys(keys) => self.core.stamp_keys(keys),
+                Command::Figures(answer) => {
+                    // Fails when nobody waits for it any more.
+                    let _heard = answer.send(self.figures());
+                }
                 Command::Shutdown => self.shut_down(now),
             }
         }
@@ -194,6 +198,16 @@ impl<C: Core> Shell<C> {
         if self.core.next_timeout().is_some_and(|due| due <= now) {
             self.act(now, |core, out| core.timeout(now, out));
         }
+    }
+
+    fn figures(&self) -> Figures {
+        let core = self.core.figures();
+        let readiness = match self.stopping {
+            Stopping::Drain(_) | Stopping::WindDown(_) => Readiness::Stopping,
+            Stopping::No if core.is_full || self.gate.is_full() => Readiness::Full,
+            Stopping::No => Readiness::Ready,
+        };
+        Figures { readiness, core }
     }
 
     /// Lets the core say good-bye, then closes every connection once it has been told.

@@ -72,6 +72,7 @@ impl<C: Core> Shell<C> {
         if !matches!(client.stage, Stage::Handshake { .. }) {
             return;
         }
+        self.stats.handshakes_completed.increment();
         let prefix = Prefix::from(client.quic.remote_address().ip());
         let token = match self.gate.admit(now, prefix) {
             Ok(token) => token,

@@ -5,8 +5,9 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use rustix::fd::{AsFd, BorrowedFd};
+use tokio::sync::oneshot;
 
-use crate::core::{Delivery, ReportTicket};
+use crate::core::{self, Delivery, ReportTicket};
 use crate::stamps::StampKeys;
 
 /// One thing to do.
@@ -15,8 +16,30 @@ pub(crate) enum Command {
     ReportDelivered(ReportTicket, Delivery),
     /// A new day's keys.
     StampKeys(StampKeys),
+    /// Say how it is.
+    Figures(oneshot::Sender<Figures>),
     /// Tell the clients, and stop.
     Shutdown,
+}
+
+/// What a running shell says of itself, beside what it counts all the time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Figures {
+    /// Whether clients are taken.
+    pub(crate) readiness: Readiness,
+    /// What the core says.
+    pub(crate) core: core::Figures,
+}
+
+/// Whether a shell takes clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// It does.
+    Ready,
+    /// There are as many as it may have, or as many meetings.
+    Full,
+    /// It is about to end.
+    Stopping,
 }
 
 /// Tells the shell. May be used on any thread.
@@ -51,6 +74,13 @@ impl Handle {
         if self.commands.send(command).is_ok() {
             let _woken = self.wake.send(&[0]);
         }
+    }
+
+    /// Asks the shell how it is. There is no answer when it has ended.
+    pub(crate) fn figures(&self) -> oneshot::Receiver<Figures> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Command::Figures(answer));
+        answered
     }
 }
 

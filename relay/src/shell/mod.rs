@@ -36,8 +36,8 @@ use crate::reports::Intake;
 use crate::server::{Deadlines, Forwarding};
 use crate::stats::Stats;
 use client::Client;
-pub(crate) use commands::{Command, Handle};
 use commands::Inbox;
+pub(crate) use commands::{Command, Figures, Handle, Readiness};
 use socket::Socket;
 use timers::Timers;
 

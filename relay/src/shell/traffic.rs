@@ -42,6 +42,8 @@ impl Taken<'_> {
     /// Hands a packet to its connection. What QUIC answers at once to one of no connection comes back.
     pub(super) fn packet(self, now: Instant, received: Received) -> Option<(Transmit, Vec<u8>)> {
         let Received { from, local, ecn, bytes } = received;
+        self.stats.packets_in.increment();
+        self.stats.packet_bytes_in.add(bytes.len() as u64);
         // Allocates only when there is an answer.
         let mut answer = Vec::new();
         match self.endpoint.handle(now, from, local, ecn, bytes, &mut answer)? {
@@ -267,10 +269,11 @@ impl<C: Core> Shell<C> {
         let most = self.socket.max_segments();
         let mut buffer = self.socket.buffer();
         let Some(client) = self.clients.get_mut(at).and_then(Option::as_deref_mut) else { return };
-        let mut packets = 0;
+        let (mut packets, mut bytes) = (0, 0);
         while let Some(transmit) = client.quic.poll_transmit(now, most, &mut buffer) {
             packets += transmit.segment_size.map_or(1, |segment| transmit.size.div_ceil(segment.max(1)));
             let has_room = transmit.size < HAS_ROOM;
+            bytes += transmit.size;
             self.socket.send(transmit, &mut buffer);
             if self.socket.is_blocked() || (has_room && wanted == Packets::UntilOneHasRoom) {
                 break;
@@ -278,6 +281,7 @@ impl<C: Core> Shell<C> {
         }
         self.socket.give_back(buffer);
         self.stats.packets_out.add(packets as u64);
+        self.stats.packet_bytes_out.add(bytes as u64);
         if let Some(due) = client.due() {
             self.timers.set(at, due);
         }
