@@ -1,10 +1,11 @@
-//! A member of a meeting: a real client but for its sound. It runs on the protocol's thread.
+//! A member of a meeting: a real client but for its sound. It runs on one of the protocol's threads.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use conclave_protocol::admission::lobby::KnockId;
 use conclave_protocol::conference::{Conference, Event, HostConfig, JoinConfig, Start, Transmit, WaitingRoom};
 use conclave_protocol::id::MemberIndex;
 use conclave_protocol::identity::{DisplayName, Identity};
@@ -29,9 +30,9 @@ const AHEAD: usize = 25;
 /// How often they are filled up.
 const FILL: Duration = Duration::from_millis(100);
 /// How often a member looks whether the relay is alive, and after how much silence it dials again. A client asks for a
-/// sign of life every 500 ms.
-const LOOK: Duration = Duration::from_millis(500);
-const SILENCE: Duration = Duration::from_millis(1_500);
+/// sign of life every 500 ms, and gives up as soon.
+const LOOK: Duration = Duration::from_millis(250);
+const SILENCE: Duration = Duration::from_millis(1_250);
 /// How long a guest waits to be let in.
 const ENTRY: Duration = Duration::from_secs(60);
 /// Between two attempts of a guest, or of a member whose connection is gone.
@@ -49,6 +50,10 @@ const DELIVER: u8 = 8;
 const DELIVERED_KIND: usize = 5;
 /// Kind byte of messages to all (`docs/protocol.md` §6.1).
 const TO_ALL: u8 = 6;
+/// From so many members on a host lets people in together, so long after the first of them knocked: each epoch is work
+/// for everybody who is there already.
+const CROWD: u32 = 100;
+const TOGETHER: Duration = Duration::from_millis(300);
 /// How long the meeting may last.
 const MEETING: Duration = Duration::from_secs(12 * 3_600);
 
@@ -72,6 +77,8 @@ pub(crate) struct Member {
     pub(crate) person: u32,
     /// Its number of all clients.
     pub(crate) client: u32,
+    /// When it comes, from the beginning of the ramp.
+    pub(crate) comes_after: Duration,
 }
 
 /// The right to join now: in the meeting, and in the run.
@@ -158,6 +165,8 @@ impl Member {
             redial: false,
             ended: None,
             seq: 0,
+            knocks: Vec::new(),
+            admit_at: None,
         };
         let ended = attendance.run().await;
         if let Some(talker) = talker {
@@ -228,6 +237,9 @@ struct Attendance<'m> {
     redial: bool,
     ended: Option<Ended>,
     seq: u32,
+    /// Who waits to be let in, and until when.
+    knocks: Vec<KnockId>,
+    admit_at: Option<Instant>,
 }
 
 impl Attendance<'_> {
@@ -327,7 +339,7 @@ impl Attendance<'_> {
 
     fn next_timer(&self) -> Option<Instant> {
         let entry = self.index.is_none().then(|| self.began + ENTRY);
-        [self.conference.poll_timeout(), self.leave_at, entry].into_iter().flatten().min()
+        [self.conference.poll_timeout(), self.leave_at, self.admit_at, entry].into_iter().flatten().min()
     }
 
     fn on_timer(&mut self) {
@@ -340,6 +352,9 @@ impl Attendance<'_> {
             self.conference.leave(now);
             self.ended = Some(Ended::Left);
             return;
+        }
+        if self.admit_at.is_some_and(|at| at <= now) {
+            self.admit_all(now);
         }
         self.conference.handle_timeout(now);
     }
@@ -397,11 +412,7 @@ impl Attendance<'_> {
 
     fn on_event(&mut self, event: Event, channel: &Channel) {
         match event {
-            Event::Knock { id, .. } => {
-                if let Err(error) = self.conference.admit(Instant::now(), id) {
-                    self.stage().tally.trouble(format!("a host could not let somebody in: {error}"));
-                }
-            }
+            Event::Knock { id, .. } => self.on_knock(id),
             Event::Admitted { index } => self.on_admitted(index, channel),
             Event::Phase { shift } => {
                 count(&self.stage().tally.phases);
@@ -515,6 +526,22 @@ impl Attendance<'_> {
     }
 
     // ---- the host ----
+
+    fn on_knock(&mut self, knock: KnockId) {
+        self.knocks.push(knock);
+        let is_crowd = self.stage().plan.shape.people > CROWD && *self.stage().act.borrow() == Act::Ramp;
+        let wait = if is_crowd { TOGETHER } else { Duration::ZERO };
+        self.admit_at.get_or_insert(Instant::now() + wait);
+    }
+
+    fn admit_all(&mut self, now: Instant) {
+        self.admit_at = None;
+        for knock in std::mem::take(&mut self.knocks) {
+            if let Err(error) = self.conference.admit(now, knock) {
+                self.stage().tally.trouble(format!("a host could not let somebody in: {error}"));
+            }
+        }
+    }
 
     fn take_orders(&self) -> mpsc::UnboundedReceiver<u16> {
         let (sender, receiver) = mpsc::unbounded_channel();

@@ -19,7 +19,7 @@ use crate::talker::Talker;
 
 /// Guests of one meeting that join at the same time: about as many as one epoch takes in, and far below the mailboxes
 /// that a relay gives.
-const JOINING_PER_ROOM: usize = 32;
+const JOINING_PER_ROOM: usize = 40;
 /// Guests that join at the same time in all meetings: their handshakes are cryptography that takes a core.
 const JOINING: usize = 128;
 /// Kinds of trouble that are told apart.

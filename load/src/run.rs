@@ -53,10 +53,10 @@ pub fn run(plan: &Plan, target: &Target) -> Result<Report> {
     let rooms: Vec<_> = (0..plan.shape.rooms).map(|number| Arc::new(Room::new(Arc::clone(&stage), number))).collect();
     let shards: Vec<_> = (0..plan.threads).map(|number| Shard::start(number, &stage).map(Arc::new)).collect::<Result<_>>()?;
     let began = Instant::now();
-    let protocol = Protocol::start(Arc::clone(&stage), rooms.clone(), shards.clone())?;
+    let protocol = Protocol::start(&stage, &rooms, &shards)?;
     let played = wait_for_members(&stage).and_then(|()| {
         let ramp_s = began.elapsed().as_secs_f64();
-        let mut show = Show { stage: &stage, relay: &mut relay, sampler, rooms: &rooms, shards: &shards, protocol: protocol.thread };
+        let mut show = Show { stage: &stage, relay: &mut relay, sampler, rooms: &rooms, shards: &shards, protocol: protocol.threads() };
         Ok((ramp_s, show.play()?))
     });
     stage.act.send_replace(Act::Over);
@@ -111,7 +111,7 @@ struct Show<'a> {
     sampler: Sampler,
     rooms: &'a [Arc<Room>],
     shards: &'a [Arc<Shard>],
-    protocol: Option<ThreadId>,
+    protocol: [Option<ThreadId>; 2],
 }
 
 impl Show<'_> {

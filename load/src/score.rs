@@ -44,17 +44,19 @@ pub(crate) struct Measured {
 #[derive(Clone, Default)]
 pub(crate) struct Shares {
     shards: Vec<Option<f64>>,
-    protocol: Option<f64>,
+    leading: Option<f64>,
+    guests: Option<f64>,
     pacer: Option<f64>,
 }
 
 impl Shares {
     /// What they took until now.
-    pub(crate) fn read(shards: &[Arc<Shard>], protocol: Option<ThreadId>, pacer: Option<ThreadId>) -> Self {
+    pub(crate) fn read(shards: &[Arc<Shard>], [leading, guests]: [Option<ThreadId>; 2], pacer: Option<ThreadId>) -> Self {
         let of = |thread: Option<ThreadId>| thread.and_then(ThreadId::cpu_seconds);
         Self {
             shards: shards.iter().map(|shard| of(shard.thread)).collect(),
-            protocol: of(protocol),
+            leading: of(leading),
+            guests: of(guests),
             pacer: of(pacer),
         }
     }
@@ -64,7 +66,8 @@ impl Shares {
         let share = |now: Option<f64>, then: Option<f64>| Some((now? - then?) / seconds);
         Self {
             shards: self.shards.iter().zip(&before.shards).map(|(now, then)| share(*now, *then)).collect(),
-            protocol: share(self.protocol, before.protocol),
+            leading: share(self.leading, before.leading),
+            guests: share(self.guests, before.guests),
             pacer: share(self.pacer, before.pacer),
         }
     }
@@ -205,7 +208,8 @@ fn harness(stage: &Stage, shards: &[Arc<Shard>], measured: &Measured) -> Result<
         pacer_lag_ms: measured.paced.as_ref().and_then(|paced| Percentiles::of(&paced.lag, 1_000.0)),
         shard_lag_ms: lags.max_by(|a, b| a.p99.total_cmp(&b.p99)),
         shard_cpu: measured.shares.busiest_shard(),
-        protocol_cpu: measured.shares.protocol,
+        leading_cpu: measured.shares.leading,
+        guests_cpu: measured.shares.guests,
         pacer_cpu: measured.shares.pacer,
         rss_bytes: resident_bytes(std::process::id()),
         ramp_s: measured.ramp_s,
@@ -226,7 +230,12 @@ fn objections(plan: &Plan, frames: &Frames, harness: &Harness, members: u64) -> 
             ));
         }
     }
-    let threads = [("a shard", harness.shard_cpu), ("the protocol", harness.protocol_cpu), ("the pacer", harness.pacer_cpu)];
+    let threads = [
+        ("a shard", harness.shard_cpu),
+        ("the protocol of hosts and talkers", harness.leading_cpu),
+        ("the protocol of the others", harness.guests_cpu),
+        ("the pacer", harness.pacer_cpu),
+    ];
     for (what, cpu) in threads {
         if let Some(cpu) = cpu.filter(|cpu| *cpu > MOST_CPU) {
             objections.push(format!("the harness is saturated: {what} takes {:.0} % of a core", cpu * 100.0));
@@ -299,7 +308,7 @@ mod tests {
             |_, harness, _| harness.pacer_lag_ms.as_mut().unwrap().p99 = 2.1,
             |_, harness, _| harness.shard_lag_ms.as_mut().unwrap().p99 = 2.1,
             |_, harness, _| harness.shard_cpu = Some(0.9),
-            |_, harness, _| harness.protocol_cpu = Some(0.9),
+            |_, harness, _| harness.guests_cpu = Some(0.9),
             |frames, _, _| frames.starved = 10,
             |frames, _, _| frames.sent = 400,
             |_, _, members| *members = 2,

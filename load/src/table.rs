@@ -66,7 +66,7 @@ pub(crate) fn figures_of(report: &Report) -> Vec<(&'static str, String)> {
         ("relay: packets per frame", number(relay.packets_per_frame, 3, "")),
         ("relay: resident", number(relay.rss_bytes.map(|bytes| bytes as f64 / MIB), 1, " MiB")),
         ("relay: resident per member", number(relay.rss_per_member_bytes.map(|bytes| bytes as f64 / 1024.0), 1, " KiB")),
-        ("harness: shard, protocol, pacer", shares(report)),
+        ("harness: shard, hosts, guests, pacer", shares(report)),
     ];
     if report.frames.dropped_on_purpose > 0 {
         all.push(("dropped on purpose", report.frames.dropped_on_purpose.to_string()));
@@ -81,7 +81,7 @@ pub(crate) fn figures_of(report: &Report) -> Vec<(&'static str, String)> {
 
 fn shares(report: &Report) -> String {
     let harness = &report.harness;
-    let all = [harness.shard_cpu, harness.protocol_cpu, harness.pacer_cpu];
+    let all = [harness.shard_cpu, harness.leading_cpu, harness.guests_cpu, harness.pacer_cpu];
     all.map(|share| percent(share, 0)).join(", ")
 }
 
