@@ -85,7 +85,10 @@ impl Axis {
             let (x, y) = (self.x(second), self.y(*value));
             let _ = write!(path, "{}{x:.1} {y:.1}", if is_drawn { "L" } else { "M" });
             let told = format!("{} at {second} s: {} {unit}", line.name, short(*value));
-            let _ = write!(points, "<circle class=\"p{number}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\"><title>{told}</title></circle>");
+            let _ = write!(
+                points,
+                "<circle class=\"p{number}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\"><title>{told}</title></circle>"
+            );
             is_drawn = true;
         }
         format!("<path class=\"l{number}\" d=\"{path}\"/>{points}")
@@ -122,7 +125,9 @@ mod tests {
 
     #[test]
     fn an_axis_ends_at_a_short_number_that_is_not_below_the_highest_value() {
-        for (value, top) in [(0.0, 1.0), (0.9, 1.0), (1.0, 1.0), (3.2, 4.0), (41.0, 50.0), (999.0, 1_000.0), (0.03, 0.04)] {
+        for (value, top) in
+            [(0.0, 1.0), (0.9, 1.0), (1.0, 1.0), (3.2, 4.0), (41.0, 50.0), (999.0, 1_000.0), (0.03, 0.04)]
+        {
             assert!((round_up(value) - top).abs() < 1e-9, "{value} gives {}", round_up(value));
         }
     }

@@ -13,12 +13,12 @@ use conclave_protocol::sframe::frame::{DATAGRAM_LEN, Frame, MAX_OPUS, Microphone
 use conclave_relay::clock::system_time;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
-use tokio::sync::mpsc;
 use tokio::sync::SemaphorePermit;
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 
 use crate::listener::Listener;
-use crate::room::{Act, Room, SharedListener, Stage, count};
+use crate::room::{Act, Room, SharedListener, Stage, WAVE, count};
 use crate::session::{Channel, Hearing};
 use crate::shard::Shard;
 use crate::socket::Valve;
@@ -50,10 +50,8 @@ const DELIVER: u8 = 8;
 const DELIVERED_KIND: usize = 5;
 /// Kind byte of messages to all (`docs/protocol.md` §6.1).
 const TO_ALL: u8 = 6;
-/// From so many members on a host lets people in together, so long after the first of them knocked: each epoch is work
-/// for everybody who is there already.
-const CROWD: u32 = 100;
-const TOGETHER: Duration = Duration::from_millis(300);
+/// How long a host waits for the rest of a wave after the first of it knocked.
+const TOGETHER: Duration = Duration::from_secs(1);
 /// How long the meeting may last.
 const MEETING: Duration = Duration::from_secs(12 * 3_600);
 
@@ -255,6 +253,7 @@ impl Attendance<'_> {
                 }
                 Err(why) if self.index.is_none() => {
                     count(&self.stage().tally.failed);
+                    self.leave_room();
                     return Ended::Failed(why);
                 }
                 Err(why) => {
@@ -304,7 +303,9 @@ impl Attendance<'_> {
                 changed = act.changed() => if changed.is_err() { break },
                 _ = look.tick() => {
                     let now_received = channel.received();
-                    if now_received != received || self.valve.is_closed() {
+                    // While all handshakes of a ramp are done on this machine, silence means nothing.
+                    let is_ramp = *self.stage().act.borrow() == Act::Ramp;
+                    if now_received != received || is_ramp || self.valve.is_closed() {
                         (received, alive) = (now_received, Instant::now());
                     } else if alive.elapsed() > SILENCE {
                         return self.hang_up(channel);
@@ -439,7 +440,7 @@ impl Attendance<'_> {
         if self.index.replace(index).is_some() {
             return;
         }
-        self.turn = None;
+        self.end_turn();
         if self.me.role != Role::Flooder {
             count(&room.stage.tally.members);
         }
@@ -456,6 +457,12 @@ impl Attendance<'_> {
         }
         if let Some(number) = self.me.talker().map(|(number, _)| number) {
             room.seat(index.0, number);
+        }
+    }
+
+    fn end_turn(&mut self) {
+        if let Some((in_room, _in_run)) = self.turn.take() {
+            self.me.room.end_turn(in_room);
         }
     }
 
@@ -478,6 +485,7 @@ impl Attendance<'_> {
         let mut listener = lock(&self.listener);
         listener.until = listener.until.min(now);
         drop(listener);
+        self.end_turn();
         let Some(index) = self.index else { return };
         lock(&self.me.room.present).remove(&index.0);
         if self.me.role != Role::Flooder {
@@ -529,9 +537,9 @@ impl Attendance<'_> {
 
     fn on_knock(&mut self, knock: KnockId) {
         self.knocks.push(knock);
-        let is_crowd = self.stage().plan.shape.people > CROWD && *self.stage().act.borrow() == Act::Ramp;
-        let wait = if is_crowd { TOGETHER } else { Duration::ZERO };
-        self.admit_at.get_or_insert(Instant::now() + wait);
+        let waits = self.me.room.comes_in_waves() && self.knocks.len() < WAVE;
+        let at = Instant::now() + if waits { TOGETHER } else { Duration::ZERO };
+        self.admit_at = Some(self.admit_at.map_or(at, |before| before.min(at)));
     }
 
     fn admit_all(&mut self, now: Instant) {

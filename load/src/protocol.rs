@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::member::{Member, Role};
 use crate::plan::Flood;
 use crate::procfs::ThreadId;
-use crate::room::{Room, Stage};
+use crate::room::{Act, Room, Stage};
 use crate::shard::Shard;
 
 /// By how much the guests' thread gives way: it gets a tenth of what another thread gets that wants the same core.
@@ -61,11 +61,9 @@ impl Running {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (tell, told) = mpsc::channel();
         let join = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            // On Linux this is the thread's own; where it fails, the thread is as good as the others.
-            let _nicer = rustix::process::nice(give_way);
             // The other end waits for exactly this.
             let _heard = tell.send(ThreadId::current());
-            runtime.block_on(LocalSet::new().run_until(attend(&stage, members)));
+            runtime.block_on(LocalSet::new().run_until(attend(&stage, members, give_way)));
         })?;
         Ok(Self { thread: told.recv().context("a thread of the protocol ended while it started")?, join })
     }
@@ -92,8 +90,16 @@ fn members(stage: &Stage, rooms: &[Arc<Room>], shards: &[Arc<Shard>]) -> Vec<Mem
     all
 }
 
-async fn attend(stage: &Stage, members: Vec<Member>) {
+async fn attend(stage: &Stage, members: Vec<Member>, give_way: i32) {
     let (start, mut tasks) = (Instant::now(), JoinSet::new());
+    let mut act = stage.act.subscribe();
+    tokio::task::spawn_local(async move {
+        // During the ramp nothing is measured that this thread could hold up.
+        if act.wait_for(|act| *act == Act::Talk).await.is_ok() {
+            // On Linux this is the thread's own; where it fails, the thread is as good as the others.
+            let _nicer = rustix::process::nice(give_way);
+        }
+    });
     for member in members {
         if !member.comes_after.is_zero() {
             sleep_until(start + member.comes_after).await;

@@ -51,12 +51,20 @@ pub fn run(plan: &Plan, target: &Target) -> Result<Report> {
     let mut sampler = Sampler::new(Arc::clone(&stage));
     let base = sampler.take(relay.pid());
     let rooms: Vec<_> = (0..plan.shape.rooms).map(|number| Arc::new(Room::new(Arc::clone(&stage), number))).collect();
-    let shards: Vec<_> = (0..plan.threads).map(|number| Shard::start(number, &stage).map(Arc::new)).collect::<Result<_>>()?;
+    let shards: Vec<_> =
+        (0..plan.threads).map(|number| Shard::start(number, &stage).map(Arc::new)).collect::<Result<_>>()?;
     let began = Instant::now();
     let protocol = Protocol::start(&stage, &rooms, &shards)?;
     let played = wait_for_members(&stage).and_then(|()| {
         let ramp_s = began.elapsed().as_secs_f64();
-        let mut show = Show { stage: &stage, relay: &mut relay, sampler, rooms: &rooms, shards: &shards, protocol: protocol.threads() };
+        let mut show = Show {
+            stage: &stage,
+            relay: &mut relay,
+            sampler,
+            rooms: &rooms,
+            shards: &shards,
+            protocol: protocol.threads(),
+        };
         Ok((ramp_s, show.play()?))
     });
     stage.act.send_replace(Act::Over);

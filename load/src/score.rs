@@ -51,7 +51,11 @@ pub(crate) struct Shares {
 
 impl Shares {
     /// What they took until now.
-    pub(crate) fn read(shards: &[Arc<Shard>], [leading, guests]: [Option<ThreadId>; 2], pacer: Option<ThreadId>) -> Self {
+    pub(crate) fn read(
+        shards: &[Arc<Shard>],
+        [leading, guests]: [Option<ThreadId>; 2],
+        pacer: Option<ThreadId>,
+    ) -> Self {
         let of = |thread: Option<ThreadId>| thread.and_then(ThreadId::cpu_seconds);
         Self {
             shards: shards.iter().map(|shard| of(shard.thread)).collect(),
