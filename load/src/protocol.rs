@@ -1,7 +1,7 @@
-//! The threads that run the protocol of all members: one for those who lead or talk, one for all others.
+//! The threads that run the protocol of all members: one for those who lead or talk, the others for the rest.
 //!
 //! A new epoch is cryptography for every member. In one meeting of a thousand all of it happens here, on one machine, so
-//! whoever must not be late has a thread of its own, and the other thread gives way to all.
+//! whoever must not be late has a thread of its own, and the other threads give way to all.
 
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -17,13 +17,13 @@ use crate::procfs::ThreadId;
 use crate::room::{Act, Room, Stage};
 use crate::shard::Shard;
 
-/// By how much the guests' thread gives way: it gets a tenth of what another thread gets that wants the same core.
+/// By how much the guests' threads give way: each gets a tenth of what another thread gets that wants the same core.
 const GIVE_WAY: i32 = 10;
 
-/// Both threads.
+/// The threads.
 pub(crate) struct Protocol {
     leading: Running,
-    guests: Running,
+    guests: Vec<Running>,
 }
 
 struct Running {
@@ -37,19 +37,29 @@ impl Protocol {
         let all = members(stage, rooms, shards);
         let talkers = stage.plan.shape.talkers;
         let leads = |member: &Member| member.role != Role::Guest || member.person < talkers;
-        let (leading, guests) = all.into_iter().partition(leads);
+        let (leading, others): (Vec<_>, Vec<_>) = all.into_iter().partition(leads);
+        let mut shares: Vec<Vec<_>> = (0..stage.plan.threads).map(|_| Vec::new()).collect();
+        for (number, member) in others.into_iter().enumerate() {
+            shares[number % stage.plan.threads].push(member);
+        }
         let leading = Running::start("leading", Arc::clone(stage), leading, 0)?;
-        Ok(Self { leading, guests: Running::start("guests", Arc::clone(stage), guests, GIVE_WAY)? })
+        let start = |share| Running::start("guests", Arc::clone(stage), share, GIVE_WAY);
+        Ok(Self { leading, guests: shares.into_iter().map(start).collect::<Result<_>>()? })
     }
 
-    /// The threads of those who lead or talk, and of the others, for their processor time.
-    pub(crate) fn threads(&self) -> [Option<ThreadId>; 2] {
-        [self.leading.thread, self.guests.thread]
+    /// The thread of those who lead or talk, for its processor time.
+    pub(crate) fn leading(&self) -> Option<ThreadId> {
+        self.leading.thread
+    }
+
+    /// The threads of the others.
+    pub(crate) fn guests(&self) -> Vec<Option<ThreadId>> {
+        self.guests.iter().map(|running| running.thread).collect()
     }
 
     /// Waits until all have gone home, for which they must have been told.
     pub(crate) fn finish(self) -> Result<()> {
-        for running in [self.leading, self.guests] {
+        for running in self.guests.into_iter().chain([self.leading]) {
             running.join.join().map_err(|_| anyhow::anyhow!("a thread of the protocol panicked"))?;
         }
         Ok(())

@@ -172,7 +172,7 @@ pub struct Harness {
     pub shard_cpu: Option<f64>,
     /// The same of the thread that runs the protocol of hosts and talkers.
     pub leading_cpu: Option<f64>,
-    /// The same of the thread that runs that of the others.
+    /// The same of the busiest of those that run that of the others.
     pub guests_cpu: Option<f64>,
     /// The same of the pacer.
     pub pacer_cpu: Option<f64>,

@@ -40,45 +40,54 @@ pub(crate) struct Measured {
     pub(crate) relay: String,
 }
 
-/// Processor time of the harness's threads, in seconds or as a share of a core.
+/// Which threads the harness has, by what they do.
+pub(crate) struct Threads {
+    pub(crate) shards: Vec<Option<ThreadId>>,
+    pub(crate) leading: Option<ThreadId>,
+    pub(crate) guests: Vec<Option<ThreadId>>,
+    pub(crate) pacer: Option<ThreadId>,
+}
+
+/// Their processor time, in seconds or as a share of a core.
 #[derive(Clone, Default)]
 pub(crate) struct Shares {
     shards: Vec<Option<f64>>,
     leading: Option<f64>,
-    guests: Option<f64>,
+    guests: Vec<Option<f64>>,
     pacer: Option<f64>,
 }
 
-impl Shares {
+impl Threads {
     /// What they took until now.
-    pub(crate) fn read(
-        shards: &[Arc<Shard>],
-        [leading, guests]: [Option<ThreadId>; 2],
-        pacer: Option<ThreadId>,
-    ) -> Self {
-        let of = |thread: Option<ThreadId>| thread.and_then(ThreadId::cpu_seconds);
-        Self {
-            shards: shards.iter().map(|shard| of(shard.thread)).collect(),
-            leading: of(leading),
-            guests: of(guests),
-            pacer: of(pacer),
+    pub(crate) fn read(&self) -> Shares {
+        let of = |thread: &Option<ThreadId>| thread.and_then(ThreadId::cpu_seconds);
+        Shares {
+            shards: self.shards.iter().map(of).collect(),
+            leading: of(&self.leading),
+            guests: self.guests.iter().map(of).collect(),
+            pacer: of(&self.pacer),
         }
     }
+}
 
+impl Shares {
     /// Their shares of a core since then.
     pub(crate) fn since(&self, before: &Self, seconds: f64) -> Self {
         let share = |now: Option<f64>, then: Option<f64>| Some((now? - then?) / seconds);
+        let all = |now: &[Option<f64>], then: &[Option<f64>]| {
+            now.iter().zip(then).map(|(now, then)| share(*now, *then)).collect()
+        };
         Self {
-            shards: self.shards.iter().zip(&before.shards).map(|(now, then)| share(*now, *then)).collect(),
+            shards: all(&self.shards, &before.shards),
             leading: share(self.leading, before.leading),
-            guests: share(self.guests, before.guests),
+            guests: all(&self.guests, &before.guests),
             pacer: share(self.pacer, before.pacer),
         }
     }
+}
 
-    fn busiest_shard(&self) -> Option<f64> {
-        self.shards.iter().copied().flatten().reduce(f64::max)
-    }
+fn busiest(shares: &[Option<f64>]) -> Option<f64> {
+    shares.iter().copied().flatten().reduce(f64::max)
 }
 
 /// What listeners got, all together and by second.
@@ -211,9 +220,9 @@ fn harness(stage: &Stage, shards: &[Arc<Shard>], measured: &Measured) -> Result<
     Ok(Harness {
         pacer_lag_ms: measured.paced.as_ref().and_then(|paced| Percentiles::of(&paced.lag, 1_000.0)),
         shard_lag_ms: lags.max_by(|a, b| a.p99.total_cmp(&b.p99)),
-        shard_cpu: measured.shares.busiest_shard(),
+        shard_cpu: busiest(&measured.shares.shards),
         leading_cpu: measured.shares.leading,
-        guests_cpu: measured.shares.guests,
+        guests_cpu: busiest(&measured.shares.guests),
         pacer_cpu: measured.shares.pacer,
         rss_bytes: resident_bytes(std::process::id()),
         ramp_s: measured.ramp_s,

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 fn load(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_conclave-load")).args(args).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_conclave-load")).args(args).output().expect("the program starts")
 }
 
 #[test]
