@@ -152,14 +152,17 @@ impl<'m> Attendance<'m> {
                 break;
             }
             if std::mem::take(&mut self.redial) {
-                return self.hang_up(channel);
+                return self.hang_up(channel, "it has to shake hands again");
             }
             let timer = self.next_timer();
             let is_talking = self.talker.is_some() && *act.borrow_and_update() == Act::Talk;
             tokio::select! {
                 message = channel.incoming.recv() => match message {
                     Some(message) => self.on_control(&message, &channel),
-                    None => return self.hang_up(channel),
+                    None => {
+                        let why = channel.reason();
+                        return self.hang_up(channel, &why);
+                    }
                 },
                 () = wait_until(timer) => self.on_timer(),
                 _ = fill.tick(), if is_talking => self.fill(&channel),
@@ -172,7 +175,7 @@ impl<'m> Attendance<'m> {
                     if now_received != received || is_ramp || self.valve.is_closed() {
                         (received, alive) = (now_received, Instant::now());
                     } else if alive.elapsed() > SILENCE {
-                        return self.hang_up(channel);
+                        return self.hang_up(channel, "the relay is silent");
                     }
                 }
             }
@@ -186,7 +189,8 @@ impl<'m> Attendance<'m> {
         ended
     }
 
-    fn hang_up(&mut self, channel: Channel) -> Option<Ended> {
+    /// Gives up a connection; the session too if it was still joining.
+    fn hang_up(&mut self, channel: Channel, why: &str) -> Option<Ended> {
         channel.hang_up();
         if let Some(talker) = &self.talker {
             talker.hang_up();
@@ -196,10 +200,11 @@ impl<'m> Attendance<'m> {
             return Some(Ended::Over);
         }
         if self.index.is_some() {
+            self.stage().tally.trouble(format!("a member lost its connection: {why}"));
             return None;
         }
         count(&self.stage().tally.failed);
-        Some(Ended::Failed("the connection was lost during a join".to_owned()))
+        Some(Ended::Failed(format!("a guest lost its connection during a join: {why}")))
     }
 
     fn next_timer(&self) -> Option<Instant> {

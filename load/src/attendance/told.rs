@@ -49,10 +49,7 @@ impl Attendance<'_> {
                     talker.ask_shift(shift.micros());
                 }
             }
-            Event::Rejoining => {
-                self.stage().tally.trouble("a member had to shake hands again".to_owned());
-                self.redial = true;
-            }
+            Event::Rejoining => self.redial = true,
             // Who was removed stays connected, to see what the relay still sends.
             Event::Removed => (self.leave_at, self.removed) = (None, true),
             Event::Denied(_) => self.fail("a guest was turned down".to_owned()),
