@@ -9,6 +9,8 @@ const LEFT: f64 = 56.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 28.0;
+/// From so many seconds on points would hide the line.
+const CROWDED: usize = 90;
 /// Lines across.
 const LINES: u32 = 4;
 
@@ -77,6 +79,7 @@ impl Axis {
     /// A line, broken where there is no value, with a point for each that says it.
     fn path(&self, number: usize, line: &Line, unit: &str) -> String {
         let (mut path, mut points, mut is_drawn) = (String::new(), String::new(), false);
+        let radius = if self.seconds > CROWDED { 1.0 } else { 2.5 };
         for (second, value) in line.values.iter().enumerate() {
             let Some(value) = value else {
                 is_drawn = false;
@@ -85,7 +88,10 @@ impl Axis {
             let (x, y) = (self.x(second), self.y(*value));
             let _ = write!(path, "{}{x:.1} {y:.1}", if is_drawn { "L" } else { "M" });
             let told = format!("{} at {second} s: {} {unit}", line.name, short(*value));
-            let _ = write!(points, "<circle class=\"p{number}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\"><title>{told}</title></circle>");
+            let _ = write!(
+                points,
+                "<circle class=\"p{number}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\"><title>{told}</title></circle>"
+            );
             is_drawn = true;
         }
         format!("<path class=\"l{number}\" d=\"{path}\"/>{points}")
@@ -122,7 +128,9 @@ mod tests {
 
     #[test]
     fn an_axis_ends_at_a_short_number_that_is_not_below_the_highest_value() {
-        for (value, top) in [(0.0, 1.0), (0.9, 1.0), (1.0, 1.0), (3.2, 4.0), (41.0, 50.0), (999.0, 1_000.0), (0.03, 0.04)] {
+        for (value, top) in
+            [(0.0, 1.0), (0.9, 1.0), (1.0, 1.0), (3.2, 4.0), (41.0, 50.0), (999.0, 1_000.0), (0.03, 0.04)]
+        {
             assert!((round_up(value) - top).abs() < 1e-9, "{value} gives {}", round_up(value));
         }
     }

@@ -77,7 +77,8 @@ fn tiles(report: &Report) -> String {
         ("packets per frame", number(report.relay.packets_per_frame, 2, "")),
         ("memory per member", number(report.relay.rss_per_member_bytes.map(|b| b as f64 / 1024.0), 1, " KiB")),
     ];
-    let tiles = tiles.iter().map(|(name, value)| format!("<div class=\"tile\"><small>{name}</small><b>{value}</b></div>"));
+    let tiles =
+        tiles.iter().map(|(name, value)| format!("<div class=\"tile\"><small>{name}</small><b>{value}</b></div>"));
     format!("<div class=\"tiles\">{}</div>", tiles.collect::<String>())
 }
 

@@ -5,6 +5,7 @@
 //! computed from the talkers' own tables of when each frame was sent, so nothing has to be opened.
 
 pub mod args;
+mod attendance;
 mod charts;
 pub mod clock;
 pub mod compare;

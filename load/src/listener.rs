@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use conclave_protocol::wire::datagram::{Datagram, Kind};
+
 use crate::meter::Meter;
 use crate::room::Room;
 use crate::talker::{FrameName, Talker};
@@ -61,7 +63,8 @@ impl Listener {
     /// A datagram came at `now`.
     pub(crate) fn hear(&mut self, now: u64, datagram: &[u8], meter: &mut Meter) {
         let Some((talker, tick, sent)) = self.identify(datagram) else {
-            self.foreign += 1;
+            let is_notice = Datagram::parse(datagram).is_some_and(|d| d.kind == Kind::Removal);
+            self.foreign += u64::from(!is_notice);
             return;
         };
         self.last = now;
@@ -211,7 +214,8 @@ mod tests {
         assert_eq!(talker.account(0, 400, |_, _| {}).owed, 0);
         talker.hear(1_000, &[1, 0, 0], &mut meter());
         talker.hear(1_000, &datagram(55, 1, 0, 0), &mut meter());
-        assert_eq!(talker.foreign, 2);
+        talker.hear(1_000, &[2, 0, 0, 1], &mut meter());
+        assert_eq!(talker.foreign, 2, "a removal notice is the host's");
         drop(frames);
     }
 }

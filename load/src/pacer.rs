@@ -88,8 +88,7 @@ impl Pacing {
         let start = Instant::now() + FRAME;
         let aligned = stage.plan.clocks.aligned;
         let mut phase = || if aligned { Duration::ZERO } else { FRAME.mul_f64(dice.unit()) };
-        let talkers: Vec<_> =
-            talkers.into_iter().map(|talker| (talker, FrameClock::new(start + phase()))).collect();
+        let talkers: Vec<_> = talkers.into_iter().map(|talker| (talker, FrameClock::new(start + phase()))).collect();
         let frames = talkers.iter().enumerate().map(|(number, (_, clock))| (clock.due(), Due::Frame(number)));
         let due = frames.chain([(start, Due::Probe)]).map(Reverse).collect();
         let paced = Paced { lag: micros()?, sent: 0, dropped: 0, starved: 0, unsent: 0 };

@@ -1,4 +1,7 @@
-//! The thread that runs the protocol of all members.
+//! The threads that run the protocol of all members: one for those who lead or talk, the others for the rest.
+//!
+//! A new epoch is cryptography for every member. In one meeting of a thousand all of it happens here, on one machine, so
+//! whoever must not be late has a thread of its own, and the other threads give way to all.
 
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -6,46 +9,84 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::task::{JoinSet, LocalSet};
-use tokio::time::interval;
+use tokio::time::{Instant, sleep_until};
 
 use crate::member::{Member, Role};
 use crate::plan::Flood;
 use crate::procfs::ThreadId;
-use crate::room::{Room, Stage};
+use crate::room::{Act, Room, Stage};
 use crate::shard::Shard;
 
-/// The thread.
+/// By how much the guests' threads give way: each gets a tenth of what another thread gets that wants the same core.
+const GIVE_WAY: i32 = 10;
+
+/// The threads.
 pub(crate) struct Protocol {
-    /// For its processor time.
-    pub(crate) thread: Option<ThreadId>,
+    leading: Running,
+    guests: Vec<Running>,
+}
+
+struct Running {
+    thread: Option<ThreadId>,
     join: JoinHandle<()>,
 }
 
 impl Protocol {
     /// Lets all members come: hosts first, then guests, of all meetings alike.
-    pub(crate) fn start(stage: Arc<Stage>, rooms: Vec<Arc<Room>>, shards: Vec<Arc<Shard>>) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (tell, told) = mpsc::channel();
-        let join = std::thread::Builder::new().name("protocol".into()).spawn(move || {
-            // The other end waits for exactly this.
-            let _heard = tell.send(ThreadId::current());
-            runtime.block_on(LocalSet::new().run_until(attend(&stage, members(&stage, &rooms, &shards))));
-        })?;
-        Ok(Self { thread: told.recv().context("the protocol's thread ended while it started")?, join })
+    pub(crate) fn start(stage: &Arc<Stage>, rooms: &[Arc<Room>], shards: &[Arc<Shard>]) -> Result<Self> {
+        let all = members(stage, rooms, shards);
+        let talkers = stage.plan.shape.talkers;
+        let leads = |member: &Member| member.role != Role::Guest || member.person < talkers;
+        let (leading, others): (Vec<_>, Vec<_>) = all.into_iter().partition(leads);
+        let mut shares: Vec<Vec<_>> = (0..stage.plan.threads).map(|_| Vec::new()).collect();
+        for (number, member) in others.into_iter().enumerate() {
+            shares[number % stage.plan.threads].push(member);
+        }
+        let leading = Running::start("leading", Arc::clone(stage), leading, 0)?;
+        let start = |share| Running::start("guests", Arc::clone(stage), share, GIVE_WAY);
+        Ok(Self { leading, guests: shares.into_iter().map(start).collect::<Result<_>>()? })
+    }
+
+    /// The thread of those who lead or talk, for its processor time.
+    pub(crate) fn leading(&self) -> Option<ThreadId> {
+        self.leading.thread
+    }
+
+    /// The threads of the others.
+    pub(crate) fn guests(&self) -> Vec<Option<ThreadId>> {
+        self.guests.iter().map(|running| running.thread).collect()
     }
 
     /// Waits until all have gone home, for which they must have been told.
     pub(crate) fn finish(self) -> Result<()> {
-        self.join.join().map_err(|_| anyhow::anyhow!("the protocol's thread panicked"))
+        for running in self.guests.into_iter().chain([self.leading]) {
+            running.join.join().map_err(|_| anyhow::anyhow!("a thread of the protocol panicked"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Running {
+    fn start(name: &str, stage: Arc<Stage>, members: Vec<Member>, give_way: i32) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (tell, told) = mpsc::channel();
+        let join = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            // The other end waits for exactly this.
+            let _heard = tell.send(ThreadId::current());
+            runtime.block_on(LocalSet::new().run_until(attend(&stage, members, give_way)));
+        })?;
+        Ok(Self { thread: told.recv().context("a thread of the protocol ended while it started")?, join })
     }
 }
 
 fn members(stage: &Stage, rooms: &[Arc<Room>], shards: &[Arc<Shard>]) -> Vec<Member> {
     let mut all = Vec::new();
+    let pace = stage.plan.ramp.map(|per_second| Duration::from_secs(1) / per_second.max(1));
     let mut add = |room: &Arc<Room>, role, person| {
         let client = u32::try_from(all.len()).unwrap_or(u32::MAX);
         let shard = Arc::clone(&shards[all.len() % shards.len()]);
-        all.push(Member { room: Arc::clone(room), shard, role, person, client });
+        let comes_after = pace.map_or(Duration::ZERO, |pace| pace * client);
+        all.push(Member { room: Arc::clone(room), shard, role, person, client, comes_after });
     };
     for person in 0..stage.plan.shape.people {
         let role = if person == 0 { Role::Host } else { Role::Guest };
@@ -59,14 +100,19 @@ fn members(stage: &Stage, rooms: &[Arc<Room>], shards: &[Arc<Shard>]) -> Vec<Mem
     all
 }
 
-async fn attend(stage: &Stage, members: Vec<Member>) {
-    let mut pace = stage.plan.ramp.map(|per_second| interval(Duration::from_secs(1) / per_second.max(1)));
-    let mut tasks = JoinSet::new();
+async fn attend(stage: &Stage, members: Vec<Member>, give_way: i32) {
+    let (start, mut tasks) = (Instant::now(), JoinSet::new());
+    let mut act = stage.act.subscribe();
+    tokio::task::spawn_local(async move {
+        // During the ramp nothing is measured that this thread could hold up.
+        if act.wait_for(|act| *act == Act::Talk).await.is_ok() {
+            // On Linux this is the thread's own; where it fails, the thread is as good as the others.
+            let _nicer = rustix::process::nice(give_way);
+        }
+    });
     for member in members {
-        if let Some(pace) = &mut pace
-            && member.role == Role::Guest
-        {
-            let _tick = pace.tick().await;
+        if !member.comes_after.is_zero() {
+            sleep_until(start + member.comes_after).await;
         }
         tasks.spawn_local(member.live());
     }

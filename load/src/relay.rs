@@ -190,12 +190,8 @@ pub(crate) fn serve(options: &ServeRelay) -> Result<()> {
 }
 
 fn hub_config() -> hub::Config {
-    let limits = hub::Limits {
-        max_connections: 100_000,
-        max_meetings: 100_000,
-        max_members: 60_000,
-        ..hub::Limits::default()
-    };
+    let limits =
+        hub::Limits { max_connections: 100_000, max_meetings: 100_000, max_members: 60_000, ..hub::Limits::default() };
     hub::Config { limits, ..hub::Config::default() }
 }
 

@@ -170,8 +170,10 @@ pub struct Harness {
     pub shard_lag_ms: Option<Percentiles>,
     /// Share of a core that the busiest shard took.
     pub shard_cpu: Option<f64>,
-    /// The same of the protocol's thread.
-    pub protocol_cpu: Option<f64>,
+    /// The same of the thread that runs the protocol of hosts and talkers.
+    pub leading_cpu: Option<f64>,
+    /// The same of the busiest of those that run that of the others.
+    pub guests_cpu: Option<f64>,
     /// The same of the pacer.
     pub pacer_cpu: Option<f64>,
     /// Resident memory of the harness.

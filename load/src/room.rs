@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use conclave_protocol::link::Link;
 use hdrhistogram::Histogram;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 
 use crate::listener::Listener;
 use crate::meter::{Window, micros};
@@ -17,11 +17,13 @@ use crate::socket::Valve;
 use crate::sync::{RunClock, lock};
 use crate::talker::Talker;
 
-/// Guests of one meeting that join at the same time: about as many as one epoch takes in, and far below the mailboxes
-/// that a relay gives.
-const JOINING_PER_ROOM: usize = 32;
+/// Guests of one meeting that join at the same time: as many as one epoch takes in (`docs/protocol.md` §12), and far
+/// below the mailboxes that a relay gives.
+pub(crate) const WAVE: usize = 40;
 /// Guests that join at the same time in all meetings: their handshakes are cryptography that takes a core.
 const JOINING: usize = 128;
+/// From so many members on guests come in waves.
+const CROWD: u32 = 100;
 /// Kinds of trouble that are told apart.
 const MOST_TROUBLES: usize = 32;
 
@@ -99,6 +101,8 @@ pub(crate) struct Room {
     pub(crate) number: u32,
     pub(crate) talkers: Vec<Arc<Talker>>,
     pub(crate) entrance: Semaphore,
+    /// Who of a wave is in, while the others are not.
+    in_already: Mutex<usize>,
     /// Set when the host is at the relay.
     pub(crate) is_open: watch::Sender<bool>,
     link: OnceLock<Link>,
@@ -120,7 +124,8 @@ impl Room {
             stage,
             number,
             talkers,
-            entrance: Semaphore::new(JOINING_PER_ROOM),
+            entrance: Semaphore::new(WAVE),
+            in_already: Mutex::default(),
             is_open: watch::Sender::new(false),
             link: OnceLock::new(),
             seats: RwLock::default(),
@@ -149,6 +154,23 @@ impl Room {
     /// Which talker that index is.
     pub(crate) fn talker_of(&self, index: u16) -> Option<usize> {
         self.seats.read().unwrap_or_else(PoisonError::into_inner).get(&index).copied()
+    }
+
+    /// Whether guests come in waves, one epoch each: every epoch is work for all who are in already, and all of that is
+    /// done on this machine.
+    pub(crate) fn comes_in_waves(&self) -> bool {
+        let plan = &self.stage.plan;
+        plan.shape.people > CROWD && plan.ramp.is_none() && *self.stage.act.borrow() == Act::Ramp
+    }
+
+    /// Somebody's turn to join is over. In waves the next begins when all of this one have had theirs.
+    pub(crate) fn end_turn(&self, turn: SemaphorePermit<'_>) {
+        turn.forget();
+        let mut in_already = lock(&self.in_already);
+        *in_already += 1;
+        if *in_already >= WAVE || !self.comes_in_waves() {
+            self.entrance.add_permits(std::mem::take(&mut *in_already));
+        }
     }
 
     /// The one who came last and does not talk, to be removed.
@@ -252,6 +274,24 @@ pub(crate) mod tests {
     pub(crate) fn room(talkers: u32) -> Arc<Room> {
         let stage = Stage::new(plan(Shape { rooms: 1, people: 5, talkers }), Address::nowhere()).unwrap();
         Arc::new(Room::new(Arc::new(stage), 0))
+    }
+
+    #[test]
+    fn in_a_crowd_the_next_wave_waits_for_the_last_of_this_one() {
+        let shape = Shape { rooms: 1, people: 200, talkers: 1 };
+        let stage = Arc::new(Stage::new(plan(shape), Address::nowhere()).unwrap());
+        let room = Room::new(Arc::clone(&stage), 0);
+        let turn = || room.entrance.try_acquire();
+        let mut turns: Vec<_> = (0..WAVE).map(|_| turn().unwrap()).collect();
+        let last = turns.pop().unwrap();
+        turns.into_iter().for_each(|turn| room.end_turn(turn));
+        assert!(turn().is_err());
+        room.end_turn(last);
+        assert_eq!(room.entrance.available_permits(), WAVE);
+        room.end_turn(turn().unwrap());
+        stage.act.send_replace(Act::Talk);
+        room.end_turn(turn().unwrap());
+        assert_eq!(room.entrance.available_permits(), WAVE, "after the ramp nobody waits for others");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::relay::Relay;
 use crate::result::Report;
 use crate::room::{Act, Room, Stage};
 use crate::sampler::{Sampler, between};
-use crate::score::{self, Measured, Shares};
+use crate::score::{self, Measured, Threads};
 use crate::shard::Shard;
 use crate::sync::lock;
 use crate::talker::Talker;
@@ -51,12 +51,14 @@ pub fn run(plan: &Plan, target: &Target) -> Result<Report> {
     let mut sampler = Sampler::new(Arc::clone(&stage));
     let base = sampler.take(relay.pid());
     let rooms: Vec<_> = (0..plan.shape.rooms).map(|number| Arc::new(Room::new(Arc::clone(&stage), number))).collect();
-    let shards: Vec<_> = (0..plan.threads).map(|number| Shard::start(number, &stage).map(Arc::new)).collect::<Result<_>>()?;
+    let shards: Vec<_> =
+        (0..plan.threads).map(|number| Shard::start(number, &stage).map(Arc::new)).collect::<Result<_>>()?;
     let began = Instant::now();
-    let protocol = Protocol::start(Arc::clone(&stage), rooms.clone(), shards.clone())?;
+    let protocol = Protocol::start(&stage, &rooms, &shards)?;
     let played = wait_for_members(&stage).and_then(|()| {
         let ramp_s = began.elapsed().as_secs_f64();
-        let mut show = Show { stage: &stage, relay: &mut relay, sampler, rooms: &rooms, shards: &shards, protocol: protocol.thread };
+        let mut show =
+            Show { stage: &stage, relay: &mut relay, sampler, rooms: &rooms, shards: &shards, protocol: &protocol };
         Ok((ramp_s, show.play()?))
     });
     stage.act.send_replace(Act::Over);
@@ -111,7 +113,7 @@ struct Show<'a> {
     sampler: Sampler,
     rooms: &'a [Arc<Room>],
     shards: &'a [Arc<Shard>],
-    protocol: Option<ThreadId>,
+    protocol: &'a Protocol,
 }
 
 impl Show<'_> {
@@ -147,8 +149,8 @@ impl Show<'_> {
         let flooding = Flooding::start(self.stage, self.rooms)?;
         lock(&self.stage.valves).iter().for_each(|valve| valve.close());
         self.shards.iter().for_each(|shard| shard.probe.reset());
-        let threads = |me: &Self| Shares::read(me.shards, me.protocol, pacer);
-        let (cpu, began) = (threads(self), Instant::now());
+        let threads = self.threads(pacer);
+        let (cpu, began) = (threads.read(), Instant::now());
         self.stage.window.set(self.stage.clock.at(began), plan.seconds);
         let first = self.sampler.take(self.relay.pid());
         let (mut before, mut last, mut series) = (first, began, Vec::new());
@@ -163,9 +165,14 @@ impl Show<'_> {
         }
         bar.finish_and_clear();
         let seconds = began.elapsed().as_secs_f64();
-        let shares = threads(self).since(&cpu, seconds);
+        let shares = threads.read().since(&cpu, seconds);
         flooding.stop();
         Ok(Measured { first, last: before, series, shares, ..Measured::default() })
+    }
+
+    fn threads(&self, pacer: Option<ThreadId>) -> Threads {
+        let shards = self.shards.iter().map(|shard| shard.thread).collect();
+        Threads { shards, leading: self.protocol.leading(), guests: self.protocol.guests(), pacer }
     }
 
     /// Waits until so many seconds after `began`, and kills the relay when its time comes meanwhile.

@@ -40,38 +40,54 @@ pub(crate) struct Measured {
     pub(crate) relay: String,
 }
 
-/// Processor time of the harness's threads, in seconds or as a share of a core.
+/// Which threads the harness has, by what they do.
+pub(crate) struct Threads {
+    pub(crate) shards: Vec<Option<ThreadId>>,
+    pub(crate) leading: Option<ThreadId>,
+    pub(crate) guests: Vec<Option<ThreadId>>,
+    pub(crate) pacer: Option<ThreadId>,
+}
+
+/// Their processor time, in seconds or as a share of a core.
 #[derive(Clone, Default)]
 pub(crate) struct Shares {
     shards: Vec<Option<f64>>,
-    protocol: Option<f64>,
+    leading: Option<f64>,
+    guests: Vec<Option<f64>>,
     pacer: Option<f64>,
 }
 
-impl Shares {
+impl Threads {
     /// What they took until now.
-    pub(crate) fn read(shards: &[Arc<Shard>], protocol: Option<ThreadId>, pacer: Option<ThreadId>) -> Self {
-        let of = |thread: Option<ThreadId>| thread.and_then(ThreadId::cpu_seconds);
-        Self {
-            shards: shards.iter().map(|shard| of(shard.thread)).collect(),
-            protocol: of(protocol),
-            pacer: of(pacer),
+    pub(crate) fn read(&self) -> Shares {
+        let of = |thread: &Option<ThreadId>| thread.and_then(ThreadId::cpu_seconds);
+        Shares {
+            shards: self.shards.iter().map(of).collect(),
+            leading: of(&self.leading),
+            guests: self.guests.iter().map(of).collect(),
+            pacer: of(&self.pacer),
         }
     }
+}
 
+impl Shares {
     /// Their shares of a core since then.
     pub(crate) fn since(&self, before: &Self, seconds: f64) -> Self {
         let share = |now: Option<f64>, then: Option<f64>| Some((now? - then?) / seconds);
+        let all = |now: &[Option<f64>], then: &[Option<f64>]| {
+            now.iter().zip(then).map(|(now, then)| share(*now, *then)).collect()
+        };
         Self {
-            shards: self.shards.iter().zip(&before.shards).map(|(now, then)| share(*now, *then)).collect(),
-            protocol: share(self.protocol, before.protocol),
+            shards: all(&self.shards, &before.shards),
+            leading: share(self.leading, before.leading),
+            guests: all(&self.guests, &before.guests),
             pacer: share(self.pacer, before.pacer),
         }
     }
+}
 
-    fn busiest_shard(&self) -> Option<f64> {
-        self.shards.iter().copied().flatten().reduce(f64::max)
-    }
+fn busiest(shares: &[Option<f64>]) -> Option<f64> {
+    shares.iter().copied().flatten().reduce(f64::max)
 }
 
 /// What listeners got, all together and by second.
@@ -204,8 +220,9 @@ fn harness(stage: &Stage, shards: &[Arc<Shard>], measured: &Measured) -> Result<
     Ok(Harness {
         pacer_lag_ms: measured.paced.as_ref().and_then(|paced| Percentiles::of(&paced.lag, 1_000.0)),
         shard_lag_ms: lags.max_by(|a, b| a.p99.total_cmp(&b.p99)),
-        shard_cpu: measured.shares.busiest_shard(),
-        protocol_cpu: measured.shares.protocol,
+        shard_cpu: busiest(&measured.shares.shards),
+        leading_cpu: measured.shares.leading,
+        guests_cpu: busiest(&measured.shares.guests),
         pacer_cpu: measured.shares.pacer,
         rss_bytes: resident_bytes(std::process::id()),
         ramp_s: measured.ramp_s,
@@ -226,7 +243,12 @@ fn objections(plan: &Plan, frames: &Frames, harness: &Harness, members: u64) -> 
             ));
         }
     }
-    let threads = [("a shard", harness.shard_cpu), ("the protocol", harness.protocol_cpu), ("the pacer", harness.pacer_cpu)];
+    let threads = [
+        ("a shard", harness.shard_cpu),
+        ("the protocol of hosts and talkers", harness.leading_cpu),
+        ("the protocol of the others", harness.guests_cpu),
+        ("the pacer", harness.pacer_cpu),
+    ];
     for (what, cpu) in threads {
         if let Some(cpu) = cpu.filter(|cpu| *cpu > MOST_CPU) {
             objections.push(format!("the harness is saturated: {what} takes {:.0} % of a core", cpu * 100.0));
@@ -299,7 +321,7 @@ mod tests {
             |_, harness, _| harness.pacer_lag_ms.as_mut().unwrap().p99 = 2.1,
             |_, harness, _| harness.shard_lag_ms.as_mut().unwrap().p99 = 2.1,
             |_, harness, _| harness.shard_cpu = Some(0.9),
-            |_, harness, _| harness.protocol_cpu = Some(0.9),
+            |_, harness, _| harness.guests_cpu = Some(0.9),
             |frames, _, _| frames.starved = 10,
             |frames, _, _| frames.sent = 400,
             |_, _, members| *members = 2,

@@ -76,7 +76,9 @@ impl Search {
     /// The size to be tried; `None` when the search is over.
     pub fn next(&self) -> Option<u32> {
         let is_open = match (self.carried, self.failed) {
-            (Some(carried), Some(failed)) => f64::from(failed - carried) > f64::from(carried) * CLOSE && failed - carried > 1,
+            (Some(carried), Some(failed)) => {
+                f64::from(failed - carried) > f64::from(carried) * CLOSE && failed - carried > 1
+            }
             (Some(carried), None) => carried < self.most,
             (None, Some(failed)) => failed > 1,
             (None, None) => true,

@@ -42,7 +42,8 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
-    /// Dials, and begins to read. Must be called on a local task set.
+    /// Dials, and begins to read. All reading and writing is done on the shard: the protocol's threads may be busy for
+    /// longer than a relay waits for a client that does not read.
     ///
     /// # Errors
     /// Why there is no connection, in words.
@@ -58,9 +59,9 @@ impl Channel {
         let dialed = dial::dial(&endpoint, relay.socket, &relay.name, &relay.trust, PATIENCE).await;
         let Dialed { connection, writer, reader, exporter } = dialed.map_err(|error| error.to_string())?;
         let (sender, incoming) = mpsc::unbounded_channel();
-        let reading = tokio::task::spawn_local(read_control(reader, sender, Arc::clone(stage))).abort_handle();
+        let reading = shard.handle.spawn(read_control(reader, sender, Arc::clone(stage))).abort_handle();
         let (outgoing, receiver) = mpsc::unbounded_channel();
-        let writer = tokio::task::spawn_local(write_control(writer, receiver));
+        let writer = shard.handle.spawn(write_control(writer, receiver));
         shard.handle.spawn(read_datagrams(connection.clone(), hearing, stage.clock));
         if !valve.is_closed() {
             lock(&stage.connections).push(connection.clone());
@@ -72,6 +73,11 @@ impl Channel {
     pub(crate) fn send_control(&self, message: Bytes) {
         // Fails only when the connection is gone, which reading tells.
         let _sent = self.outgoing.send(message);
+    }
+
+    /// Why it is gone, in words.
+    pub(crate) fn reason(&self) -> String {
+        self.connection.close_reason().map_or_else(|| "the control stream ended".to_owned(), |error| error.to_string())
     }
 
     /// UDP packets that came so far, of any content.

@@ -65,8 +65,11 @@ pub(crate) fn figures_of(report: &Report) -> Vec<(&'static str, String)> {
         ("relay: CPU per million frames", number(relay.cpu_s_per_million, 2, " s")),
         ("relay: packets per frame", number(relay.packets_per_frame, 3, "")),
         ("relay: resident", number(relay.rss_bytes.map(|bytes| bytes as f64 / MIB), 1, " MiB")),
-        ("relay: resident per member", number(relay.rss_per_member_bytes.map(|bytes| bytes as f64 / 1024.0), 1, " KiB")),
-        ("harness: shard, protocol, pacer", shares(report)),
+        (
+            "relay: resident per member",
+            number(relay.rss_per_member_bytes.map(|bytes| bytes as f64 / 1024.0), 1, " KiB"),
+        ),
+        ("harness: shard, hosts, guests, pacer", shares(report)),
     ];
     if report.frames.dropped_on_purpose > 0 {
         all.push(("dropped on purpose", report.frames.dropped_on_purpose.to_string()));
@@ -81,7 +84,7 @@ pub(crate) fn figures_of(report: &Report) -> Vec<(&'static str, String)> {
 
 fn shares(report: &Report) -> String {
     let harness = &report.harness;
-    let all = [harness.shard_cpu, harness.protocol_cpu, harness.pacer_cpu];
+    let all = [harness.shard_cpu, harness.leading_cpu, harness.guests_cpu, harness.pacer_cpu];
     all.map(|share| percent(share, 0)).join(", ")
 }
 
@@ -109,10 +112,9 @@ pub(crate) fn of_search(found: &Found) -> String {
     let most = match (found.best, found.relay_was_the_limit) {
         (None, _) => "Not even the smallest load was carried.".to_owned(),
         (Some(best), true) => format!("The relay carries {best} {}.", words(found)),
-        (Some(best), false) => format!(
-            "The relay carries at least {best} {}; this machine could not put more on it.",
-            words(found)
-        ),
+        (Some(best), false) => {
+            format!("The relay carries at least {best} {}; this machine could not put more on it.", words(found))
+        }
     };
     let errors = found.steps.iter().filter_map(|step| Some(format!("{}: {}\n", step.size, step.error.as_ref()?)));
     format!("{table}\n{}{most}", errors.collect::<String>())
