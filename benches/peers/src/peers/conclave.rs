@@ -1,0 +1,151 @@
+//! Conclave's relay: `conclave-load` brings the clients and starts the relay, and this puts each on its core.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use super::Round;
+use crate::measure::Figures;
+use crate::pattern::Pattern;
+use crate::placement::Placement;
+use crate::process::{children, last_words, output};
+use crate::tally::Latency;
+
+/// How often to look for the relay while conclave-load has not started it.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How often to look whether conclave-load has ended. It shares its core with this.
+const WAIT: Duration = Duration::from_millis(500);
+
+/// Time beside the window for joining, warming up and writing down.
+const GRACE: Duration = Duration::from_secs(120);
+
+/// What conclave-load says, as far as it is compared here (`docs/load.md`).
+#[derive(Deserialize)]
+struct Said {
+    valid: bool,
+    loss: f64,
+    latency_ms: SaidLatency,
+    relay: SaidRelay,
+}
+
+#[derive(Deserialize)]
+struct SaidLatency {
+    p50: f64,
+    p99: f64,
+}
+
+#[derive(Deserialize)]
+struct SaidRelay {
+    cpu_s: f64,
+    frames_forwarded: u64,
+}
+
+/// Measures the relay once.
+pub fn round(program: &Path, directory: &Path, round: &Round) -> Result<Figures> {
+    let (json, log) = (directory.join("result.json"), directory.join("log"));
+    let (out, err) = output(&log)?;
+    let mut command = Command::new(program);
+    command.args(arguments(&round.pattern, round.length)).arg("--json").arg(&json);
+    let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().context("cannot start conclave-load")?;
+    Guard(child).supervise(&round.placement, round.length + GRACE).with_context(|| last_words(&log))?;
+    // It may end with an error and a result, when it calls the result not valid.
+    let file = File::open(&json).with_context(|| format!("conclave-load left no result; {}", last_words(&log)))?;
+    let said: Said = serde_json::from_reader(file).with_context(|| {
+        let text = fs::read_to_string(&json).unwrap_or_default();
+        format!("conclave-load's result is of another kind: {text}")
+    })?;
+    Ok(said.into())
+}
+
+fn arguments(pattern: &Pattern, length: Duration) -> Vec<String> {
+    let mut arguments = vec!["run".to_owned()];
+    let mut option = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
+    option("--relay", "embedded".to_owned());
+    option("--rooms", "1".to_owned());
+    option("--people", pattern.people.to_string());
+    option("--talkers", pattern.talkers.to_string());
+    option("--seconds", length.as_secs().to_string());
+    if !pattern.jitter.is_zero() {
+        option("--jitter", (pattern.jitter.as_secs_f64() * 1e3).to_string());
+    }
+    arguments
+}
+
+impl From<Said> for Figures {
+    fn from(said: Said) -> Self {
+        Self {
+            frames_forwarded: said.relay.frames_forwarded,
+            cpu_s: said.relay.cpu_s,
+            loss: said.loss,
+            latency_ms: Latency { p50: said.latency_ms.p50, p99: said.latency_ms.p99 },
+            client_share: None,
+            valid: said.valid,
+        }
+    }
+}
+
+/// A conclave-load that does not outlive this.
+struct Guard(Child);
+
+impl Guard {
+    /// Moves its relay to the server's core, as soon as it has started one, and waits for its end.
+    fn supervise(mut self, placement: &Placement, limit: Duration) -> Result<()> {
+        let start = Instant::now();
+        let mut is_placed = false;
+        while self.0.try_wait()?.is_none() {
+            if start.elapsed() > limit {
+                bail!("conclave-load has not ended after {} s", limit.as_secs());
+            }
+            if !is_placed {
+                is_placed = self.place_relay(placement);
+            }
+            thread::sleep(if is_placed { WAIT } else { LOOK });
+        }
+        if !is_placed {
+            bail!("conclave-load started no relay");
+        }
+        Ok(())
+    }
+
+    /// Whether the relay runs, and on its core. Threads that it starts later stay there.
+    fn place_relay(&self, placement: &Placement) -> bool {
+        let relays = children(self.0.id());
+        !relays.is_empty() && relays.iter().all(|relay| placement.to_server(*relay).is_ok())
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Both fail only if it has ended.
+        let _ended = self.0.kill();
+        let _status = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_conclave_load_says_becomes_figures() {
+        let json = r#"{"valid":true,"loss":0.001,"latency_ms":{"p50":1.5,"p90":2,"p99":2.5,"p999":3,"max":4},
+            "relay":{"cpu_s":2.0,"frames_forwarded":100000,"frames_per_cpu_s":50000,"rss_bytes":1}}"#;
+        let figures = Figures::from(serde_json::from_str::<Said>(json).unwrap());
+        assert_eq!(figures.frames_per_cpu_s(), 50_000.0);
+        assert_eq!(figures.latency_ms, Latency { p50: 1.5, p99: 2.5 });
+        assert!(figures.valid && figures.client_share.is_none());
+    }
+
+    #[test]
+    fn conclave_load_is_asked_for_the_same_pattern() {
+        let pattern = Pattern { people: 50, talkers: 5, jitter: Duration::from_millis(5) };
+        let asked = arguments(&pattern, Duration::from_secs(20)).join(" ");
+        assert_eq!(asked, "run --relay embedded --rooms 1 --people 50 --talkers 5 --seconds 20 --jitter 5");
+    }
+}
