@@ -10,7 +10,8 @@ use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use crate::pattern::{FRAME_LEN, Frame, Pattern, Schedule};
+use crate::pattern::{FRAME_LEN, Frame, Schedule};
+use crate::peers::Round;
 use crate::process::{self, Server};
 use crate::tally::{Delivery, Latency, Tally, Window, percentile};
 
@@ -56,6 +57,8 @@ pub struct Figures {
     pub latency_ms: Latency,
     /// The clients' share of their core; `None` where they judge themselves.
     pub client_share: Option<f64>,
+    /// How late talkers were, 99th percentile, milliseconds; `None` where they judge themselves.
+    pub client_lag_ms: Option<f64>,
     /// Whether the clients kept their pace, so that the figures are the server's.
     pub valid: bool,
 }
@@ -67,23 +70,16 @@ impl Figures {
     }
 }
 
-/// Loads a server for the warm-up and `length`, and says what it did in `length`.
+/// Loads a server for the warm-up and the round's length, and says what it did in that length.
 ///
 /// # Errors
 /// The server or a client failed meanwhile.
-pub async fn measure(
-    server: &Server,
-    clients: Clients,
-    pattern: Pattern,
-    tally: &Arc<Tally>,
-    length: Duration,
-    seed: u64,
-) -> Result<Figures> {
+pub async fn measure(server: &Server, clients: Clients, round: &Round, tally: &Arc<Tally>) -> Result<Figures> {
     let Clients { sender, mut tasks } = clients;
-    let talking = Talking::start(sender, Schedule::new(pattern, seed), Arc::clone(tally));
+    let talking = Talking::start(sender, round, Arc::clone(tally));
     tokio::time::sleep(WARM_UP).await;
     let begin = Reading::take(server, tally)?;
-    tokio::time::sleep(length).await;
+    tokio::time::sleep(round.length).await;
     let end = Reading::take(server, tally)?;
     tokio::time::sleep(DRAIN).await;
     let sent = talking.stop()?;
@@ -92,7 +88,7 @@ pub async fn measure(
         return Err(server.explain(reason.context("a client left the room")));
     }
     let window = Window { from: begin.time, to: end.time };
-    let delivery = tally.judge(window, &sent.stamps, pattern.listeners());
+    let delivery = tally.judge(window, &sent.stamps, round.pattern.listeners());
     Ok(figures(delivery, &begin, &end, sent))
 }
 
@@ -101,13 +97,15 @@ fn figures(delivery: Delivery, begin: &Reading, end: &Reading, sent: Sent) -> Fi
     let share = (end.own_cpu - begin.own_cpu).as_secs_f64() / length;
     let mut lags = sent.lags;
     lags.sort_unstable();
+    let lag = percentile(&lags, 99);
     Figures {
         frames_forwarded: delivery.frames,
         cpu_s: (end.server_cpu - begin.server_cpu).as_secs_f64(),
         loss: delivery.loss,
         latency_ms: delivery.latency,
         client_share: Some(share),
-        valid: share <= SATURATED_SHARE && percentile(&lags, 99) <= SATURATED_LAG,
+        client_lag_ms: Some(lag),
+        valid: share <= SATURATED_SHARE && lag <= SATURATED_LAG,
     }
 }
 
@@ -141,10 +139,15 @@ struct Talking {
 }
 
 impl Talking {
-    fn start(sender: Box<dyn Sender>, schedule: Schedule, tally: Arc<Tally>) -> Self {
+    fn start(sender: Box<dyn Sender>, round: &Round, tally: Arc<Tally>) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&is_over);
-        Self { is_over, thread: thread::spawn(move || talk(sender, schedule, &tally, &told)) }
+        let (schedule, placement) = (Schedule::new(round.pattern, round.seed), round.placement);
+        let thread = thread::spawn(move || {
+            placement.punctual()?;
+            talk(sender, schedule, &tally, &told)
+        });
+        Self { is_over, thread }
     }
 
     fn stop(self) -> Result<Sent> {

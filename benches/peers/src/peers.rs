@@ -53,7 +53,7 @@ impl Peer {
     /// # Errors
     /// What to do to have it.
     pub fn find(self, conclave_load: Option<&Path>) -> Result<PathBuf, String> {
-        let (candidates, remedy) = match self {
+        let (program, remedy) = match self {
             Self::Conclave => (
                 conclave_load.map_or_else(|| beside_us("conclave-load"), Path::to_owned),
                 "cargo build --release -p conclave-load, or --conclave-load PATH",
@@ -64,7 +64,7 @@ impl Peer {
                 (PathBuf::from("/usr/sbin/murmurd"), "benches/peers/install, or apt-get install mumble-server")
             }
         };
-        if candidates.is_file() { Ok(candidates) } else { Err(remedy.to_owned()) }
+        if program.is_file() { Ok(program) } else { Err(remedy.to_owned()) }
     }
 
     /// The version of its Debian package, for those that come in one.
@@ -92,7 +92,9 @@ impl Peer {
         runtime.block_on(async {
             let tally = Arc::new(Tally::new(&round.pattern, WARM_UP + round.length));
             let (server, clients) = self.furnish(program, directory.path(), round, &tally).await?;
-            measure(&server, clients, round.pattern, &tally, round.length, round.seed).await
+            // Qt gives the threads that Mumble's server starts a priority of their own.
+            round.placement.place_server(server.id())?;
+            measure(&server, clients, round, &tally).await
         })
     }
 

@@ -3,12 +3,16 @@
 //! util-linux's `taskset` and `chrt` do it: Debian has them on every machine, and they need no unsafe code here.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 /// Real-time priority with `--fifo`: above everything that shares the machine, below the kernel's own at 99.
-const PRIORITY: &str = "60";
+const PRIORITY: u8 = 60;
+
+/// That of a thread whose clock must not wait until the others of its process have nothing more to do.
+const PUNCTUAL: u8 = 61;
 
 /// Where servers and clients run.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +31,7 @@ impl Placement {
         let mut command = Command::new("taskset");
         command.arg("-c").arg(self.server.to_string());
         if self.fifo {
-            command.args(["chrt", "-f", PRIORITY]);
+            command.args(["chrt", "-f", &PRIORITY.to_string()]);
         }
         command.arg(program);
         command
@@ -45,7 +49,7 @@ impl Placement {
     ///
     /// # Errors
     /// The process is gone, there is no such core, or no right to the priority.
-    pub fn to_server(&self, process: u32) -> Result<()> {
+    pub fn place_server(&self, process: u32) -> Result<()> {
         self.place(process, self.server)
     }
 
@@ -53,7 +57,20 @@ impl Placement {
         let process = process.to_string();
         quietly(Command::new("taskset").args(["-a", "-c", "-p", &core.to_string(), &process]))?;
         if self.fifo {
-            quietly(Command::new("chrt").args(["-a", "-f", "-p", PRIORITY, &process]))?;
+            quietly(Command::new("chrt").args(["-a", "-f", "-p", &PRIORITY.to_string(), &process]))?;
+        }
+        Ok(())
+    }
+
+    /// Lets the calling thread go before all others of this process.
+    ///
+    /// # Errors
+    /// No right to the priority.
+    pub fn punctual(&self) -> Result<()> {
+        if self.fifo {
+            let link = fs::read_link("/proc/thread-self")?;
+            let thread = link.file_name().context("/proc/thread-self leads nowhere")?;
+            quietly(Command::new("chrt").args(["-f", "-p", &PUNCTUAL.to_string()]).arg(thread))?;
         }
         Ok(())
     }
@@ -87,7 +104,7 @@ mod tests {
     fn a_core_that_is_not_there_is_an_error() {
         let placement = Placement { server: 4095, client: 0, fifo: false };
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        let moved = placement.to_server(child.id());
+        let moved = placement.place_server(child.id());
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(moved.is_err());

@@ -105,8 +105,15 @@ mod tests {
     fn turn(round: u64, peer: Peer, frames: u64, valid: bool) -> Turn {
         let latency_ms = Latency { p50: round as f64, p99: 10.0 * round as f64 };
         let loss = round as f64 / 100.0;
-        let figures =
-            Figures { frames_forwarded: frames, cpu_s: 1.0, loss, latency_ms, client_share: Some(0.1), valid };
+        let figures = Figures {
+            frames_forwarded: frames,
+            cpu_s: 1.0,
+            loss,
+            latency_ms,
+            client_share: Some(0.1),
+            client_lag_ms: Some(0.2),
+            valid,
+        };
         Turn { round, peer, figures }
     }
 

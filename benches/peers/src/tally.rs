@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::pattern::{Frame, INTERVAL, Pattern};
 
@@ -81,7 +81,7 @@ pub struct Delivery {
 }
 
 /// Percentiles of one-way latency in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     /// Half of the frames arrive within this.
     pub p50: f64,

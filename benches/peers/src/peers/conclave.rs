@@ -29,20 +29,18 @@ const GRACE: Duration = Duration::from_secs(120);
 #[derive(Deserialize)]
 struct Said {
     valid: bool,
+    #[serde(default)]
+    invalid_because: Vec<String>,
     loss: f64,
-    latency_ms: SaidLatency,
+    /// `None` if nothing arrived.
+    latency_ms: Option<Latency>,
     relay: SaidRelay,
 }
 
 #[derive(Deserialize)]
-struct SaidLatency {
-    p50: f64,
-    p99: f64,
-}
-
-#[derive(Deserialize)]
 struct SaidRelay {
-    cpu_s: f64,
+    /// `None` if conclave-load could not read it.
+    cpu_s: Option<f64>,
     frames_forwarded: u64,
 }
 
@@ -60,7 +58,7 @@ pub fn round(program: &Path, directory: &Path, round: &Round) -> Result<Figures>
         let text = fs::read_to_string(&json).unwrap_or_default();
         format!("conclave-load's result is of another kind: {text}")
     })?;
-    Ok(said.into())
+    said.figures()
 }
 
 fn arguments(pattern: &Pattern, length: Duration) -> Vec<String> {
@@ -77,16 +75,21 @@ fn arguments(pattern: &Pattern, length: Duration) -> Vec<String> {
     arguments
 }
 
-impl From<Said> for Figures {
-    fn from(said: Said) -> Self {
-        Self {
-            frames_forwarded: said.relay.frames_forwarded,
-            cpu_s: said.relay.cpu_s,
-            loss: said.loss,
-            latency_ms: Latency { p50: said.latency_ms.p50, p99: said.latency_ms.p99 },
+impl Said {
+    fn figures(self) -> Result<Figures> {
+        Ok(Figures {
+            frames_forwarded: self.relay.frames_forwarded,
+            cpu_s: self.relay.cpu_s.context("conclave-load did not read the relay's CPU time")?,
+            loss: self.loss,
+            latency_ms: self.latency_ms.with_context(|| format!("nothing arrived; {}", self.reasons()))?,
             client_share: None,
-            valid: said.valid,
-        }
+            client_lag_ms: None,
+            valid: self.valid,
+        })
+    }
+
+    fn reasons(&self) -> String {
+        self.invalid_because.join("; ")
     }
 }
 
@@ -116,7 +119,7 @@ impl Guard {
     /// Whether the relay runs, and on its core. Threads that it starts later stay there.
     fn place_relay(&self, placement: &Placement) -> bool {
         let relays = children(self.0.id());
-        !relays.is_empty() && relays.iter().all(|relay| placement.to_server(*relay).is_ok())
+        !relays.is_empty() && relays.iter().all(|relay| placement.place_server(*relay).is_ok())
     }
 }
 
@@ -136,10 +139,18 @@ mod tests {
     fn what_conclave_load_says_becomes_figures() {
         let json = r#"{"valid":true,"loss":0.001,"latency_ms":{"p50":1.5,"p90":2,"p99":2.5,"p999":3,"max":4},
             "relay":{"cpu_s":2.0,"frames_forwarded":100000,"frames_per_cpu_s":50000,"rss_bytes":1}}"#;
-        let figures = Figures::from(serde_json::from_str::<Said>(json).unwrap());
+        let figures = serde_json::from_str::<Said>(json).unwrap().figures().unwrap();
         assert_eq!(figures.frames_per_cpu_s(), 50_000.0);
         assert_eq!(figures.latency_ms, Latency { p50: 1.5, p99: 2.5 });
         assert!(figures.valid && figures.client_share.is_none());
+    }
+
+    #[test]
+    fn a_run_in_which_nothing_arrived_is_an_error_with_its_reason() {
+        let json = r#"{"valid":false,"invalid_because":["nobody got in"],"loss":1.0,"latency_ms":null,
+            "relay":{"cpu_s":0.1,"frames_forwarded":0}}"#;
+        let error = serde_json::from_str::<Said>(json).unwrap().figures().unwrap_err();
+        assert!(error.to_string().contains("nobody got in"));
     }
 
     #[test]
