@@ -92,8 +92,8 @@ fn compare(run: &Run) -> Result<bool> {
     for Missing { peer, remedy } in &missing {
         writeln!(std::io::stdout(), "{peer} is not here: {remedy}")?;
     }
-    for failure in &failures {
-        tell(failure);
+    for complaint in turns.iter().filter_map(Turn::doubt).chain(failures.iter().cloned()) {
+        tell(&complaint);
     }
     Ok(failures.is_empty() && lines.iter().all(|line| line.valid))
 }

@@ -45,7 +45,7 @@ pub struct Clients {
 }
 
 /// What a measurement gave.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Figures {
     /// Frames that arrived, counted at each listener.
     pub frames_forwarded: u64,
@@ -59,8 +59,8 @@ pub struct Figures {
     pub client_share: Option<f64>,
     /// How late talkers were, 99th percentile, milliseconds; `None` where they judge themselves.
     pub client_lag_ms: Option<f64>,
-    /// Whether the clients kept their pace, so that the figures are the server's.
-    pub valid: bool,
+    /// Why the figures are not the server's but the clients'; empty if they are the server's.
+    pub invalid_because: Vec<String>,
 }
 
 impl Figures {
@@ -105,8 +105,20 @@ fn figures(delivery: Delivery, begin: &Reading, end: &Reading, sent: Sent) -> Fi
         latency_ms: delivery.latency,
         client_share: Some(share),
         client_lag_ms: Some(lag),
-        valid: share <= SATURATED_SHARE && lag <= SATURATED_LAG,
+        invalid_because: doubts(share, lag),
     }
+}
+
+/// Why clients that used this share of their core, and were this late, did not measure the server.
+fn doubts(share: f64, lag: f64) -> Vec<String> {
+    let mut doubts = Vec::new();
+    if share > SATURATED_SHARE {
+        doubts.push(format!("the clients used {:.0} % of their core", share * 100.0));
+    }
+    if lag > SATURATED_LAG {
+        doubts.push(format!("talkers were late by {lag:.1} ms (99th percentile)"));
+    }
+    doubts
 }
 
 /// The clocks at one instant.
@@ -198,12 +210,12 @@ mod tests {
         assert_eq!(figures.cpu_s, 0.5);
         assert_eq!(figures.frames_per_cpu_s(), 10_000.0);
         assert_eq!(figures.client_share, Some(0.25));
-        assert!(figures.valid);
+        assert_eq!(figures.invalid_because, [""; 0]);
     }
 
     #[test]
     fn clients_that_are_busy_or_late_make_no_valid_figures() {
-        assert!(!judged(1900, 100).valid);
-        assert!(!judged(500, 2500).valid);
+        assert!(judged(1900, 100).invalid_because[0].contains("95 %"));
+        assert!(judged(500, 2500).invalid_because[0].contains("2.5 ms"));
     }
 }

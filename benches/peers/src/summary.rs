@@ -6,7 +6,7 @@ use crate::measure::Figures;
 use crate::peers::Peer;
 
 /// One server's turn in one round.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Turn {
     /// The round, from 1.
     pub round: u64,
@@ -15,6 +15,15 @@ pub struct Turn {
     /// What was measured.
     #[serde(flatten)]
     pub figures: Figures,
+}
+
+impl Turn {
+    /// What makes its figures worth nothing, if anything does.
+    pub fn doubt(&self) -> Option<String> {
+        let reasons = &self.figures.invalid_because;
+        let Self { round, peer, .. } = self;
+        (!reasons.is_empty()).then(|| format!("round {round}, {peer}: not valid: {}", reasons.join("; ")))
+    }
 }
 
 /// A server over all rounds. Each figure is a median of its own.
@@ -92,7 +101,7 @@ fn line(turns: &[Turn], peer: Peer) -> Option<Line> {
         worst_loss: spread(|figures| figures.loss)?.max,
         client_share: Spread::of(own.iter().filter_map(|figures| figures.client_share).collect())
             .map(|share| share.median),
-        valid: own.iter().all(|figures| figures.valid),
+        valid: own.iter().all(|figures| figures.invalid_because.is_empty()),
         conclave_ratio: None,
     })
 }
@@ -112,7 +121,7 @@ mod tests {
             latency_ms,
             client_share: Some(0.1),
             client_lag_ms: Some(0.2),
-            valid,
+            invalid_because: if valid { Vec::new() } else { vec!["a reason".to_owned()] },
         };
         Turn { round, peer, figures }
     }
@@ -135,6 +144,8 @@ mod tests {
         assert_eq!((mumble.p50_ms, mumble.p99_ms, mumble.worst_loss), (2.0, 20.0, 0.03));
         assert!(!mumble.valid && lines[0].valid);
         assert_eq!(lines[0].conclave_ratio, None);
+        assert_eq!(turns[0].doubt(), None);
+        assert_eq!(turns[4].doubt().unwrap(), "round 3, mumble: not valid: a reason");
     }
 
     #[test]

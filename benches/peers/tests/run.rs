@@ -53,8 +53,7 @@ fn stand_in(directory: &Path, ending: &str) -> PathBuf {
 #[test]
 fn conclaves_figures_are_those_of_conclave_load() {
     let directory = tempfile::tempdir().unwrap();
-    let result =
-        r#"{"valid":true,"loss":0.0,"latency_ms":{"p50":1.0,"p99":2.0},"relay":{"cpu_s":0.5,"frames_forwarded":1000}}"#;
+    let result = r#"{"valid":true,"invalid_because":[],"loss":0.0,"latency_ms":{"p50":1.0,"p99":2.0},"relay":{"cpu_s":0.5,"frames_forwarded":1000}}"#;
     let program = stand_in(directory.path(), &format!("echo '{result}' > \"$2\""));
     let (output, report) = run(directory.path(), &["--only", "conclave", "--conclave-load", program.to_str().unwrap()]);
     assert!(output.status.success(), "{output:?}");

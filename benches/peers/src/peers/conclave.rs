@@ -29,7 +29,6 @@ const GRACE: Duration = Duration::from_secs(120);
 #[derive(Deserialize)]
 struct Said {
     valid: bool,
-    #[serde(default)]
     invalid_because: Vec<String>,
     loss: f64,
     /// `None` if nothing arrived.
@@ -77,19 +76,19 @@ fn arguments(pattern: &Pattern, length: Duration) -> Vec<String> {
 
 impl Said {
     fn figures(self) -> Result<Figures> {
+        let mut reasons = self.invalid_because;
+        if !self.valid && reasons.is_empty() {
+            reasons.push("conclave-load says so".to_owned());
+        }
         Ok(Figures {
             frames_forwarded: self.relay.frames_forwarded,
             cpu_s: self.relay.cpu_s.context("conclave-load did not read the relay's CPU time")?,
             loss: self.loss,
-            latency_ms: self.latency_ms.with_context(|| format!("nothing arrived; {}", self.reasons()))?,
+            latency_ms: self.latency_ms.with_context(|| format!("nothing arrived; {}", reasons.join("; ")))?,
             client_share: None,
             client_lag_ms: None,
-            valid: self.valid,
+            invalid_because: reasons,
         })
-    }
-
-    fn reasons(&self) -> String {
-        self.invalid_because.join("; ")
     }
 }
 
@@ -137,12 +136,12 @@ mod tests {
 
     #[test]
     fn what_conclave_load_says_becomes_figures() {
-        let json = r#"{"valid":true,"loss":0.001,"latency_ms":{"p50":1.5,"p90":2,"p99":2.5,"p999":3,"max":4},
+        let json = r#"{"valid":true,"invalid_because":[],"loss":0.001,"latency_ms":{"p50":1.5,"p90":2,"p99":2.5,"p999":3,"max":4},
             "relay":{"cpu_s":2.0,"frames_forwarded":100000,"frames_per_cpu_s":50000,"rss_bytes":1}}"#;
         let figures = serde_json::from_str::<Said>(json).unwrap().figures().unwrap();
         assert_eq!(figures.frames_per_cpu_s(), 50_000.0);
         assert_eq!(figures.latency_ms, Latency { p50: 1.5, p99: 2.5 });
-        assert!(figures.valid && figures.client_share.is_none());
+        assert!(figures.invalid_because.is_empty() && figures.client_share.is_none());
     }
 
     #[test]
