@@ -190,9 +190,10 @@ impl<C: Core> Shell<C> {
         if woken.by_packets {
             self.receive(now)?;
         }
-        self.settle_dirty(now);
+        self.hear_dirty(now);
         self.release_held(now);
         self.send_ready();
+        self.settle_dirty(now);
         let now = Instant::now();
         if woken.by_commands {
             self.take_commands(now);

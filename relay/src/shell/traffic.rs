@@ -94,6 +94,22 @@ impl<C: Core> Shell<C> {
         }
     }
 
+    /// Takes in what has come from the connections that packets came from. What they get in answer can wait until the
+    /// frames leave, and leave with them.
+    pub(super) fn hear_dirty(&mut self, now: Instant) {
+        for place in 0..self.dirty.len() {
+            if let Some(&at) = self.dirty.get(place) {
+                self.hear(now, at);
+            }
+        }
+    }
+
+    fn hear(&mut self, now: Instant, at: usize) {
+        while let Some(event) = self.client(at).and_then(|client| client.quic.poll()) {
+            self.on_event(now, at, event);
+        }
+    }
+
     /// Looks at every connection of which something has come, or to which something goes.
     pub(super) fn settle_dirty(&mut self, now: Instant) {
         // While the kernel takes no more, packets would only pile up.
@@ -114,9 +130,7 @@ impl<C: Core> Shell<C> {
     }
 
     fn settle(&mut self, now: Instant, at: usize) {
-        while let Some(event) = self.client(at).and_then(|client| client.quic.poll()) {
-            self.on_event(now, at, event);
-        }
+        self.hear(now, at);
         self.write_control(now, at);
         self.transmit(now, at, Packets::All);
         self.exchange(at);
@@ -316,6 +330,11 @@ impl<C: Core> Shell<C> {
     pub(super) fn fire(&mut self, now: Instant) {
         while let Some(at) = self.timers.pop(now) {
             let Some(client) = self.client(at) else { continue };
+            // Most have moved to a later time.
+            if let Some(due) = client.due().filter(|due| *due > now) {
+                self.timers.set(at, due);
+                continue;
+            }
             if client.quic.poll_timeout().is_some_and(|due| due <= now) {
                 client.quic.handle_timeout(now);
             }

@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use conclave_protocol::id::{MeetingId, MemberIndex};
 use conclave_protocol::stamp::{Minute, Origin, SealPublic, Stamp, StampKey, StampKeyId};
 use conclave_protocol::wire::relay::{StampCheck, StampVerdict};
 
