@@ -127,6 +127,7 @@ pub enum Report {
         reason: String,
         to: Option<String>,
         saved: Option<String>,
+        retrying: bool,
     },
     Banned {
         name: String,

@@ -48,12 +48,14 @@ which hosts and relays name with --moderator. Asks for a passphrase, or takes th
 const OPEN_HELP: &str = "Prints one JSON object per report. Verdicts: valid; unstamped (all holds, but no relay's \
 stamp that you can check says when); invalid (failed_step says where); unreadable (damaged, or not for this key).
 
-  conclave-moderate open --key keys/moderator.key --stamp-keys /var/lib/conclave/stamps inbox/*.report
-  conclave-moderate open --key keys/moderator.key --relay relay.example.org --out out a.report
+  conclave-moderate open --key keys/moderator.key --stamp-keys /var/lib/conclave/stamps inbox/*.conclave-report
+  conclave-moderate open --key keys/moderator.key --relay relay.example.org inbox/RECEIPT.conclave-report
+
+A file that no earlier run has written, or that is one of the reports, is left alone: results take NAME-2 then.
 
 Exit status: 0 all reports are valid, 1 one is not, 2 bad arguments, key or directory.";
 
-const INBOX_HELP: &str = "Reports that tell of what was said long ago are marked old, and those that hold the same \
+const INBOX_HELP: &str = "Lists files named *.conclave-report or *.report, and others that begin like one. Reports that tell of what was said long ago are marked old, and those that hold the same \
 segments of the same member as another are marked duplicates of it.
 
   conclave-moderate inbox /var/lib/conclave/reports --key keys/moderator.key --stamp-keys /var/lib/conclave/stamps";
@@ -61,13 +63,13 @@ segments of the same member as another are marked duplicates of it.
 const BAN_HELP: &str = "Adds a signed line to a file that hosts and relays read with --bans. A report must be valid \
 to be banned for; an identity is the 64 hexadecimal digits that `open` prints.
 
-  conclave-moderate ban --key keys/moderator.key --out bans.txt --until 2027-01-01 a.report
+  conclave-moderate ban --key keys/moderator.key --out bans.txt --until 2027-01-01 RECEIPT.conclave-report
   conclave-moderate ban --key keys/moderator.key --out bans.txt --category spam 9f2c…";
 
 const STAMP_CHECK_HELP: &str = "For those who do not hold the relay's stamp keys. The relay must name this moderator \
 (conclave-relay serve --moderator). It is shown seals and stamps that it has seen before, and nothing else.
 
-  conclave-moderate stamp-check --key keys/moderator.key --relay relay.example.org --pin PIN a.report
+  conclave-moderate stamp-check --key keys/moderator.key --relay relay.example.org --pin PIN RECEIPT.conclave-report
 
 Exit status: 0 all stamps are genuine and none is missing, 1 otherwise, 2 bad arguments, key or relay.";
 
@@ -117,7 +119,7 @@ pub struct Open {
     /// Which relay to ask.
     #[command(flatten)]
     pub relay: Relay,
-    /// Where NAME.report.json, NAME.html and NAME.wav go; beside each report if not given
+    /// Where NAME.report.json, NAME.html and NAME.wav of NAME.conclave-report go; beside each report if not given
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Reports

@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::args::Inbox;
 use crate::judge::{Examined, Judge};
 use crate::record::{Person, Record};
-use crate::{Outcome, say, time};
+use crate::{Outcome, names, say, time};
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -59,8 +59,7 @@ fn reports_in(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory).with_context(|| format!("cannot list {shown}"))? {
         let path = entry.with_context(|| format!("cannot list {shown}"))?.path();
-        let is_named = path.extension().is_some_and(|extension| extension == "report");
-        if path.is_file() && (is_named || begins_like_a_report(&path)) {
+        if path.is_file() && (names::is_reports(&path) || begins_like_a_report(&path)) {
             files.push(path);
         }
     }

@@ -10,6 +10,7 @@ mod ban;
 mod inbox;
 mod judge;
 mod keyfile;
+mod names;
 mod open;
 mod page;
 mod record;
@@ -17,10 +18,11 @@ mod relay;
 
 mod stamp_check;
 mod stampkeys;
+mod targets;
 pub mod time;
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -65,9 +67,13 @@ pub fn run() -> ExitCode {
 
 /// Writes a file for its owner alone, whole or not at all. Until it is whole it has a name that no report has.
 fn save(path: &Path, bytes: &[u8]) -> Result<()> {
+    private::replace_through(path, &part(path), bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// What [`save`] calls a file until it is whole.
+fn part(path: &Path) -> PathBuf {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    private::replace_through(path, &path.with_file_name(format!(".{name}.part")), bytes)
-        .with_context(|| format!("cannot write {}", path.display()))
+    path.with_file_name(format!(".{name}.part"))
 }
 
 /// One line on standard output.

@@ -353,9 +353,6 @@ fn every_verdict_has_its_word_its_step_and_the_exit_status_of_all() {
     let files = ["valid", "unstamped", "frame", "roster", "nothing", "cut", "absent"].map(|n| format!("{n}.report"));
     let mut args = vec!["--stamp-keys", "stamps", "--out", "out"];
     args.extend(files.iter().map(String::as_str));
-    // Something of an earlier run must not pass for the sound of an invalid report.
-    fs::create_dir(desk.path("out")).expect("made");
-    fs::write(desk.path("out/frame.wav"), "old").expect("written");
     let (status, said) = desk.open(&args);
     assert_eq!(status, 1);
     let verdicts: Vec<_> = said.iter().map(|one| (one["verdict"].as_str(), one["failed_step"].as_str())).collect();
@@ -385,6 +382,66 @@ fn every_verdict_has_its_word_its_step_and_the_exit_status_of_all() {
 }
 
 #[test]
+fn what_an_earlier_run_wrote_does_not_pass_for_the_sound_of_an_invalid_report() {
+    let desk = Desk::new();
+    desk.file("a.conclave-report", desk.exhibit(|_| {}));
+    let open = || desk.open(&["--stamp-keys", "stamps", "a.conclave-report"]).1.remove(0);
+    assert_eq!(open()["wav"], "a.wav");
+    desk.file("a.conclave-report", desk.exhibit(|exhibit| exhibit.segments[1].frames[3].1[40] ^= 1));
+    let said = open();
+    assert_eq!((&said["wav"], &said["html"]), (&Value::Null, &"a.html".into()));
+    assert!(!desk.path("a.wav").exists());
+    fs::write(desk.path("a.conclave-report"), "damaged").expect("written");
+    assert_eq!(open()["verdict"], "unreadable");
+    assert!(!desk.path("a.html").exists() && desk.path("a.report.json").exists());
+    // Whoever puts a file there afterwards keeps it, since the record does not name it.
+    fs::write(desk.path("a.wav"), "mine").expect("written");
+    open();
+    assert!(desk.path("a.wav").exists() && desk.path("a-2.report.json").exists());
+}
+
+#[test]
+fn nothing_is_written_over_or_removed_that_is_a_report_or_somebody_elses() {
+    let desk = Desk::new();
+    let invalid = || desk.exhibit(|exhibit| exhibit.segments[1].frames[3].1[40] ^= 1);
+    desk.file("a.conclave-report", desk.exhibit(|_| {}));
+    desk.file("b.conclave-report", invalid());
+    desk.file("c.report", desk.exhibit(|_| {}));
+    let others = ["b.wav", "c.html", "d.report.json"];
+    others.iter().for_each(|name| fs::write(desk.path(name), "{\"verdict\": 1}").expect("written"));
+    fs::write(desk.path("d.report"), "damaged").expect("written");
+    // Reports named as results are, by another way to their directory.
+    desk.file("a.wav", desk.exhibit(|_| {}));
+    let open = || {
+        let odd = desk.path("stamps/../a.wav");
+        let files = ["a.conclave-report", "b.conclave-report", "c.report", "d.report", &odd.display().to_string()];
+        desk.open(&[&["--stamp-keys", "stamps"], &files[..]].concat())
+    };
+    let inputs = ["a.conclave-report", "a.wav", "b.conclave-report", "c.report", "d.report"];
+    let content = || {
+        [&inputs[..], &others]
+            .concat()
+            .iter()
+            .map(|name| fs::read(desk.path(name)))
+            .map(|read| read.expect("there"))
+            .collect::<Vec<_>>()
+    };
+    let before = content();
+    let said = open();
+    assert_eq!(content(), before);
+    let wavs: Vec<_> = said.1.iter().map(|one| one["wav"].as_str().map(str::to_owned)).collect();
+    assert_eq!(wavs[..3], [Some("a-2.wav".to_owned()), None, Some("c-2.wav".to_owned())]);
+    assert!(wavs[4].as_deref().is_some_and(|wav| wav.ends_with("/a.wav.wav")), "{wavs:?}");
+    for name in ["a-2.html", "b-2.html", "b-2.report.json", "c-2.html", "d-2.report.json"] {
+        assert!(desk.path(name).exists(), "{name}");
+    }
+    // The same names again, since what is there now is its own.
+    assert_eq!(open(), said);
+    assert_eq!(content(), before);
+    assert!(!desk.path("a-3.wav").exists() && !desk.path("b-3.html").exists());
+}
+
+#[test]
 fn reports_for_another_moderator_are_unreadable() {
     let (desk, other) = (Desk::new(), Desk::new());
     other.file("a.report", other.exhibit(|_| {}));
@@ -394,6 +451,16 @@ fn reports_for_another_moderator_are_unreadable() {
     assert!(said[0]["error"].as_str().is_some_and(|error| error.contains("another moderator")));
 }
 
+/// The inbox below, as it is listed.
+const FILES: [&str; 6] = [
+    "inbox/AEBA.conclave-report",
+    "inbox/a.report",
+    "inbox/b.bin",
+    "inbox/c.report",
+    "inbox/d.report",
+    "inbox/e.conclave-report",
+];
+
 #[test]
 fn an_inbox_tells_old_duplicate_and_unreadable_apart() {
     let desk = Desk::new();
@@ -402,6 +469,9 @@ fn an_inbox_tells_old_duplicate_and_unreadable_apart() {
     desk.file("inbox/b.bin", desk.exhibit(|_| {}));
     desk.file("inbox/c.report", desk.exhibit(|exhibit| exhibit.segments.truncate(3)));
     fs::write(desk.path("inbox/d.report"), "nothing").expect("written");
+    // The relay's own names.
+    desk.file("inbox/AEBA.conclave-report", desk.exhibit(|exhibit| drop(exhibit.segments.remove(2))));
+    fs::write(desk.path("inbox/e.conclave-report"), "damaged").expect("written");
     fs::write(desk.path("inbox/notes.txt"), "no report").expect("written");
     let list = |days: &str| {
         let args = ["inbox", "inbox", "--key", "keys/moderator.key", "--stamp-keys", "stamps", "--json"];
@@ -410,12 +480,16 @@ fn an_inbox_tells_old_duplicate_and_unreadable_apart() {
     let (status, entries) = list("100000");
     assert_eq!(status, 0);
     let field = |name: &str| entries.iter().map(|entry| entry[name].clone()).collect::<Vec<_>>();
-    assert_eq!(field("file"), ["inbox/a.report", "inbox/b.bin", "inbox/c.report", "inbox/d.report"]);
-    assert_eq!(field("verdict"), ["valid", "valid", "valid", "unreadable"]);
-    assert_eq!(field("duplicate_of"), [Value::Null, "inbox/a.report".into(), Value::Null, Value::Null]);
-    assert_eq!(field("old"), [false; 4]);
+    assert_eq!(field("file"), FILES);
+    assert_eq!(field("verdict"), ["valid", "valid", "valid", "valid", "unreadable", "unreadable"]);
+    let duplicate = |file| if file == "inbox/b.bin" { "inbox/a.report".into() } else { Value::Null };
+    assert_eq!(field("duplicate_of"), FILES.map(duplicate));
+    assert_eq!(field("old"), [false; 6]);
     let (_, entries) = list("1");
-    assert_eq!(entries.iter().map(|entry| entry["old"] == true).collect::<Vec<_>>(), [true, true, true, false]);
+    assert_eq!(
+        entries.iter().map(|entry| entry["old"] == true).collect::<Vec<_>>(),
+        [true, true, true, true, false, false]
+    );
     let table = desk.run(&["inbox", "inbox", "--key", "keys/moderator.key", "--stamp-keys", "stamps"]);
     let table = String::from_utf8(table.stdout).expect("UTF-8");
     assert!(table.contains("duplicate of inbox/a.report") && table.contains("unreadable"), "{table}");

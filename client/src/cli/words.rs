@@ -107,10 +107,11 @@ impl Words {
                 )
             }
             Report::Reported { receipt, to } => format!("The report went to {}. Its number is {receipt}.", shown(to)),
-            Report::ReportFailed { reason, saved, .. } => match saved {
-                Some(saved) => format!("The report was not taken: {reason}. It is in {saved}."),
-                None => format!("The report was not taken: {reason}."),
-            },
+            Report::ReportFailed { reason, saved, retrying, .. } => {
+                let yet = if *retrying { " yet" } else { "" };
+                let place = saved.as_ref().map(|saved| format!(" It is in {saved}.")).unwrap_or_default();
+                format!("The report was not taken{yet}: {reason}.{place}")
+            }
             Report::Banned { name, by, .. } => {
                 format!("{} knocked and was turned down: banned by {}.", shown(name), shown(by))
             }
@@ -339,13 +340,15 @@ mod tests {
         let say = |report: Report| Words::default().say(&report).expect("words");
         let taken = say(Report::Reported { receipt: "ABCD".to_owned(), to: "Op".to_owned() });
         assert_eq!(taken, "The report went to Op. Its number is ABCD.");
-        let failed = |saved: Option<&str>| Report::ReportFailed {
+        let failed = |saved: Option<&str>, retrying| Report::ReportFailed {
             reason: "no sink".to_owned(),
             to: None,
             saved: saved.map(str::to_owned),
+            retrying,
         };
-        assert_eq!(say(failed(Some("f"))), "The report was not taken: no sink. It is in f.");
-        assert_eq!(say(failed(None)), "The report was not taken: no sink.");
+        assert_eq!(say(failed(Some("f"), false)), "The report was not taken: no sink. It is in f.");
+        assert_eq!(say(failed(None, false)), "The report was not taken: no sink.");
+        assert_eq!(say(failed(None, true)), "The report was not taken yet: no sink.");
     }
 
     #[test]

@@ -296,6 +296,7 @@ impl Running {
             self.drain();
             self.report_moderators();
             self.send_reports();
+            self.tell_held_up_reports();
             let is_member = self.conference.index().is_some() || self.returns;
             self.link.expect_more(is_member && self.staying.is_none());
             self.watch_outage();
@@ -307,7 +308,8 @@ impl Running {
         let linger = self.lingering.as_ref().map(|l| l.until);
         // What arrived while this process stood still is read before anything is found to be missing.
         let conference = self.conference.poll_timeout().map(|due| due.max(self.stale_until.unwrap_or(due)));
-        [conference, self.leave_at, linger, self.reports_due(), self.staying_due()].into_iter().flatten().min()
+        let reports = [self.reports_due(), self.held_up_due(), self.staying_due()];
+        reports.into_iter().chain([conference, self.leave_at, linger]).flatten().min()
     }
 
     fn on_timer(&mut self) {

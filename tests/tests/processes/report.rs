@@ -217,6 +217,39 @@ fn without_a_sink_the_sealed_report_is_saved_and_who_is_banned_for_it_is_turned_
 }
 
 #[test]
+fn a_full_sink_is_told_at_once_while_it_is_tried_again_and_at_the_end() {
+    let stage = Stage::shared();
+    let desk = Desk::new(&stage);
+    let inbox = format!("dir:{}", stage.argument("inbox"));
+    let relay = desk.relay("127.0.0.1:0", &["--reports", &inbox, "--reports-max-bytes", "1"]);
+    let mut host = host_at(relay.addr(), relay.pin().unwrap(), &["--input", "tone"]);
+    let mut guest = join("Bela", &link_of(&host), &["--input", "tone"]);
+    admit(&mut host, "Bela", &guest);
+    hears_more(&guest, "Hestia", 100, LIMIT);
+    observe(SEALED);
+    let save = stage.argument("saved.conclave-report");
+    let report = json!({ "do": "report", "who": "Hestia", "category": "other", "seconds": 1, "save": save });
+    let mark = send(&mut guest, &report);
+    let saved = |guest: &JsonlClient, retrying: bool| {
+        let failed = guest.wait_event_after(mark, "report_failed", |it| it["retrying"] == retrying, LIMIT).unwrap();
+        let reason = failed["reason"].as_str().unwrap();
+        assert!(reason.starts_with("the relay's sink is full or has failed"), "{failed}");
+        failed["saved"].clone()
+    };
+    assert_eq!(saved(&guest, true), Value::Null);
+    assert!(!Path::new(&save).exists());
+    // The first ends the meeting for this client, the second the wait for the report.
+    guest.act("leave").unwrap();
+    guest.wait_event("ended", |_| true, LIMIT).unwrap();
+    guest.act("leave").unwrap();
+    assert_eq!(saved(&guest, false), json!(save));
+    assert_eq!(guest.wait_exit(LIMIT).unwrap(), 0);
+    desk.valid("operator", Path::new(&save), "Hestia");
+    assert!(desk.inbox().is_empty());
+    end_all(host, Vec::new());
+}
+
+#[test]
 fn a_relay_that_dies_while_a_report_is_on_its_way_has_it_once_when_it_is_back() {
     let stage = Stage::shared();
     let desk = Desk::new(&stage);

@@ -2,12 +2,13 @@
 //!
 //! Nobody in the meeting learns of it: what goes out goes to the relay, sealed, at a pace that holds up nothing else.
 
+mod holdup;
 mod outbox;
 mod prepare;
 mod staying;
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,16 +19,15 @@ use conclave_protocol::id::MemberIndex;
 use conclave_protocol::moderator::Moderator;
 use conclave_protocol::succession::Rank;
 use conclave_protocol::wire::codec::Wire;
-use conclave_protocol::wire::relay::{Receipt, ReportId, ReportRefusal, ToRelay};
+use conclave_protocol::wire::relay::{ReportId, ToRelay};
 use data_encoding::HEXLOWER;
 use rand_core::Rng;
 use tokio::sync::mpsc;
 
 use super::{Running, system_rng};
 use crate::command::{ReportWhat, Who};
-use crate::private;
 use crate::report::{NamedKey, Report};
-use outbox::{Outbox, Send, Settled};
+use outbox::{Outbox, Send};
 use prepare::Letter;
 pub(super) use prepare::Prepared;
 pub(super) use staying::Staying;
@@ -137,8 +137,12 @@ impl Running {
     /// The command `report`. Whatever comes of it comes as `reported` or `report_failed`.
     pub(super) fn report(&mut self, what: &ReportWhat) {
         if let Err(reason) = self.begin_report(what) {
-            self.reports.send(Report::ReportFailed { reason, to: None, saved: None });
+            self.fail_unsealed(reason);
         }
+    }
+
+    fn fail_unsealed(&self, reason: String) {
+        self.reports.send(Report::ReportFailed { reason, to: None, saved: None, retrying: false });
     }
 
     fn begin_report(&mut self, what: &ReportWhat) -> Result<(), String> {
@@ -205,7 +209,7 @@ impl Running {
         self.reporting.preparing = self.reporting.preparing.saturating_sub(1);
         match prepared {
             Prepared::Preview(report) => self.reports.send(report),
-            Prepared::Failed(reason) => self.reports.send(Report::ReportFailed { reason, to: None, saved: None }),
+            Prepared::Failed(reason) => self.fail_unsealed(reason),
             Prepared::Letters { letters, save } => {
                 for (place, letter) in letters.into_iter().enumerate() {
                     // Each is sealed to another key.
@@ -249,54 +253,6 @@ impl Running {
     /// The connection is another one, or gone.
     pub(super) fn on_reports_cut_off(&mut self) {
         self.reporting.outbox.on_lost(Instant::now());
-    }
-
-    /// The relay has answered.
-    pub(super) fn on_report_answered(&mut self, id: ReportId, answer: Result<Receipt, ReportRefusal>) {
-        let sealed = self.reporting.outbox.sealed(id);
-        match self.reporting.outbox.on_answer(Instant::now(), id, answer) {
-            None => {}
-            Some(Settled::Taken(receipt)) => {
-                let Some(case) = self.reporting.cases.remove(&id) else { return };
-                if let Some(kept) = &case.kept {
-                    // What stays is sealed, and whoever hands it over hands it over twice.
-                    let _ = fs::remove_file(kept);
-                }
-                self.reports.send(Report::Reported { receipt: prepare::receipt(&receipt.0), to: case.to });
-            }
-            Some(Settled::Refused(reason)) => self.fail_report(id, &reason.to_string(), sealed.as_deref()),
-        }
-    }
-
-    /// There is no more time: what was not taken is left to the user.
-    pub(super) fn give_up_reports(&mut self) {
-        let waiting: Vec<ReportId> = self.reporting.cases.keys().copied().collect();
-        let sealed: Vec<_> = waiting.iter().map(|id| self.reporting.outbox.sealed(*id)).collect();
-        drop(self.reporting.outbox.give_up());
-        for (id, sealed) in waiting.into_iter().zip(sealed) {
-            self.fail_report(id, "the relay had not taken it when this client ended", sealed.as_deref());
-        }
-    }
-
-    fn fail_report(&mut self, id: ReportId, why: &str, sealed: Option<&[u8]>) {
-        let Some(Case { to, kept, save }) = self.reporting.cases.remove(&id) else { return };
-        let saved = match (save, sealed) {
-            (Some(save), Some(sealed)) => match private::write_new(&save, sealed) {
-                Ok(()) => Some(save),
-                Err(error) => {
-                    let message = format!("the report cannot be saved as {}: {error:#}", save.display());
-                    self.reports.send(Report::Error { message });
-                    kept
-                }
-            },
-            _ => kept,
-        };
-        let advice = match &saved {
-            Some(_) => format!("the sealed report is saved: hand it to {to} in another way"),
-            None => "it is not saved: report again with a file to save it in, or start with --home".to_owned(),
-        };
-        let saved = saved.map(|saved| saved.display().to_string());
-        self.reports.send(Report::ReportFailed { reason: format!("{why}; {advice}"), to: Some(to), saved });
     }
 
     // ---- who moderates ----
