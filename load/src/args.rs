@@ -148,7 +148,7 @@ pub struct LoadOptions {
     /// Begin all frame clocks at the same moment
     #[arg(long)]
     pub aligned: bool,
-    /// Threads that carry connections [default: all cores but one]
+    /// Threads that carry connections of listeners, beside those of hosts and talkers [default: all cores but one]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
 }

@@ -1,8 +1,8 @@
 //! Loads a relay with real clients and measures from outside what it does with their frames (`docs/load.md`).
 //!
-//! Three kinds of threads: *shards* carry the connections and read what comes; one thread runs the protocol of all
-//! members, whose cryptography must not hold up a frame; one *pacer* sends frames on time. What a listener is owed is
-//! computed from the talkers' own tables of when each frame was sent, so nothing has to be opened.
+//! Three kinds of threads: *shards* carry the connections and read what comes; the protocol of all members, whose
+//! cryptography must not hold up a frame, has threads of its own; one *pacer* sends frames on time. What a listener is
+//! owed is computed from the talkers' own tables of when each frame was sent, so nothing has to be opened.
 
 pub mod args;
 mod attendance;

@@ -98,7 +98,7 @@ pub struct Plan {
     pub clocks: Clocks,
     /// The faults.
     pub faults: Faults,
-    /// Threads that carry connections; two more send frames and run the protocol.
+    /// Threads that carry connections of listeners, and as many that run their protocol.
     pub threads: usize,
 }
 

@@ -32,12 +32,13 @@ struct Running {
 }
 
 impl Protocol {
-    /// Lets all members come: hosts first, then guests, of all meetings alike.
+    /// Lets all members come: hosts first, then guests, of all meetings alike. The first shard, of two at least, is for
+    /// those who lead or talk.
     pub(crate) fn start(stage: &Arc<Stage>, rooms: &[Arc<Room>], shards: &[Arc<Shard>]) -> Result<Self> {
         let all = members(stage, rooms, shards);
         let talkers = stage.plan.shape.talkers;
-        let leads = |member: &Member| member.role != Role::Guest || member.person < talkers;
-        let (leading, others): (Vec<_>, Vec<_>) = all.into_iter().partition(leads);
+        let is_leading = |member: &Member| leads(member.role, member.person, talkers);
+        let (leading, others): (Vec<_>, Vec<_>) = all.into_iter().partition(is_leading);
         let mut shares: Vec<Vec<_>> = (0..stage.plan.threads).map(|_| Vec::new()).collect();
         for (number, member) in others.into_iter().enumerate() {
             shares[number % stage.plan.threads].push(member);
@@ -79,12 +80,18 @@ impl Running {
     }
 }
 
+/// Whether a member must not be held up by the others.
+fn leads(role: Role, person: u32, talkers: u32) -> bool {
+    role != Role::Guest || person < talkers
+}
+
 fn members(stage: &Stage, rooms: &[Arc<Room>], shards: &[Arc<Shard>]) -> Vec<Member> {
     let mut all = Vec::new();
     let pace = stage.plan.ramp.map(|per_second| Duration::from_secs(1) / per_second.max(1));
     let mut add = |room: &Arc<Room>, role, person| {
         let client = u32::try_from(all.len()).unwrap_or(u32::MAX);
-        let shard = Arc::clone(&shards[all.len() % shards.len()]);
+        let shard = if leads(role, person, stage.plan.shape.talkers) { 0 } else { 1 + all.len() % (shards.len() - 1) };
+        let shard = Arc::clone(&shards[shard]);
         let comes_after = pace.map_or(Duration::ZERO, |pace| pace * client);
         all.push(Member { room: Arc::clone(room), shard, role, person, client, comes_after });
     };

@@ -52,7 +52,7 @@ pub fn run(plan: &Plan, target: &Target) -> Result<Report> {
     let base = sampler.take(relay.pid());
     let rooms: Vec<_> = (0..plan.shape.rooms).map(|number| Arc::new(Room::new(Arc::clone(&stage), number))).collect();
     let shards: Vec<_> =
-        (0..plan.threads).map(|number| Shard::start(number, &stage).map(Arc::new)).collect::<Result<_>>()?;
+        (0..=plan.threads).map(|number| Shard::start(number, &stage).map(Arc::new)).collect::<Result<_>>()?;
     let began = Instant::now();
     let protocol = Protocol::start(&stage, &rooms, &shards)?;
     let played = wait_for_members(&stage).and_then(|()| {

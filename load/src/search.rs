@@ -116,7 +116,13 @@ pub fn find(options: &FindMaxOptions) -> Result<Found> {
     let mut search = Search::new(size_of(plan.shape, options.scale), most(plan.shape, options.scale));
     let mut steps: Vec<Step> = Vec::new();
     while let Some(size) = search.next() {
-        let step = try_size(&scaled(&plan, options.scale, size), size, options);
+        let plan = scaled(&plan, options.scale, size);
+        let mut step = try_size(&plan, size, options);
+        if step.verdict == Verdict::Unknown {
+            // Perhaps the machine had something else to do for a moment.
+            steps.push(step);
+            step = try_size(&plan, size, options);
+        }
         search.note(step.verdict == Verdict::Carried);
         steps.push(step);
     }
