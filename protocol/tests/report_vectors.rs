@@ -79,11 +79,7 @@ fn the_report_of_the_vectors_opens_and_is_valid() {
     assert_eq!(report.category, Category::Threat);
     let key = StampKey::new(array(&v["stamp_key"]));
     let findings = verify(&report, |check| {
-        if key.made(&check.stamp, &check.origin, &check.public) {
-            StampVerdict::Genuine
-        } else {
-            StampVerdict::Forged
-        }
+        if key.made(&check.stamp, &check.origin, &check.public) { StampVerdict::Genuine } else { StampVerdict::Forged }
     });
     assert_eq!(findings.verdict, Verdict::Valid);
     assert_eq!(findings.is_reporter_proved, Some(true));

@@ -49,8 +49,8 @@ impl<C: Core> Shell<C> {
         match output {
             Output::Control { to, bytes } => self.send_control(now, to, bytes),
             Output::Datagram { to, bytes } => {
+                self.push(to, Frame { bytes, arrived: now });
                 if let Some(at) = self.find(to) {
-                    self.push(at, Frame { bytes, arrived: now });
                     self.mark_ready(at);
                 }
             }

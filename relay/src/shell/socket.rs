@@ -102,11 +102,10 @@ impl Socket {
 
     /// Sends what `transmit` describes, which is in `bytes`; or keeps it until [`Socket::resume`].
     pub(super) fn send(&mut self, transmit: Transmit, bytes: &mut Vec<u8>) {
-        if self.is_blocked() || self.try_send(&transmit, bytes) == Sent::NotYet {
-            if self.blocked.len() < MOST_BLOCKED {
-                self.blocked.push((transmit, std::mem::take(bytes)));
-            }
-            // What finds no room is lost like any packet on the way.
+        let is_stuck = self.is_blocked() || self.try_send(&transmit, bytes) == Sent::NotYet;
+        // What finds no room is lost like any packet on the way.
+        if is_stuck && self.blocked.len() < MOST_BLOCKED {
+            self.blocked.push((transmit, std::mem::take(bytes)));
         }
         bytes.clear();
     }

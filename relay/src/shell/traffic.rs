@@ -13,7 +13,7 @@ use super::bundle::{Frame, Leave};
 use super::client::{Client, Stage};
 use super::socket::Received;
 use super::{MAX_INCOMING, SEND_FOR, Shell, place};
-use crate::core::{CloseCode, Core};
+use crate::core::{CloseCode, ConnId, Core};
 use crate::stats::Stats;
 
 /// A packet that is shorter has room for any frame that still waits, so none does. Smaller than QUIC's least MTU of 1,200
@@ -202,24 +202,18 @@ impl<C: Core> Shell<C> {
             receivers.clear();
             self.core.datagram(now, conn, &bytes, &mut receivers);
             for receiver in &receivers {
-                let at = place(*receiver);
-                let is_there = self.clients.get(at).and_then(Option::as_ref).is_some_and(|client| {
-                    client.heard_as() == Some(*receiver)
-                });
-                if is_there {
-                    self.push(at, Frame { bytes: bytes.clone(), arrived: now });
-                } else {
-                    self.stats.dropped_gone.increment();
-                }
+                self.push(*receiver, Frame { bytes: bytes.clone(), arrived: now });
             }
             self.receivers = receivers;
         }
     }
 
     /// A frame for one listener: it leaves with those that come with it.
-    pub(super) fn push(&mut self, at: usize, frame: Frame) {
-        let hold = self.forwarding.hold;
-        let Some(client) = self.client(at) else { return };
+    pub(super) fn push(&mut self, to: ConnId, frame: Frame) {
+        let (at, hold) = (place(to), self.forwarding.hold);
+        let Some(client) = self.client(at).filter(|client| client.heard_as() == Some(to)) else {
+            return self.stats.dropped_gone.increment();
+        };
         let (leave, is_full) = client.bundle.push(frame, hold);
         if is_full {
             self.stats.dropped_full.increment();

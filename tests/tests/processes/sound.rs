@@ -102,9 +102,10 @@ fn guest_in_the_waiting_room_gets_no_roster_no_figures_and_no_media() {
     let admitted = downwards(proxy.take_recorded());
     let media = most_frequent(&admitted);
     eprintln!("waiting: {waiting:?}; media of {media} bytes in {} datagrams", admitted.len());
-    assert!(admitted.iter().filter(|size| **size >= media).count() > 150, "{admitted:?}");
+    // Two seconds of frames; those of two talkers whose clocks are aligned come in one datagram.
+    assert!(admitted.iter().filter(|size| **size >= media).count() > 75, "{admitted:?}");
     assert!(waiting.iter().all(|size| *size < media), "{waiting:?}, and media have {media} bytes");
-    // Two talkers were heard in three seconds by 300 datagrams; a guest who waits is kept alive by two a second.
+    // Two talkers were heard in three seconds by 150 datagrams at least; a guest who waits is kept alive by two a second.
     assert!(waiting.len() < 20, "{waiting:?}");
     end(meeting.host, vec![member, guest]);
 }

@@ -55,7 +55,7 @@ fn speaking_silent_and_muted_sender_look_alike_on_the_wire() {
 struct Seen {
     /// Sizes with a frame inside, and how often each came.
     sizes: BTreeMap<usize, usize>,
-    /// The size of a frame alone: the smallest that is no exception.
+    /// The size of a frame alone: the smallest that comes again and again.
     size: usize,
     /// Packets that are long enough for a seal, by size.
     seals: BTreeMap<usize, usize>,
@@ -71,8 +71,7 @@ impl Seen {
             *sizes.entry(datagram.len).or_default() += 1;
         }
         let seals = sizes.split_off(&LEAST_WITH_SEAL);
-        let usual = sizes.values().sum::<usize>() / 20;
-        let size = *sizes.iter().find(|(_, count)| **count > usual).unwrap().0;
+        let size = *sizes.iter().find(|(_, count)| **count > ONCE_OR_TWICE).unwrap().0;
         let times: Vec<f64> = sent().map(|datagram| datagram.at.as_secs_f64() * 1000.0).collect();
         let gaps: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
         Self { sizes, size, seals, gaps: [0.25, 0.5, 0.75].map(|share| quantile(&gaps, share)) }
@@ -112,6 +111,8 @@ impl Seen {
     }
 }
 
+/// A control message of one length may come so often in five seconds.
+const ONCE_OR_TWICE: usize = 2;
 /// A frame's datagram is 125 bytes before QUIC; nothing else that a client sends in a quiet meeting is as long but a
 /// control message now and then.
 const LEAST_WITH_FRAME: usize = 125;
