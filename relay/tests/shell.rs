@@ -218,7 +218,7 @@ async fn queue_of_a_client_that_does_not_read_is_bounded() {
     let mut bystander = relay.dial().await;
     bystander.echo("before").await;
     let mut lazy = relay.dial().await;
-    lazy.say(&format!("flood 600 {}", 10)).await;
+    lazy.say("flood 2100 10").await;
     assert_eq!(close_code(&lazy.dialed.connection).await, CloseCode::SLOW_READER);
     let mut heavy = relay.dial().await;
     heavy.say(&format!("flood 100 {MAX_MESSAGE}")).await;

@@ -154,6 +154,7 @@ impl Joiner {
         &self.link
     }
 
+    #[cfg(feature = "reports")]
     pub(super) fn name(&self) -> &DisplayName {
         &self.name
     }

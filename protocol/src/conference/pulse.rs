@@ -29,7 +29,7 @@ pub(super) const GONE: Duration = Duration::from_secs(30);
 const CONFIRM_EVERY: Duration = Duration::from_secs(4);
 /// How long a new epoch is not confirmed, unless everybody is known to have it: who has not could not read it.
 const CONFIRM_AFTER: Duration = Duration::from_millis(1_200);
-/// In a large meeting the members confirm one after the other, so far apart: the leader's queue at the relay holds 512.
+/// In a large meeting the members confirm one after the other, so far apart: the leader's queue at the relay is bounded.
 const CONFIRM_SPREAD: Duration = Duration::from_millis(3);
 /// A confirmation counts as recent for so long: three heartbeats.
 const RECENT: Duration = Duration::from_secs(6);

@@ -10,9 +10,9 @@ use crate::core::CloseCode;
 use crate::framing::MAX_MESSAGE;
 use crate::gate::{Allowance, Bucket};
 
-/// Control messages that may wait for one client. A client that reads never has more than a handful; the bound
-/// covers a meeting's worth of session records sent at once.
-const MAX_QUEUED: usize = 512;
+/// Control messages that may wait for one client. A client that reads has a handful, and the leader of a thousand people one
+/// of each when all of them acknowledge an epoch at once; the bound is twice that.
+const MAX_QUEUED: usize = 2_048;
 /// Bytes of control messages that may wait for one client: with [`MAX_QUEUED`], what a client that doesn't read can
 /// make the relay hold, beside QUIC's own window.
 const MAX_QUEUED_BYTES: usize = 1024 * 1024;
