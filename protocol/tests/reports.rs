@@ -441,7 +441,8 @@ fn a_certificate_that_ran_out_before_the_meeting_is_refused() {
     let scene = Scene::with(1, |people| {
         let mut bob = person(&descriptor, 1, BOB as u16, "Bob");
         let (meeting, keys) = (descriptor.meeting_id(), bob.member.cert.keys);
-        bob.member.cert = bob.identity.certify(meeting, Role::Member, keys, &bob.member.name, BEGIN);
+        let before = UnixMillis(descriptor.not_before.0 - 1);
+        bob.member.cert = bob.identity.certify(meeting, Role::Member, keys, &bob.member.name, before);
         people[BOB] = bob;
     });
     assert_eq!(verdict(&scene, scene.exhibit(BOB)), invalid(Step::Identity));

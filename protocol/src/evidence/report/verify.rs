@@ -17,7 +17,6 @@ use crate::seal::{BadSeal, SealBody};
 use crate::sframe::frames_per_segment;
 use crate::stamp::{Minute, Origin, Stamp, StampKeyId};
 use crate::succession::authority_of;
-use crate::time::UnixMillis;
 use crate::wire::relay::{StampCheck, StampVerdict};
 
 /// What must hold, in the order in which it is looked at.
@@ -262,10 +261,10 @@ fn is_certified(exhibit: &Exhibit, meeting: MeetingId) -> bool {
         Role::Member if member.index != MemberIndex::HOST => &member.cert.keys.session,
         _ => return false,
     };
-    // Whether it had run out was the business of those who let the accused in, by their clocks. The times of statements
-    // are the leader's, who must not be able to make what is said in its meeting unprovable.
-    let anytime = UnixMillis(0);
-    member.cert.verify(meeting, member.cert.role, session, &member.name, anytime).is_ok()
+    // Whether it ran out during the meeting was for those to look at who let the accused in, by their clocks. The times of
+    // statements are the leader's, who must not be able to make what is said in its meeting unprovable.
+    let seen = descriptor.not_before;
+    member.cert.verify(meeting, member.cert.role, session, &member.name, seen).is_ok()
 }
 
 fn are_segments_in_order(exhibit: &Exhibit) -> bool {
