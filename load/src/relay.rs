@@ -192,7 +192,7 @@ pub(crate) fn serve(options: &ServeRelay) -> Result<()> {
 fn hub_config() -> hub::Config {
     let limits =
         hub::Limits { max_connections: 100_000, max_meetings: 100_000, max_members: 60_000, ..hub::Limits::default() };
-    hub::Config { limits, ..hub::Config::default() }
+    hub::Config { limits, aligns_clocks: true, ..hub::Config::default() }
 }
 
 /// Completes when the other end of standard input is closed, which the kernel does for whoever is killed.

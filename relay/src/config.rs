@@ -132,6 +132,12 @@ pub struct ServeOptions {
     #[arg(long, value_name = "MS", env = "CONCLAVE_RELAY_HOLD", value_parser = clap::value_parser!(u8).range(..=i64::from(MAX_HOLD)))]
     pub hold: Option<u8>,
 
+    /// Ask members to align their frame clocks, so that frames of a meeting leave together: a multiple of listeners for
+    /// the same processor time. While a clock shifts, for up to ten seconds after a member has come, listeners may miss a
+    /// frame or hear one too many
+    #[arg(long, env = "CONCLAVE_RELAY_ALIGN", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub align: Option<bool>,
+
     /// Where reports of users go, which only the moderators can open: dir:PATH (a file each), http://... or https://...
     /// (POST), nats:SUBJECT. Without it the relay takes no reports
     #[arg(long, value_name = "SINK", env = "CONCLAVE_RELAY_REPORTS")]
@@ -209,6 +215,8 @@ pub struct ServeSettings {
     pub server: ServerConfig,
     /// Where the relay stands, if its operator says so.
     pub region: Option<Region>,
+    /// Whether members are asked to align their frame clocks.
+    pub aligns_clocks: bool,
     /// Where reports go, if anywhere.
     pub reports: Option<reports::Settings>,
     /// Reports taken in any minute.
@@ -315,6 +323,7 @@ impl ServeOptions {
         Ok(ServeSettings {
             server: ServerConfig { listen, identity, limits, deadlines: Deadlines::default(), forwarding },
             region: options.region,
+            aligns_clocks: options.align.unwrap_or(false),
             reports,
             reports_per_minute,
             moderator: options.moderator,
@@ -358,6 +367,7 @@ impl ServeOptions {
             max_handshakes,
             retry_above,
             hold,
+            align,
             reports,
             nats_url,
             reports_max_bytes,
@@ -384,6 +394,7 @@ impl ServeOptions {
             max_handshakes: max_handshakes.or(lower.max_handshakes),
             retry_above: retry_above.or(lower.retry_above),
             hold: hold.or(lower.hold),
+            align: align.or(lower.align),
             reports: reports.or(lower.reports),
             nats_url: nats_url.or(lower.nats_url),
             reports_max_bytes: reports_max_bytes.or(lower.reports_max_bytes),

@@ -95,6 +95,7 @@ fn hub_config(settings: &ServeSettings, keeper: &mut Keeper) -> Result<hub::Conf
         region: settings.region.clone(),
         limits,
         stamp_keys: keeper.keys(Day::from(system_time())).map_err(usage)?,
+        aligns_clocks: settings.aligns_clocks,
         takes_reports: settings.reports.is_some(),
         moderator: settings.moderator.as_deref().map(Moderator::read).transpose().map_err(usage)?,
     })

@@ -65,6 +65,8 @@ pub struct Config {
     pub limits: Limits,
     /// What seals are stamped with, until [`Core::stamp_keys`] brings others.
     pub stamp_keys: StampKeys,
+    /// Whether members are asked to align their frame clocks.
+    pub aligns_clocks: bool,
     /// Whether the shell has a sink for [`Output::Report`].
     pub takes_reports: bool,
     /// The operator's moderator: clients are told, and it may ask about stamps.
@@ -85,6 +87,7 @@ pub struct Hub {
     described: usize,
     /// The next expiry of every meeting that has one.
     deadlines: BTreeSet<(Instant, MeetingId)>,
+    aligns_clocks: bool,
     /// When frame clocks are looked at next; while frames come.
     phases_due: Option<Instant>,
     prefixes: PrefixBuckets,
@@ -128,6 +131,7 @@ impl Hub {
             meetings: BTreeMap::new(),
             described: 0,
             deadlines: BTreeSet::new(),
+            aligns_clocks: config.aligns_clocks,
             phases_due: None,
             prefixes: PrefixBuckets::new(),
             stats: Stats::default(),
@@ -372,8 +376,10 @@ impl Core for Hub {
         };
         match meeting.judge(now, &self.limits, conn, datagram) {
             Ok(()) => {
-                meeting.note_phase(now, conn);
-                self.phases_due.get_or_insert(now + phase::EVERY);
+                if self.aligns_clocks {
+                    meeting.note_phase(now, conn);
+                    self.phases_due.get_or_insert(now + phase::EVERY);
+                }
                 let before = to.len();
                 to.extend(meeting.listeners(now, conn));
                 self.stats.datagrams_forwarded += (to.len() - before) as u64;

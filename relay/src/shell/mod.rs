@@ -233,8 +233,8 @@ impl<C: Core> Shell<C> {
         let is_stuck = self.socket.is_blocked();
         let has_work = !(self.readable.is_empty() && self.incoming.is_empty());
         // What is to be sent waits for room in the socket.
-        let can_send = !is_stuck && !(self.ready.is_empty() && self.dirty.is_empty());
-        let due = if has_work || can_send { Some(now) } else { self.next_due() };
+        let has_packets = !self.ready.is_empty() || !self.dirty.is_empty();
+        let due = if has_work || (has_packets && !is_stuck) { Some(now) } else { self.next_due() };
         let timeout = due.map(|due| due.saturating_duration_since(now));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let flags = if is_stuck { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
