@@ -12,7 +12,7 @@ use conclave_relay::clock::system_clock;
 use conclave_relay::dial;
 use conclave_relay::gate;
 use conclave_relay::hub::{self, Hub};
-use conclave_relay::server::{Deadlines, Server, ServerConfig};
+use conclave_relay::server::{Deadlines, Forwarding, Server, ServerConfig};
 use conclave_relay::tls::{Identity, Pin, SelfSigned, Trust};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;

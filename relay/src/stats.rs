@@ -44,7 +44,7 @@ pub struct Residence {
 }
 
 impl Residence {
-    /// Upper bounds of the buckets, in µs: finer around the hold of 2 ms, up to past the deadline of 15 ms.
+    /// Upper bounds of the buckets, in µs: finer around the hold of 2 ms, up to most of the deadline.
     pub const BOUNDS: [u64; 18] = [
         25, 50, 100, 200, 300, 500, 750, 1_000, 1_500, 2_000, 2_250, 2_500, 3_000, 4_000, 5_000, 7_500, 10_000, 15_000,
     ];

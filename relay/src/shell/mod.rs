@@ -50,9 +50,6 @@ const CONTROL_FOR: Duration = Duration::from_micros(500);
 /// Attempts that may wait to be looked at. quinn's own default (65,536) lets a flood take memory before anybody has
 /// decided anything.
 const MAX_INCOMING: usize = 1_024;
-/// How long the loop lets packets gather after the first, at most: a fifth of the hold. To wake up for every
-/// acknowledgement costs more than to take it in.
-const GATHER_SHARE: u32 = 5;
 /// Receivers for which room is made in advance, so that the hot path doesn't grow its list.
 const RECEIVERS: usize = 256;
 /// How long a stopping shell waits for its clients to take their last messages, and then for their connections to
@@ -181,7 +178,7 @@ impl<C: Core> Shell<C> {
 
     fn round(&mut self, woken: Woken) -> io::Result<()> {
         if woken.by_packets && !self.is_behind {
-            thread::sleep(self.forwarding.hold / GATHER_SHARE);
+            thread::sleep(self.forwarding.gather);
         }
         let now = Instant::now();
         if self.socket.is_blocked() {
