@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use conclave_protocol::link::RelayAddress;
@@ -178,7 +179,7 @@ pub(crate) fn serve(options: &ServeRelay) -> Result<()> {
             identity: Identity::SelfSigned(SelfSigned::Kept(options.key.clone())),
             limits: gate::Limits { max_connections: 100_000, max_per_prefix: 2_000, ..gate::Limits::default() },
             deadlines: Deadlines::default(),
-            forwarding: Default::default(),
+            forwarding: Forwarding { gather: GATHER, ..Forwarding::default() },
         };
         let server = Server::bind(&config, Hub::new(system_clock(), hub_config()))?;
         let pin = server.pin().context("a self-signed relay has a pin")?.to_string();
@@ -188,6 +189,9 @@ pub(crate) fn serve(options: &ServeRelay) -> Result<()> {
         Ok(())
     })
 }
+
+/// What a relay with `--align` has at its default hold.
+const GATHER: Duration = Duration::from_micros(400);
 
 fn hub_config() -> hub::Config {
     let limits =

@@ -32,6 +32,9 @@ const BURST_SECONDS: u32 = 4;
 const DEFAULT_REPORTS_PER_MINUTE: u32 = 1_000;
 /// Longest hold, in ms: half of a frame. A frame that waits for longer is heard late by everybody.
 const MAX_HOLD: u8 = 10;
+/// Which part of the hold packets may gather for, where clocks are aligned: to wake up for every acknowledgement costs more
+/// than to take it in.
+const GATHER_SHARE: u32 = 5;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -339,7 +342,9 @@ impl ServeOptions {
             // clap has looked at arguments, and nobody at the file.
             Some(ms) if ms > MAX_HOLD => Err(ConfigError::Hold),
             hold => {
-                Ok(Forwarding { hold: hold.map_or(default.hold, |ms| Duration::from_millis(ms.into())), ..default })
+                let hold = hold.map_or(default.hold, |ms| Duration::from_millis(ms.into()));
+                let gather = if self.align.unwrap_or(false) { hold / GATHER_SHARE } else { default.gather };
+                Ok(Forwarding { hold, gather, ..default })
             }
         }
     }
