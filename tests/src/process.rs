@@ -318,6 +318,21 @@ pub fn processor_time(pid: u32) -> anyhow::Result<Duration> {
     Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
 }
 
+/// Processor time that all processes of the machine, and its hypervisor for others (steal), have used so far; not that of
+/// interrupts, which is nobody's (Linux, proc_stat(5)).
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn machine_time() -> anyhow::Result<Duration> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let fields: Vec<u64> =
+        stat.lines().next().unwrap_or_default().split_whitespace().skip(1).map(str::parse).collect::<Result<_, _>>()?;
+    let [user, nice, system, _idle, _iowait, _irq, _softirq, steal, ..] = fields[..] else {
+        anyhow::bail!("/proc/stat: {} fields", fields.len())
+    };
+    Ok(Duration::from_millis((user + nice + system + steal) * 1000 / TICKS_PER_SECOND))
+}
+
 /// Which of `needles` are anywhere in the writable memory of a process (Linux; a child of this one, or as root).
 ///
 /// # Errors

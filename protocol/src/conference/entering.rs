@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
+use super::early::Early;
 use super::event::{AlarmKind, Event, Failure};
 use super::joiner::{Entered, JoinSecrets};
 use super::member::Member;
 use super::outbox::Step;
 use super::peer::{Path, Peer};
-use super::room::{NewRoom, Room};
+use super::room::{Had, NewRoom, Room};
 use super::seat::{FreshValue, NewSeat, Seat};
 use crate::capability::SignedCapability;
 use crate::descriptor::Descriptor;
@@ -17,7 +18,7 @@ use crate::identity::{DisplayName, IdCert, Identity};
 use crate::link::Link;
 use crate::moderator::moderators_digest;
 use crate::noise::handshake::Passcode;
-use crate::wire::control::{EpochKey, Message};
+use crate::wire::control::{EpochKey, MAX_MISSED, Message};
 use crate::wire::relay::ToRelay;
 
 /// See the module.
@@ -37,6 +38,10 @@ pub(super) struct Entering {
     exporter: Option<[u8; 32]>,
     connected: Option<Instant>,
     attached: bool,
+    /// What was said to all before the key came, by those who had it already.
+    early: Early,
+    /// The leader has answered Back.
+    is_caught_up: bool,
 }
 
 /// What became of it.
@@ -76,6 +81,8 @@ impl Entering {
             exporter,
             connected: exporter.map(|_| step.now),
             attached: false,
+            early: Early::default(),
+            is_caught_up: false,
         };
         entering.attach(step);
         entering
@@ -114,6 +121,11 @@ impl Entering {
         self.peer.resend(step);
     }
 
+    /// What is said to all by who has the key already.
+    pub(super) fn on_broadcast(&mut self, from: MemberIndex, packet: &[u8]) {
+        self.early.keep(from, packet);
+    }
+
     /// A session packet of the leader's.
     pub(super) fn on_packet(
         mut self: Box<Self>,
@@ -141,6 +153,7 @@ impl Entering {
                 self.capability = capability;
                 self.attach(step);
             }
+            Message::Missed(missed) => self.is_caught_up = missed.len() < MAX_MISSED,
             Message::EpochKey(key) => return (None, self.sit_down(step, identity, *key)),
             _ => {}
         }
@@ -159,10 +172,11 @@ impl Entering {
             return Self::refuse_moderators(step, self.leader);
         }
         let Self { link, name, passcode, index, leader, peer, secrets, descriptor, cert, fresh, roster, .. } = self;
+        let Self { capability, exporter, connected, attached, early, is_caught_up, .. } = self;
         let meeting = link.meeting;
         let seat = Seat::new(NewSeat { meeting, descriptor, index, cert, fresh, roster });
         let mut room = Room::new(step.now, NewRoom { link, name, passcode, seat, secrets, authority: None });
-        room.enter(self.capability, self.exporter, self.connected, self.attached);
+        room.enter(step, Had { capability, exporter, connected, attached, early, is_caught_up });
         room.sessions.insert(peer.session_id(), leader);
         room.peers.insert(leader, peer);
         // Before everything that is told of the meeting; taken back by the failure below when the key is bad.

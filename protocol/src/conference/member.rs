@@ -439,6 +439,7 @@ impl Member {
             return;
         }
         let leader = self.room.leader();
+        self.room.expect_missed(step.now);
         let Room { peers, seat, .. } = &mut self.room;
         for (index, peer) in peers {
             if *index == leader {

@@ -5,6 +5,7 @@
 //! [`Conference::seal`] and [`Conference::open`] are the media path: they allocate nothing and emit nothing.
 
 mod door;
+mod early;
 mod entering;
 mod epochs;
 pub mod event;
@@ -39,7 +40,7 @@ use crate::admission::lobby::KnockId;
 use crate::capability::{Revoked, SignedCapability};
 use crate::code::SecurityCode;
 use crate::descriptor::{Descriptor, Policy, Region};
-use crate::epoch::broadcast::{MAX_TEXT, Said, SealingSeed};
+use crate::epoch::broadcast::{Channel, MAX_TEXT, Said, SealingSeed};
 use crate::epoch::roster::{Member as RosterEntry, Roster};
 use crate::epoch::statement::{ChainHash, Rate, Settings};
 use crate::evidence::Exhibit;
@@ -674,7 +675,8 @@ impl Conference {
     }
 
     fn on_deliver(&mut self, now: Instant, from: MemberIndex, bytes: &[u8]) {
-        match &self.part {
+        match &mut self.part {
+            Part::Entering(entering) if Channel::epoch_of(bytes).is_some() => entering.on_broadcast(from, bytes),
             Part::Entering(_) => self.on_first_packet(now, bytes),
             _ => self.with_member(now, |member, step, identity| member.on_deliver(step, identity, from, bytes)),
         }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use super::early::Early;
 use super::event::{AlarmKind, Event, LeftWhy};
 use super::gossip::Gossip;
 use super::joiner::JoinSecrets;
@@ -28,12 +29,9 @@ use crate::noise::session::{Session, SessionId};
 use crate::sign::KeyPair;
 use crate::stamp::Stamp;
 use crate::succession::Rank;
-use crate::wire::control::{EpochAck, EpochKey, Message, Missed, Past};
+use crate::wire::control::{EpochAck, EpochKey, MAX_MISSED, Message, Missed, Past};
 use crate::wire::relay::{EVERYBODY, ToRelay};
 
-/// Broadcasts of an epoch whose key has not come, kept for a moment: so many, and so many bytes in all.
-const MAX_EARLY: usize = 64;
-const MAX_EARLY_BYTES: usize = 64 * 1024;
 /// How soon a leader shows the relay another capability when one was refused, and for how long it goes on so.
 const SHOW_AGAIN: Duration = Duration::from_secs(2);
 const REFUSED_FOR: Duration = Duration::from_secs(30);
@@ -76,7 +74,7 @@ pub(super) struct Room {
     log: SaidLog,
     channel: Option<Channel>,
     previous_channel: Option<Channel>,
-    early: Vec<(MemberIndex, Vec<u8>)>,
+    early: Early,
     witness_key: Option<WitnessKey>,
 }
 
@@ -88,6 +86,17 @@ pub(super) struct NewRoom {
     pub(super) seat: Seat,
     pub(super) secrets: JoinSecrets,
     pub(super) authority: Option<KeyPair>,
+}
+
+/// What a newcomer has before it has a seat.
+pub(super) struct Had {
+    pub(super) capability: SignedCapability,
+    pub(super) exporter: Option<[u8; 32]>,
+    pub(super) connected: Option<Instant>,
+    pub(super) attached: bool,
+    pub(super) early: Early,
+    /// The leader has said all that was said before.
+    pub(super) is_caught_up: bool,
 }
 
 impl Room {
@@ -123,7 +132,7 @@ impl Room {
             log: SaidLog::default(),
             channel: None,
             previous_channel: None,
-            early: Vec::new(),
+            early: Early::default(),
             witness_key: None,
         }
     }
@@ -161,18 +170,17 @@ impl Room {
     }
 
     /// Takes over what a newcomer had before it had a seat.
-    pub(super) fn enter(
-        &mut self,
-        capability: SignedCapability,
-        exporter: Option<[u8; 32]>,
-        connected: Option<Instant>,
-        attached: bool,
-    ) {
+    pub(super) fn enter(&mut self, step: &Step<'_>, had: Had) {
+        let Had { capability, exporter, connected, attached, early, is_caught_up } = had;
         self.capability = Some(capability);
         self.given = Some(capability);
         self.exporter = exporter;
         self.connected = connected;
         self.attached = attached;
+        self.early = early;
+        if !is_caught_up {
+            self.expect_missed(step.now);
+        }
     }
 
     // ---- the connection ----
@@ -330,7 +338,7 @@ impl Room {
         if ends {
             self.publication.on_end();
         }
-        for (from, packet) in std::mem::take(&mut self.early) {
+        for (from, packet) in self.early.take() {
             self.on_broadcast(step, from, &packet);
         }
         self.after_epoch(step, ends);
@@ -437,7 +445,7 @@ impl Room {
         let Some(epoch) = Channel::epoch_of(packet) else { return self.on_witness(step, packet) };
         let current = self.seat.epoch();
         if epoch > current {
-            self.keep_early(from, packet);
+            self.early.keep(from, packet);
             return;
         }
         let channel = if epoch == current { &mut self.channel } else { &mut self.previous_channel };
@@ -468,7 +476,7 @@ impl Room {
             }
             Broadcast::Said(said) => {
                 let place = Place { meeting: self.meeting, epoch, index: from, counter };
-                self.on_said(step, &place, &said);
+                self.on_said(step, place, said);
             }
             Broadcast::Published(shown) => self.on_published(step, from, shown),
             Broadcast::Heads(heads) => self.on_heads(step, from, heads),
@@ -479,13 +487,6 @@ impl Room {
     fn alarm_of_ack(&self, step: &mut Step<'_>, index: MemberIndex) {
         let detail = "a member confirms another history than this one";
         step.out.event(Event::Alarm { kind: AlarmKind::BadAcknowledgement, index: Some(index), detail });
-    }
-
-    fn keep_early(&mut self, from: MemberIndex, packet: &[u8]) {
-        let bytes: usize = self.early.iter().map(|(_, packet)| packet.len()).sum();
-        if self.early.len() < MAX_EARLY && bytes + packet.len() <= MAX_EARLY_BYTES {
-            self.early.push((from, packet.to_vec()));
-        }
     }
 
     /// Tells of the security code when it has become whole.
@@ -568,17 +569,29 @@ impl Room {
         let place = Place { meeting: self.meeting, epoch, index: self.index(), counter };
         let said = make(&place, &self.secrets.sealing);
         self.broadcast(step, &Broadcast::Said(said.clone()));
-        self.on_said(step, &place, &said);
+        self.tell_said(step, &place, &said);
         true
     }
 
-    fn on_said(&mut self, step: &mut Step<'_>, place: &Place, said: &Said) {
-        let Some(author) = self.seat.roster().member(place.index) else { return };
+    /// What a member says, as it comes.
+    fn on_said(&mut self, step: &mut Step<'_>, place: Place, said: Said) {
+        if self.is_said(&place, &said)
+            && let Some((place, said)) = self.log.wait(place, said)
+        {
+            self.catch_up(step);
+            self.tell_said(step, &place, &said);
+        }
+    }
+
+    /// Whether its author said it here, and after this member joined.
+    fn is_said(&self, place: &Place, said: &Said) -> bool {
+        let Some(author) = self.seat.roster().member(place.index) else { return false };
         let joined = self.seat.roster().member(self.index()).map_or(Epoch::ZERO, |me| me.joined);
         let is_void = place.epoch < joined || self.publication.is_published(place.index);
-        if is_void || said.verify(place, &author.cert.keys.sealing).is_err() {
-            return;
-        }
+        !is_void && said.verify(place, &author.cert.keys.sealing).is_ok()
+    }
+
+    fn tell_said(&mut self, step: &mut Step<'_>, place: &Place, said: &Said) {
         if self.log.note(step.now, place, said) {
             let from = place.index;
             step.out.event(match said {
@@ -590,9 +603,29 @@ impl Room {
 
     /// What the leader kept while this member was away.
     pub(super) fn on_missed(&mut self, step: &mut Step<'_>, missed: Vec<Missed>) {
+        let is_last = missed.len() < MAX_MISSED;
         for Missed { from, epoch, counter, said } in missed {
             let place = Place { meeting: self.meeting, epoch, index: from, counter };
-            self.on_said(step, &place, &said);
+            if self.is_said(&place, &said) {
+                self.tell_said(step, &place, &said);
+            }
+        }
+        if is_last {
+            self.catch_up(step);
+        }
+    }
+
+    /// Tells what has waited: nothing from before it is to come any more.
+    fn catch_up(&mut self, step: &mut Step<'_>) {
+        for (place, said) in self.log.caught_up() {
+            self.tell_said(step, &place, &said);
+        }
+    }
+
+    /// The leader is asked what this member missed.
+    pub(super) fn expect_missed(&mut self, now: Instant) {
+        if !self.leads() {
+            self.log.catch_up(now);
         }
     }
 
@@ -645,6 +678,9 @@ impl Room {
     pub(super) fn handle_timeout(&mut self, step: &mut Step<'_>, identity: &Identity) {
         self.seat.handle_timeout(step.now);
         self.run_seals(step);
+        for (place, said) in self.log.overdue(step.now) {
+            self.tell_said(step, &place, &said);
+        }
         if !self.is_connected() {
             return;
         }
@@ -674,7 +710,7 @@ impl Room {
     }
 
     pub(super) fn poll_timeout(&self, looked: Instant) -> Option<Instant> {
-        let seat = self.seat.poll_timeout();
+        let seat = [self.seat.poll_timeout(), self.log.poll_timeout()].into_iter().flatten().min();
         if !self.is_connected() {
             return seat;
         }

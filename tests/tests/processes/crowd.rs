@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use conclave_tests::process::{JsonlClient, Mark, processor_time, resident_bytes};
+use conclave_tests::process::{JsonlClient, Mark, machine_time, processor_time, resident_bytes};
 use conclave_tests::speech;
 use serde_json::Value;
 
@@ -42,32 +42,36 @@ fn fifty_members_hear_five_talkers_over_one_relay_without_loss_and_without_growt
     // A talker's playout settles on its delay within this time; what happens while fifty enter is no steady state.
     observe(Duration::from_secs(5));
 
-    let (before, after) = best_window(&meeting, &guests);
+    let (before, after) = quiet_window(&meeting, &guests);
+    let (received, missed) = (after.received - before.received, after.missed - before.missed);
+    let frames = (after.at - before.at).as_millis() as f64 / 20.0 * ((MEMBERS - 1) * TALKERS.len()) as f64;
+    assert!(received as f64 > frames * 0.98, "{received} of about {frames} frames arrived");
+    let loss = missed as f64 / received as f64;
+    assert!(loss < LOSS, "{missed} of {received} frames were lost or late");
     assert!(after.relay_bytes < RELAY_BYTES, "the relay holds {} bytes", after.relay_bytes);
     assert!(after.relay_bytes < before.relay_bytes + GROWTH, "{} became {}", before.relay_bytes, after.relay_bytes);
     end(meeting.host, guests);
 }
 
-/// Watches until nearly all frames arrive in time. Fifty clients take three quarters of two cores, so whatever else the
-/// machine does makes some of them late: who loses frames in each of three windows loses them itself.
-fn best_window(meeting: &Meeting, guests: &[JsonlClient]) -> (Sample, Sample) {
-    let mut losses = Vec::new();
-    for _ in 0..3 {
+/// Watches for a time in which the machine does nothing else. Fifty clients take three quarters of two cores: what else
+/// it does makes frames late, and says nothing of the relay. The third time counts as it is.
+fn quiet_window(meeting: &Meeting, guests: &[JsonlClient]) -> (Sample, Sample) {
+    let watch = || {
         let before = Sample::take(meeting, guests);
         observe(if std::env::var_os("CONCLAVE_LONG").is_some() { LONG } else { SHORT });
         let after = Sample::take(meeting, guests);
         report(&before, &after);
-        let (received, missed) = (after.received - before.received, after.missed - before.missed);
-        let frames = (after.at - before.at).as_millis() as f64 / 20.0 * ((MEMBERS - 1) * TALKERS.len()) as f64;
-        assert!(received as f64 > frames * 0.98, "{received} of about {frames} frames arrived");
-        let loss = missed as f64 / received as f64;
-        if loss < LOSS {
-            return (before, after);
-        }
-        losses.push(loss);
-    }
-    panic!("lost or late in each window: {losses:?}");
+        (before, after)
+    };
+    let is_quiet = |(before, after): &(Sample, Sample)| {
+        let others = after.other_time.saturating_sub(before.other_time).as_secs_f64();
+        others < OTHERS * (after.at - before.at).as_secs_f64()
+    };
+    std::iter::repeat_with(watch).take(2).find(is_quiet).unwrap_or_else(watch)
 }
+
+/// What other processes may use, of one core: this one's own reading takes a tenth of that.
+const OTHERS: f64 = 0.1;
 
 const SHORT: Duration = Duration::from_secs(20);
 const LONG: Duration = Duration::from_secs(60);
@@ -82,6 +86,8 @@ struct Sample {
     relay_bytes: u64,
     relay_time: Duration,
     client_time: Duration,
+    /// Of everything but the relay and the clients.
+    other_time: Duration,
 }
 
 impl Sample {
@@ -92,6 +98,8 @@ impl Sample {
         let of = |stats: &Value, field: &str| {
             TALKERS.iter().filter_map(|name| talker(stats, name)[field].as_u64()).sum::<u64>()
         };
+        let relay_time = processor_time(meeting.relay.pid()).unwrap();
+        let client_time = clients.iter().map(|client| processor_time(client.pid()).unwrap()).sum();
         let missed_by: Vec<u64> = stats.iter().map(|stats| of(stats, "lost") + of(stats, "late")).collect();
         Self {
             at: Instant::now(),
@@ -99,8 +107,9 @@ impl Sample {
             missed: missed_by.iter().sum(),
             missed_by,
             relay_bytes: resident_bytes(meeting.relay.pid()).unwrap(),
-            relay_time: processor_time(meeting.relay.pid()).unwrap(),
-            client_time: clients.iter().map(|client| processor_time(client.pid()).unwrap()).sum(),
+            relay_time,
+            client_time,
+            other_time: machine_time().unwrap().saturating_sub(relay_time + client_time),
         }
     }
 }
@@ -113,12 +122,13 @@ fn report(before: &Sample, after: &Sample) {
     let percent = |from: Duration, to: Duration| (to - from).as_secs_f64() / time * 100.0;
     eprintln!(
         "{time:.1} s: {} frames received, {} lost or late; relay {:.1} % of a core, {:.1} MB then {:.1} MB; \
-         clients {:.1} % of a core together",
+         clients {:.1} % of a core together, others {:.1} %",
         after.received - before.received,
         after.missed - before.missed,
         percent(before.relay_time, after.relay_time),
         before.relay_bytes as f64 / 1e6,
         after.relay_bytes as f64 / 1e6,
         percent(before.client_time, after.client_time),
+        percent(before.other_time, after.other_time.max(before.other_time)),
     );
 }

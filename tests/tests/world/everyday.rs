@@ -256,3 +256,48 @@ fn a_host_alone_who_connects_again_finds_a_relay_that_takes_guests() {
         world.assert_converged();
     });
 }
+
+/// The lines of the host's that somebody was shown, in that order.
+fn lines(world: &World, who: Who) -> Vec<u32> {
+    let chats = world.peer(who).events.iter().filter_map(|(_, event)| match event {
+        Event::Chat { text, .. } => Some(text.parse().unwrap()),
+        _ => None,
+    });
+    chats.collect()
+}
+
+#[test]
+fn who_enters_or_comes_back_while_somebody_writes_is_shown_every_line_from_then_on_in_order() {
+    for_seeds(30, |seed| {
+        let mut world = World::new(seed);
+        world.open_meeting(Meeting::default());
+        let conditions = Conditions::drawn(world.dice());
+        let old = world.bring_in(Guest { conditions, ..Guest::default() });
+        let new = world.join(Guest { conditions, ..Guest::default() });
+        world.await_knock(new);
+        world.run(secs(1));
+        let mut written = 0;
+        let mut write = |world: &mut World, count: u32| {
+            for _ in 0..count {
+                let text = written.to_string();
+                world.acts(HOST, |conference, now| conference.chat(now, &text)).expect("the host may");
+                written += 1;
+                world.run(millis(20));
+            }
+            written
+        };
+        write(&mut world, 20);
+        world.admit(new).unwrap();
+        write(&mut world, 60);
+        world.cut_off(old);
+        write(&mut world, 50);
+        world.restore(old);
+        let all = write(&mut world, 60);
+        world.run(secs(4));
+        assert_eq!(lines(&world, old), (0..all).collect::<Vec<_>>());
+        let shown = lines(&world, new);
+        // Each needs some round trips to be in.
+        assert!(shown.len() > 100, "only {} lines were shown", shown.len());
+        assert_eq!(shown, (all - shown.len() as u32..all).collect::<Vec<_>>());
+    });
+}
