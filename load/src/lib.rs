@@ -7,7 +7,6 @@
 pub mod args;
 mod attendance;
 mod charts;
-pub mod clock;
 pub mod compare;
 mod flood;
 mod html;

@@ -11,9 +11,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use conclave_protocol::frameclock::FrameClock;
+use conclave_protocol::wire::relay::PhaseShift;
 use hdrhistogram::Histogram;
 
-use crate::clock::FrameClock;
 use crate::meter::micros;
 use crate::plan::FRAME;
 use crate::procfs::ThreadId;
@@ -88,7 +89,8 @@ impl Pacing {
         let start = Instant::now() + FRAME;
         let aligned = stage.plan.clocks.aligned;
         let mut phase = || if aligned { Duration::ZERO } else { FRAME.mul_f64(dice.unit()) };
-        let talkers: Vec<_> = talkers.into_iter().map(|talker| (talker, FrameClock::new(start + phase()))).collect();
+        let talkers: Vec<_> =
+            talkers.into_iter().map(|talker| (talker, FrameClock::new(start + phase(), FRAME))).collect();
         let frames = talkers.iter().enumerate().map(|(number, (_, clock))| (clock.due(), Due::Frame(number)));
         let due = frames.chain([(start, Due::Probe)]).map(Reverse).collect();
         let paced = Paced { lag: micros()?, sent: 0, dropped: 0, starved: 0, unsent: 0 };
@@ -122,9 +124,9 @@ impl Pacing {
         if let Some(micros) = talker.take_shift()
             && self.stage.plan.clocks.follow_phase
         {
-            clock.shift(micros.into());
+            clock.shift(PhaseShift::from_micros(micros.into()));
         }
-        clock.pass();
+        clock.pass(0);
         let unsettled = u32::try_from(clock.pending_micros().unsigned_abs()).unwrap_or(u32::MAX);
         talker.unsettled_micros.store(unsettled, Ordering::Relaxed);
         // All clocks are late by the jitter, so that a frame can be early by as much.
@@ -154,6 +156,7 @@ impl Pacing {
         talker.note_sent(tick, frame.name, at.saturating_sub(u64::try_from(delay.as_nanos()).unwrap_or(0)).max(1));
         let sent = lock(&talker.connection).as_ref().map(|connection| connection.send_datagram(frame.datagram));
         if matches!(sent, Some(Ok(()))) {
+            self.talkers[number].1.on_sent();
             self.paced.sent += u64::from(is_measured);
         } else {
             talker.note_unsent(tick);

@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use conclave_protocol::link::RelayAddress;
@@ -179,7 +178,7 @@ pub(crate) fn serve(options: &ServeRelay) -> Result<()> {
             identity: Identity::SelfSigned(SelfSigned::Kept(options.key.clone())),
             limits: gate::Limits { max_connections: 100_000, max_per_prefix: 2_000, ..gate::Limits::default() },
             deadlines: Deadlines::default(),
-            forwarding: Forwarding { gather: GATHER, ..Forwarding::default() },
+            forwarding: Forwarding::aligned(Forwarding::default().hold),
         };
         let server = Server::bind(&config, Hub::new(system_clock(), hub_config()))?;
         let pin = server.pin().context("a self-signed relay has a pin")?.to_string();
@@ -189,9 +188,6 @@ pub(crate) fn serve(options: &ServeRelay) -> Result<()> {
         Ok(())
     })
 }
-
-/// What a relay with `--align` has at its default hold.
-const GATHER: Duration = Duration::from_micros(400);
 
 fn hub_config() -> hub::Config {
     let limits =

@@ -32,6 +32,8 @@ pub mod epoch;
 #[cfg(feature = "conference")]
 pub mod evidence;
 #[cfg(feature = "conference")]
+pub mod frameclock;
+#[cfg(feature = "conference")]
 pub mod identity;
 #[cfg(feature = "conference")]
 pub mod link;

@@ -32,9 +32,6 @@ const BURST_SECONDS: u32 = 4;
 const DEFAULT_REPORTS_PER_MINUTE: u32 = 1_000;
 /// Longest hold, in ms: half of a frame. A frame that waits for longer is heard late by everybody.
 const MAX_HOLD: u8 = 10;
-/// Which part of the hold packets may gather for, where clocks are aligned: to wake up for every acknowledgement costs more
-/// than to take it in.
-const GATHER_SHARE: u32 = 5;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -136,8 +133,7 @@ pub struct ServeOptions {
     pub hold: Option<u8>,
 
     /// Ask members to align their frame clocks, so that frames of a meeting leave together: a multiple of listeners for
-    /// the same processor time. While a clock shifts, for up to ten seconds after a member has come, listeners may miss a
-    /// frame or hear one too many
+    /// the same processor time [default: true]
     #[arg(long, env = "CONCLAVE_RELAY_ALIGN", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub align: Option<bool>,
 
@@ -326,7 +322,7 @@ impl ServeOptions {
         Ok(ServeSettings {
             server: ServerConfig { listen, identity, limits, deadlines: Deadlines::default(), forwarding },
             region: options.region,
-            aligns_clocks: options.align.unwrap_or(false),
+            aligns_clocks: options.align.unwrap_or(true),
             reports,
             reports_per_minute,
             moderator: options.moderator,
@@ -343,8 +339,8 @@ impl ServeOptions {
             Some(ms) if ms > MAX_HOLD => Err(ConfigError::Hold),
             hold => {
                 let hold = hold.map_or(default.hold, |ms| Duration::from_millis(ms.into()));
-                let gather = if self.align.unwrap_or(false) { hold / GATHER_SHARE } else { default.gather };
-                Ok(Forwarding { hold, gather, ..default })
+                let aligns = self.align.unwrap_or(true);
+                Ok(if aligns { Forwarding::aligned(hold) } else { Forwarding { hold, ..default } })
             }
         }
     }

@@ -58,6 +58,18 @@ pub struct Forwarding {
     pub deadline: Duration,
 }
 
+/// Which part of the hold packets may gather for, where clocks are aligned: to wake up for each costs more than to take it
+/// in, and the other half bounds how much later than the first the last may come.
+const GATHER_SHARE: u32 = 2;
+
+impl Forwarding {
+    /// For meetings whose frame clocks are aligned.
+    #[must_use]
+    pub fn aligned(hold: Duration) -> Self {
+        Self { hold, gather: hold / GATHER_SHARE, ..Self::default() }
+    }
+}
+
 impl Default for Forwarding {
     /// Hold: a tenth of a frame; aligned clients are within a millisecond of each other. Gather: pays only where they are
     /// aligned. Deadline: half of what the shortest profile of 40 to 100 ms has (DESIGN §11), and the path needs some.

@@ -7,7 +7,6 @@
 mod bans;
 mod block;
 mod commands;
-mod frameclock;
 mod gate;
 mod link;
 mod people;
@@ -23,6 +22,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use conclave_protocol::admission::lobby::KnockId;
 use conclave_protocol::conference::{Conference, Event, LeftWhy, Person, Start, Transmit};
+use conclave_protocol::frameclock::FrameClock;
 use conclave_protocol::id::MemberIndex;
 use conclave_protocol::link::RelayAddress;
 use conclave_protocol::sframe::frame::{DATAGRAM_LEN, Frame, Microphone, PLAINTEXT_LEN};
@@ -40,7 +40,6 @@ use crate::exit::Outcome;
 use crate::pins::Pins;
 use crate::report::{Report, WaitingFor};
 pub use bans::Bans;
-use frameclock::FrameClock;
 use gate::SendGate;
 use link::{Happened, Link};
 use reporting::Prepared;
@@ -412,6 +411,7 @@ impl Running {
         let mut out = [0; DATAGRAM_LEN];
         if self.conference.seal(Instant::now(), &frame, &mut out).is_ok() && self.link.send_frame(&out) {
             self.sent += 1;
+            self.clock.on_sent();
         }
     }
 

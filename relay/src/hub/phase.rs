@@ -10,8 +10,11 @@ use std::time::{Duration, Instant};
 use conclave_protocol::wire::relay::PhaseShift;
 
 /// How often slots are asked.
-pub(super) const EVERY: Duration = Duration::from_secs(1);
-/// Frames that are looked at before a slot is asked: those of a second.
+pub(super) const EVERY: Duration = Duration::from_millis(200);
+/// Frames that are looked at before a slot is asked for the first time, while it may still take its place at once
+/// (`docs/protocol.md` §8.4).
+const FIRST_FRAMES: u32 = 10;
+/// The same later: those of a second.
 const FRAMES: u32 = 50;
 /// What is near enough, in µs: frames that come within twice this are together for any hold of a millisecond.
 const NEAR: i64 = 300;
@@ -33,6 +36,8 @@ pub(super) struct Meter {
     /// Frames before then are on the old phase.
     from: Option<Instant>,
     asked: u8,
+    /// It has been looked at before.
+    is_known: bool,
 }
 
 impl Meter {
@@ -51,16 +56,21 @@ impl Meter {
 
     /// How the slot is to shift, if it is to.
     pub(super) fn ask(&mut self, now: Instant, frame: Duration) -> Option<PhaseShift> {
-        if self.frames < FRAMES {
+        if self.frames < if self.is_known { FRAMES } else { FIRST_FRAMES } {
             return None;
         }
+        let is_first = !std::mem::replace(&mut self.is_known, true);
         let is_late_by = around(self.first + self.earliest, micros(frame));
         self.frames = 0;
         if is_late_by.abs() <= NEAR {
             self.asked = 0;
             return None;
         }
-        let wait = if self.asked >= PATIENCE { LATER } else { Duration::from_micros(is_late_by.unsigned_abs()) * SLEW };
+        let wait = match self.asked {
+            PATIENCE.. => LATER,
+            _ if is_first => Duration::ZERO,
+            _ => Duration::from_micros(is_late_by.unsigned_abs()) * SLEW,
+        };
         self.from = Some(now + wait + SETTLING);
         self.asked = if self.asked >= PATIENCE { 0 } else { self.asked + 1 };
         Some(PhaseShift::from_micros(-is_late_by))
@@ -97,6 +107,7 @@ mod tests {
     struct Sender {
         due: Instant,
         jitter: u64,
+        is_new: bool,
         pending: i64,
         follows: bool,
         sent: u64,
@@ -105,13 +116,21 @@ mod tests {
 
     impl Sender {
         fn new(due: Instant, jitter: u64, follows: bool) -> Self {
-            Self { due, jitter, pending: 0, follows, sent: 0, asked: 0 }
+            Self { due, jitter, is_new: true, pending: 0, follows, sent: 0, asked: 0 }
         }
 
-        /// Seconds pass, after each of which the slot may be asked.
+        fn shift(&mut self, micros: i64) {
+            match (self.follows, self.is_new) {
+                (true, true) => self.due += us(u64::try_from(20_000 + micros).unwrap()),
+                (true, false) => self.pending = micros.clamp(-4_000, 4_000),
+                (false, _) => {}
+            }
+        }
+
+        /// Seconds pass, in each of which the slot may be asked five times.
         fn run(&mut self, meter: &mut Meter, tick: Instant, seconds: u32) {
             for _ in 0..seconds {
-                for _ in 0..50 {
+                for place in 0..50 {
                     self.sent += 1;
                     // Any sequence that is not the same in each round will do.
                     let late = if self.jitter == 0 { 0 } else { self.sent * 7_919 % self.jitter };
@@ -119,13 +138,14 @@ mod tests {
                     let step = self.pending.clamp(-20, 20);
                     self.pending -= step;
                     self.due += us(u64::try_from(20_000 + step).unwrap());
-                }
-                if let Some(shift) = meter.ask(self.due, FRAME) {
-                    self.asked += 1;
-                    if self.follows {
-                        self.pending = i64::from(shift.micros());
+                    if place % 10 == 9
+                        && let Some(shift) = meter.ask(self.due, FRAME)
+                    {
+                        self.asked += 1;
+                        self.shift(i64::from(shift.micros()));
                     }
                 }
+                self.is_new = false;
             }
         }
     }
@@ -162,7 +182,7 @@ mod tests {
         let tick = Instant::now();
         for (offset, shift) in [(3_000, -3_000), (17_000, 3_000)] {
             let mut meter = Meter::default();
-            (0..50).for_each(|n| meter.on_frame(tick + us(offset) + FRAME * n, tick, FRAME));
+            (0..10).for_each(|n| meter.on_frame(tick + us(offset) + FRAME * n, tick, FRAME));
             assert_eq!(meter.ask(tick, FRAME).map(|asked| asked.micros()), Some(shift));
         }
     }

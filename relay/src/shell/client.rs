@@ -1,6 +1,6 @@
 //! One connection: QUIC, its control stream, the frames that wait for it, and how far it has come.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use quinn_proto::Connection;
 
@@ -8,6 +8,10 @@ use super::bundle::Bundle;
 use super::control::Control;
 use crate::core::{CloseCode, ConnId, Peer};
 use crate::gate::Prefix;
+
+/// How long what is not a frame may wait for the next: a frame's duration. A packet for itself costs as much as one with
+/// frames, and to say a little later that somebody spoke, or that a packet came, costs nothing.
+const WAIT: Duration = Duration::from_millis(20);
 
 /// See the module.
 pub(super) struct Client {
@@ -27,10 +31,14 @@ pub(super) struct Client {
 pub(super) struct Queued {
     /// Its events, messages and packets are to be looked at.
     pub(super) dirty: bool,
+    /// And not only because a packet came.
+    pub(super) wanted: bool,
     /// Its control stream is to be read.
     pub(super) readable: bool,
     /// Its frames are to leave.
     pub(super) ready: bool,
+    /// What it is sent beside frames waits for its next frames, and no longer than until then.
+    pub(super) waits_until: Option<Instant>,
 }
 
 /// How far a connection has come.
@@ -97,13 +105,25 @@ impl Client {
         }
     }
 
+    /// Whether what it is to be sent waits: frames that it can go with come in a moment, or have been waited for in vain.
+    pub(super) fn waits_for_frames(&mut self, now: Instant) -> bool {
+        let is_waiting = match self.queued.waits_until {
+            Some(until) => until > now,
+            None => self.heard_as().is_some() && self.bundle.is_busy(now),
+        };
+        if is_waiting {
+            self.queued.waits_until.get_or_insert(now + WAIT);
+        }
+        is_waiting
+    }
+
     /// When it is to be looked at, whatever happens before.
     pub(super) fn due(&mut self) -> Option<Instant> {
         let stage = match self.stage {
             Stage::Handshake { until } | Stage::Hello { until, .. } | Stage::Closing { until, .. } => Some(until),
             Stage::Open { .. } | Stage::Over => None,
         };
-        [self.quic.poll_timeout(), stage, self.read_again].into_iter().flatten().min()
+        [self.quic.poll_timeout(), stage, self.read_again, self.queued.waits_until].into_iter().flatten().min()
     }
 
     /// Datagrams that came and were never read.

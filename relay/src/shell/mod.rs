@@ -17,6 +17,7 @@ mod commands;
 mod control;
 mod socket;
 mod timers;
+mod together;
 mod traffic;
 
 use std::collections::VecDeque;
@@ -190,6 +191,7 @@ impl<C: Core> Shell<C> {
         self.hear_dirty(now);
         self.release_held(now);
         self.send_ready();
+        self.socket.flush();
         self.settle_dirty(now);
         let now = Instant::now();
         if woken.by_commands {
@@ -201,6 +203,7 @@ impl<C: Core> Shell<C> {
         self.fire(now);
         self.settle_dirty(now);
         self.part(now);
+        self.socket.flush();
         Ok(())
     }
 

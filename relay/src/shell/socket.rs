@@ -8,6 +8,8 @@ use quinn_proto::{EcnCodepoint, Transmit};
 use quinn_udp::{BATCH_SIZE, EcnCodepoint as UdpEcn, RecvMeta, UdpSocketState};
 use rustix::fd::{AsFd, BorrowedFd};
 
+use super::together::{self, Together};
+
 /// Kernel buffers of the socket: about 2,700 small packets, 50 ms at 50,000 packets a second. The kernel may give
 /// less (`net.core.rmem_max`).
 const SOCKET_BUFFER: usize = 2 * 1024 * 1024;
@@ -15,6 +17,9 @@ const SOCKET_BUFFER: usize = 2 * 1024 * 1024;
 const LONGEST: usize = 9_000;
 /// Bytes of packets for which memory is taken at a time.
 const ARENA: usize = 256 * 1024;
+/// Packets that are made before they are sent together. Sent one by one as they are made, each would wake its receiver
+/// on another core, which is back asleep before the next.
+const TOGETHER: usize = 64;
 /// Packets that wait while the kernel takes no more. Each is a packet that a connection counts as sent.
 const MOST_BLOCKED: usize = 64;
 
@@ -30,11 +35,13 @@ pub(super) struct Received {
 pub(super) struct Socket {
     socket: UdpSocket,
     state: UdpSocketState,
+    together: Together,
     buffer: Vec<u8>,
     metas: Vec<RecvMeta>,
     arena: BytesMut,
+    outgoing: Vec<(Transmit, Vec<u8>)>,
     blocked: Vec<(Transmit, Vec<u8>)>,
-    spare: Vec<u8>,
+    spare: Vec<Vec<u8>>,
 }
 
 impl Socket {
@@ -50,11 +57,13 @@ impl Socket {
         }
         let buffer = vec![0; LONGEST * state.gro_segments() * BATCH_SIZE];
         Ok(Self {
+            together: Together::new(&socket),
             socket,
             state,
             buffer,
             metas: vec![RecvMeta::default(); BATCH_SIZE],
             arena: BytesMut::new(),
+            outgoing: Vec::with_capacity(TOGETHER),
             blocked: Vec::new(),
             spare: Vec::new(),
         })
@@ -100,14 +109,49 @@ impl Socket {
         Ok(count == BATCH_SIZE)
     }
 
-    /// Sends what `transmit` describes, which is in `bytes`; or keeps it until [`Socket::resume`].
+    /// Sends what `transmit` describes, which is in `bytes`, at the latest with [`Socket::flush`]; or keeps it until
+    /// [`Socket::resume`]. `bytes` is empty then.
     pub(super) fn send(&mut self, transmit: Transmit, bytes: &mut Vec<u8>) {
-        let is_stuck = self.is_blocked() || self.try_send(&transmit, bytes) == Sent::NotYet;
-        // What finds no room is lost like any packet on the way.
-        if is_stuck && self.blocked.len() < MOST_BLOCKED {
-            self.blocked.push((transmit, std::mem::take(bytes)));
+        let empty = self.buffer();
+        self.outgoing.push((transmit, std::mem::replace(bytes, empty)));
+        if self.outgoing.len() >= TOGETHER {
+            self.flush();
         }
-        bytes.clear();
+    }
+
+    /// Sends what is to be sent.
+    pub(super) fn flush(&mut self) {
+        let mut outgoing = std::mem::take(&mut self.outgoing);
+        let mut done = 0;
+        while let Some(rest) = outgoing.get(done..).filter(|rest| !rest.is_empty() && !self.is_blocked()) {
+            let (sent, taken) = self.send_first(rest);
+            if sent == Sent::NotYet {
+                break;
+            }
+            done += taken;
+        }
+        for (place, (transmit, bytes)) in outgoing.drain(..).enumerate() {
+            // What finds no room is lost like any packet on the way.
+            if place >= done && self.blocked.len() < MOST_BLOCKED {
+                self.blocked.push((transmit, bytes));
+            } else {
+                self.give_back(bytes);
+            }
+        }
+        self.outgoing = outgoing;
+    }
+
+    /// Sends the first of some packets, with as many of those after it as go in one call; gives how many that were.
+    fn send_first(&self, packets: &[(Transmit, Vec<u8>)]) -> (Sent, usize) {
+        let Some(((transmit, bytes), _)) = packets.split_first() else { return (Sent::Done, 0) };
+        let count = self.together.count(packets);
+        if count < 2 {
+            return (self.try_send(transmit, bytes), 1);
+        }
+        match together::send(&self.socket, &packets[..count]) {
+            Ok(taken) => (Sent::Done, taken.max(1)),
+            Err(error) => (Sent::of(&error), 1),
+        }
     }
 
     /// Whether the kernel takes no more just now.
@@ -125,13 +169,15 @@ impl Socket {
 
     /// An empty buffer for a packet.
     pub(super) fn buffer(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.spare)
+        self.spare.pop().unwrap_or_default()
     }
 
     /// Gives a buffer back.
     pub(super) fn give_back(&mut self, mut buffer: Vec<u8>) {
         buffer.clear();
-        self.spare = buffer;
+        if self.spare.len() < TOGETHER {
+            self.spare.push(buffer);
+        }
     }
 
     fn try_send(&self, transmit: &Transmit, bytes: &[u8]) -> Sent {
@@ -143,11 +189,7 @@ impl Socket {
             segment_size: transmit.segment_size,
             src_ip: transmit.src_ip,
         };
-        match self.state.try_send((&self.socket).into(), &transmit) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Sent::NotYet,
-            // Unreachable, too long for this path, or without a route: lost like any packet on the way.
-            _ => Sent::Done,
-        }
+        self.state.try_send((&self.socket).into(), &transmit).map_or_else(|error| Sent::of(&error), |()| Sent::Done)
     }
 }
 
@@ -155,6 +197,14 @@ impl Socket {
 enum Sent {
     Done,
     NotYet,
+}
+
+impl Sent {
+    /// A packet that was not sent is unreachable, too long for this path or without a route, and lost like any on the
+    /// way; unless the kernel only has no room.
+    fn of(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::WouldBlock { Self::NotYet } else { Self::Done }
+    }
 }
 
 impl AsFd for Socket {

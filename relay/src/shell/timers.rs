@@ -1,16 +1,17 @@
 //! When to look at which connection again.
 //!
 //! With nearly every packet a connection's next timeout moves to a later time. So a timer is only ever set earlier; one
-//! that fires too early looks at the connection and is set anew. And timers fire together, on the strokes of a coarse
-//! clock: to wake up for each would cost more than all that they do.
+//! that fires too early looks at the connection and is set anew. And for timers alone nobody wakes up but on the strokes
+//! of a coarse clock: to wake up for each would cost more than all that they do. Who is awake anyway fires what is due.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
-/// Between two strokes. QUIC's own timers have a granularity of 1 ms (RFC 9002 §6.1.2), and the shortest that matters
-/// waits for 25 ms.
-const STROKE: Duration = Duration::from_millis(2);
+/// Between two strokes: a frame's duration, for where there are frames somebody is awake as often. The shortest of QUIC's
+/// timers that matters waits for 25 ms, an acknowledgement's (RFC 9000 §18.2), and a probe's for more than the round trip
+/// and that (RFC 9002 §6.2.1).
+const STROKE: Duration = Duration::from_millis(20);
 
 /// Timers of connections that have small numbers.
 pub(super) struct Timers {
@@ -25,9 +26,8 @@ impl Timers {
         Self { start, heap: BinaryHeap::new(), set: Vec::new() }
     }
 
-    /// Number `who` is to be looked at on the first stroke from `at` on.
+    /// Number `who` is to be looked at from `at` on.
     pub(super) fn set(&mut self, who: usize, at: Instant) {
-        let at = self.stroke(at);
         if self.set.len() <= who {
             self.set.resize(who + 1, None);
         }
@@ -37,11 +37,6 @@ impl Timers {
         }
     }
 
-    fn stroke(&self, at: Instant) -> Instant {
-        let strokes = at.saturating_duration_since(self.start).as_micros().div_ceil(STROKE.as_micros());
-        self.start + STROKE.saturating_mul(u32::try_from(strokes).unwrap_or(u32::MAX))
-    }
-
     /// Nobody has that number any more.
     pub(super) fn forget(&mut self, who: usize) {
         if let Some(set) = self.set.get_mut(who) {
@@ -49,9 +44,14 @@ impl Timers {
         }
     }
 
-    /// When the first is due; perhaps earlier than any.
+    /// When to wake up for the first: on the first stroke from then on; perhaps earlier than for any.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.heap.peek().map(|Reverse((at, _))| *at)
+        self.heap.peek().map(|Reverse((at, _))| self.stroke(*at))
+    }
+
+    fn stroke(&self, at: Instant) -> Instant {
+        let strokes = at.saturating_duration_since(self.start).as_micros().div_ceil(STROKE.as_micros());
+        self.start + STROKE.saturating_mul(u32::try_from(strokes).unwrap_or(u32::MAX))
     }
 
     /// One whose time has come.
@@ -89,15 +89,17 @@ mod tests {
     }
 
     #[test]
-    fn timers_fire_on_strokes_and_never_early() {
+    fn nobody_wakes_up_but_on_strokes_and_who_is_awake_fires_what_is_due_and_nothing_early() {
         let start = Instant::now();
         let mut timers = Timers::new(start);
-        for (who, micros) in [(0, 100), (1, 1_900), (2, 2_000), (3, 2_001)] {
+        for (who, micros) in [(0, 100), (1, 19_900), (2, 20_000), (3, 20_001)] {
             timers.set(who, start + Duration::from_micros(micros));
         }
         assert_eq!(timers.next(), Some(start + STROKE));
+        assert_eq!(timers.pop(start + Duration::from_micros(99)), None);
+        assert_eq!(timers.pop(start + Duration::from_micros(100)), Some(0));
         let fired: Vec<usize> = std::iter::from_fn(|| timers.pop(start + STROKE)).collect();
-        assert_eq!(fired, [0, 1, 2]);
+        assert_eq!(fired, [1, 2]);
         assert_eq!(timers.next(), Some(start + STROKE * 2));
     }
 }

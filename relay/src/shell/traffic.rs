@@ -71,10 +71,11 @@ impl Taken<'_> {
 
 impl<C: Core> Shell<C> {
     pub(super) fn mark(&mut self, at: usize) {
-        if let Some(client) = self.clients.get_mut(at).and_then(Option::as_deref_mut)
-            && !std::mem::replace(&mut client.queued.dirty, true)
-        {
-            self.dirty.push(at);
+        if let Some(client) = self.clients.get_mut(at).and_then(Option::as_deref_mut) {
+            client.queued.wanted = true;
+            if !std::mem::replace(&mut client.queued.dirty, true) {
+                self.dirty.push(at);
+            }
         }
     }
 
@@ -95,19 +96,32 @@ impl<C: Core> Shell<C> {
     }
 
     /// Takes in what has come from the connections that packets came from. What they get in answer can wait until the
-    /// frames leave, and leave with them.
+    /// frames leave, and leave with them. Most packets only acknowledge.
     pub(super) fn hear_dirty(&mut self, now: Instant) {
-        for place in 0..self.dirty.len() {
-            if let Some(&at) = self.dirty.get(place) {
-                self.hear(now, at);
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.retain(|&at| {
+            let is_heard = self.hear(now, at);
+            let Some(client) = self.client(at) else { return true };
+            let is_wanted = is_heard || client.queued.wanted || !client.waits_for_frames(now);
+            client.queued.dirty = is_wanted;
+            if let Some(until) = client.queued.waits_until {
+                self.timers.set(at, until);
             }
-        }
+            is_wanted
+        });
+        // What was marked meanwhile.
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
     }
 
-    fn hear(&mut self, now: Instant, at: usize) {
+    /// Takes in what has come; `false` if that is nothing.
+    fn hear(&mut self, now: Instant, at: usize) -> bool {
+        let mut is_heard = false;
         while let Some(event) = self.client(at).and_then(|client| client.quic.poll()) {
             self.on_event(now, at, event);
+            is_heard = true;
         }
+        is_heard
     }
 
     /// Looks at every connection of which something has come, or to which something goes.
@@ -119,7 +133,7 @@ impl<C: Core> Shell<C> {
         let mut dirty = std::mem::take(&mut self.dirty);
         for at in dirty.drain(..) {
             if let Some(client) = self.client(at) {
-                client.queued.dirty = false;
+                (client.queued.dirty, client.queued.wanted) = (false, false);
             }
             self.settle(now, at);
         }
@@ -132,6 +146,13 @@ impl<C: Core> Shell<C> {
     fn settle(&mut self, now: Instant, at: usize) {
         self.hear(now, at);
         self.write_control(now, at);
+        let Some(client) = self.clients.get_mut(at).and_then(Option::as_deref_mut) else { return };
+        if client.waits_for_frames(now) {
+            if let Some(due) = client.due() {
+                self.timers.set(at, due);
+            }
+            return;
+        }
         self.transmit(now, at, Packets::All);
         self.exchange(at);
     }
@@ -210,7 +231,7 @@ impl<C: Core> Shell<C> {
 
     /// A frame for one listener: it leaves with those that come with it.
     pub(super) fn push(&mut self, to: ConnId, frame: Frame) {
-        let (at, hold) = (place(to), self.forwarding.hold);
+        let (at, hold, gather) = (place(to), self.forwarding.hold, self.forwarding.gather);
         let Some(client) = self.client(at).filter(|client| client.heard_as() == Some(to)) else {
             return self.stats.dropped_gone.increment();
         };
@@ -220,7 +241,8 @@ impl<C: Core> Shell<C> {
         }
         match leave {
             Leave::Now => self.mark_ready(at),
-            Leave::At(time) => self.held.push_back((time, at)),
+            // The first may have come when packets began to gather.
+            Leave::At(time) => self.held.push_back((time.checked_sub(gather).unwrap_or(time), at)),
             Leave::AsBefore => {}
         }
     }
@@ -277,6 +299,7 @@ impl<C: Core> Shell<C> {
         let most = self.socket.max_segments();
         let mut buffer = self.socket.buffer();
         let Some(client) = self.clients.get_mut(at).and_then(Option::as_deref_mut) else { return };
+        let has_waited = client.queued.waits_until.take().is_some();
         let (mut packets, mut bytes) = (0, 0);
         while let Some(transmit) = client.quic.poll_transmit(now, most, &mut buffer) {
             packets += transmit.segment_size.map_or(1, |segment| transmit.size.div_ceil(segment.max(1)));
@@ -292,6 +315,9 @@ impl<C: Core> Shell<C> {
         self.stats.packet_bytes_out.add(bytes as u64);
         if let Some(due) = client.due() {
             self.timers.set(at, due);
+        }
+        if has_waited {
+            self.exchange(at);
         }
         if self.socket.is_blocked() {
             self.mark(at);
