@@ -178,7 +178,8 @@ impl<C: Core> Shell<C> {
     }
 
     fn round(&mut self, woken: Woken) -> io::Result<()> {
-        if woken.by_packets && !self.is_behind {
+        // While there is more to send, packets gather anyway.
+        if woken.by_packets && !self.is_behind && self.ready.is_empty() {
             thread::sleep(self.forwarding.gather);
         }
         let now = Instant::now();
