@@ -246,6 +246,7 @@ fn promotion_and_demotion_are_shown_to_everybody_and_a_plain_member_may_do_nothi
     let mut meeting = Meeting::open(&[]);
     let mut bela = meeting.guest("Bela", &[]);
     let mut cleo = meeting.guest("Cleo", &[]);
+    has_heard_of(&bela, "Cleo");
     for (what, who) in [("remove", Some("Cleo")), ("promote", Some("Bela")), ("lock", None)] {
         let command = who.map_or_else(|| json!({ "do": what }), |who| json!({ "do": what, "who": who }));
         let message = refused(&mut bela, &command);
