@@ -24,8 +24,7 @@ pub struct FrameClock {
     sent: u32,
 }
 
-/// One part in a thousand: the clocks of sound devices differ by a tenth of that, and every playout that can follow
-/// those at all follows a shift of 10 ms at this pace.
+/// One part in a thousand: 1 ms in a second. The clocks of sound devices differ by a tenth of that.
 const SLEW: u32 = 1_000;
 /// Frames after which a talker is no beginner any more: those of a second. The first shift is asked for after ten.
 const BEGINNING: u32 = 50;
