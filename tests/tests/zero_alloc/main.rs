@@ -94,6 +94,9 @@ fn a_devices_callback_neither_allocates_nor_frees_and_nor_does_the_frame_clocks_
                         captor.on_data(&recorded);
                         player.on_data(&mut played);
                     }
+                    if tick == 150 {
+                        (0..5).for_each(|_| player.on_data(&mut played));
+                    }
                     if tick == 100 {
                         (0..100).for_each(|_| captor.on_data(&recorded));
                     }

@@ -18,8 +18,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Callbacks that stay away for so long mean that the device is gone: long for a busy machine, and short enough to have
 /// another one within a second.
 const DEAD_AFTER: Duration = Duration::from_millis(400);
-/// The first callback of a new stream may take longer: a server wakes a device that slept.
-const FIRST_WITHIN: Duration = Duration::from_millis(1_500);
+/// The first callback of a new stream may take longer: a server wakes a device that slept, and one that works in blocks
+/// of two seconds while nobody asks for less begins with the next.
+const FIRST_WITHIN: Duration = Duration::from_millis(3_000);
 /// After a stream could not be opened.
 const RETRY: Duration = Duration::from_millis(250);
 /// The same where looking for devices is work.

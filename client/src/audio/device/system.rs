@@ -48,7 +48,7 @@ pub(super) struct Opened<L> {
 /// One direction of the system.
 pub(super) struct Cpal<L> {
     direction: Direction,
-    /// `None` before it is used, and after it failed: a server may have been started again.
+    /// For listing. `None` before it is used, and after it failed: a server may have been started again.
     host: Option<cpal::Host>,
     lines: Producer<Fresh<L>>,
     connect: Connect<L>,
@@ -114,8 +114,10 @@ impl<L> Cpal<L> {
         Self { direction, host: None, lines, connect }
     }
 
-    fn find(&mut self, wanted: &str) -> Result<cpal::Device, Fault> {
-        let host = self.host.get_or_insert_with(cpal::default_host);
+    /// A device, over a connection of its own. PulseAudio takes all playback streams of one connection for synchronous,
+    /// because cpal names them all 0, and refuses one on another device while there is a first, be that dead or alive.
+    fn find(&self, wanted: &str) -> Result<cpal::Device, Fault> {
+        let host = cpal::default_host();
         let all = match self.direction {
             Direction::Input => host.input_devices().map(Vec::from_iter),
             Direction::Output => host.output_devices().map(Vec::from_iter),
