@@ -100,7 +100,8 @@ impl PulseServer {
     /// When the server does not say, or has no such source.
     pub fn readers(&self, source: &str) -> anyhow::Result<usize> {
         let sources = self.pactl(&["list", "short", "sources"])?;
-        let index = sources.lines().map(|line| line.split('\t').collect::<Vec<_>>()).find(|row| row.get(1) == Some(&source));
+        let index =
+            sources.lines().map(|line| line.split('\t').collect::<Vec<_>>()).find(|row| row.get(1) == Some(&source));
         let index = index.with_context(|| format!("no source {source}: {sources}"))?[0].to_owned();
         let outputs = self.pactl(&["list", "short", "source-outputs"])?;
         Ok(outputs.lines().filter(|line| line.split('\t').nth(1) == Some(&index)).count())

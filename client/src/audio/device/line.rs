@@ -268,7 +268,17 @@ pub fn playback(rate: u32, channels: u16) -> Result<(Player, PlaybackLine), Resa
     let player = Player { ring: consumer, channels: usize::from(channels.max(1)), pulse: Arc::clone(&pulse) };
     let level = Level::new(rate, pulse);
     let capacity = producer.slots();
-    let line = PlaybackLine { ring: producer, capacity, resampler, output, level, started: false, starved: 0, gaps: 0, skips: 0 };
+    let line = PlaybackLine {
+        ring: producer,
+        capacity,
+        resampler,
+        output,
+        level,
+        started: false,
+        starved: 0,
+        gaps: 0,
+        skips: 0,
+    };
     Ok((player, line))
 }
 
@@ -439,7 +449,8 @@ mod tests {
         let (mut at, mut heard) = (0, Vec::new());
         let callback = || {
             let channels = usize::from(device.channels);
-            let data: Vec<f32> = (0..device.callback * channels).map(|i| sine(at + (i / channels) as u64, device.rate)).collect();
+            let data: Vec<f32> =
+                (0..device.callback * channels).map(|i| sine(at + (i / channels) as u64, device.rate)).collect();
             at += device.callback as u64;
             captor.on_data(&data);
         };

@@ -101,7 +101,11 @@ impl Choice {
         }
         let Some(name) = self.name else {
             let has_default = devices.iter().any(|device| device.is_default);
-            return if has_default { Ok(self) } else { Err(DeviceError::NoDefault { direction, there: names(devices) }) };
+            return if has_default {
+                Ok(self)
+            } else {
+                Err(DeviceError::NoDefault { direction, there: names(devices) })
+            };
         };
         match devices.iter().find(|device| device.is_called(&name)) {
             Some(device) => Ok(Self { name: Some(device.name.clone()) }),

@@ -61,11 +61,7 @@ pub(super) struct Cpal<L> {
 pub fn list() -> Result<Listing, DeviceError> {
     let host = cpal::default_host();
     let of = |direction| devices(&host, direction, true).map_err(|Fault(reason)| DeviceError::System { reason });
-    Ok(Listing {
-        system: host.id().name().to_owned(),
-        inputs: of(Direction::Input)?,
-        outputs: of(Direction::Output)?,
-    })
+    Ok(Listing { system: host.id().name().to_owned(), inputs: of(Direction::Input)?, outputs: of(Direction::Output)? })
 }
 
 fn devices(host: &cpal::Host, direction: Direction, with_figures: bool) -> Result<Vec<Device>, Fault> {
