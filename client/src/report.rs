@@ -3,6 +3,8 @@
 use conclave_protocol::identity::SafetyNumber;
 use serde::Serialize;
 
+use crate::audio::device::{Direction, What};
+
 /// One event. `docs/automation.md` §2 says when each is sent.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -134,6 +136,11 @@ pub enum Report {
         safety_number: String,
         by: String,
         until: Option<u64>,
+    },
+    Device {
+        direction: Direction,
+        name: String,
+        what: What,
     },
     Ended {
         by: String,

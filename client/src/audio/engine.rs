@@ -11,6 +11,7 @@ mod tests;
 use std::time::Instant;
 
 use super::codec::{CodecError, Decoder, Encoder};
+use super::device::Event;
 use super::format::{FRAME_SAMPLES, Frame, LEVEL_SILENT, PACKET_LEN, SILENCE};
 use super::mixer::{self, Mixer};
 use super::playout::{Arrival, Config, Playout, Pull, Push, Stats, VERIFIED_HOLD};
@@ -99,6 +100,17 @@ impl MediaEngine {
         if let Ok(place) = self.find(index) {
             self.talkers.remove(place);
         }
+    }
+
+    /// Opens the microphone, or closes it: then the system shows that nobody listens. Frames of silence come from it
+    /// meanwhile. A file or a tone does not care.
+    pub fn listen(&mut self, on: bool) {
+        self.source.listen(on);
+    }
+
+    /// What became of the devices since this was asked last.
+    pub fn poll_device(&mut self) -> Option<Event> {
+        self.source.poll_event().or_else(|| self.sink.poll_event())
     }
 
     /// The next 20 ms of one's own sound. Called once per tick of the frame clock, sent or not.

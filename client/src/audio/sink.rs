@@ -1,4 +1,4 @@
-//! Where what is heard goes: a WAV file, or nowhere.
+//! Where what is heard goes: a loudspeaker, a WAV file, or nowhere.
 //!
 //! The file is written by a thread of its own, fed through a ring that is allocated once: a slow disk costs frames of
 //! the recording, which are counted and replaced by silence of the same length, but never holds up the meeting.
@@ -12,6 +12,7 @@ use std::time::Duration;
 use hound::{SampleFormat, WavSpec, WavWriter};
 use rtrb::{Consumer, Producer, RingBuffer};
 
+use super::device::{Choice, DeviceError, Event, Loudspeaker};
 use super::format::{FRAME_SAMPLES, SAMPLE_RATE};
 
 /// Frames that fit into the ring: 4 s, longer than a disk of a healthy machine pauses; 0.4 MB.
@@ -29,8 +30,11 @@ const SPEC: WavSpec =
 /// Why a recording could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
+    /// The device cannot be used.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The file cannot be created.
-    #[error("cannot create {path}: {error}; give a path where you may write, or `null`")]
+    #[error("cannot create {path}: {error}; give a path where you may write, or `device` or `null`")]
     Create {
         /// The file.
         path: PathBuf,
@@ -61,6 +65,8 @@ pub enum SinkError {
 
 /// Where what is heard goes.
 pub enum Sink {
+    /// A device.
+    Device(Box<Loudspeaker>),
     /// A file.
     Wav(Recorder),
     /// Nowhere.
@@ -68,11 +74,15 @@ pub enum Sink {
 }
 
 impl Sink {
-    /// Opens what the command line names: `null`, or the path of a file, which is overwritten (`./null` is a file).
+    /// Opens what the command line names: `device` or `device:NAME`, `null`, or the path of a file, which is
+    /// overwritten (`./null` is a file).
     ///
     /// # Errors
-    /// [`SinkError::Create`] and [`SinkError::Thread`].
+    /// [`SinkError::Device`], [`SinkError::Create`] and [`SinkError::Thread`].
     pub fn open(name: &str) -> Result<Self, SinkError> {
+        if let Some(choice) = Choice::parse(name) {
+            return Ok(Self::Device(Box::new(Loudspeaker::open(choice)?)));
+        }
         match name {
             "null" => Ok(Self::Null),
             path => Ok(Self::Wav(Recorder::create(Path::new(path))?)),
@@ -81,8 +91,18 @@ impl Sink {
 
     /// Takes 20 ms. Allocates nothing, and never waits.
     pub fn write(&mut self, frame: &[i16; FRAME_SAMPLES]) {
-        if let Self::Wav(recorder) = self {
-            recorder.write(frame);
+        match self {
+            Self::Device(loudspeaker) => loudspeaker.write(frame),
+            Self::Wav(recorder) => recorder.write(frame),
+            Self::Null => {}
+        }
+    }
+
+    /// What became of the device since this was asked last.
+    pub fn poll_event(&self) -> Option<Event> {
+        match self {
+            Self::Device(loudspeaker) => loudspeaker.poll_event(),
+            _ => None,
         }
     }
 
@@ -90,7 +110,7 @@ impl Sink {
     pub fn overruns(&self) -> u64 {
         match self {
             Self::Wav(recorder) => recorder.overruns,
-            Self::Null => 0,
+            Self::Device(_) | Self::Null => 0,
         }
     }
 
@@ -109,7 +129,7 @@ impl Sink {
     pub fn finish(self) -> Result<(), SinkError> {
         match self {
             Self::Wav(mut recorder) => recorder.close(),
-            Self::Null => Ok(()),
+            Self::Device(_) | Self::Null => Ok(()),
         }
     }
 }

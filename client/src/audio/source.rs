@@ -1,4 +1,4 @@
-//! Where one's own sound comes from: a file, a tone, or nothing.
+//! Where one's own sound comes from: a microphone, a file, a tone, or nothing.
 //!
 //! A file is read, mixed down and converted to the client's format before the first frame, so that afterwards no
 //! frame waits for a disk or allocates.
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use hound::{SampleFormat, WavReader};
 
+use super::device::{Choice, DeviceError, Event, Microphone};
 use super::format::{FRAME_SAMPLES, Frame, SAMPLE_RATE};
 use super::mixer::sample_to_i16;
 use super::resample::{Converter, Failed};
@@ -33,6 +34,8 @@ pub enum Repeat {
 
 /// Where sound comes from.
 pub enum Source {
+    /// A device.
+    Device(Box<Microphone>),
     /// A recording.
     Wav(Recording),
     /// A sine that never ends.
@@ -59,8 +62,11 @@ pub struct Tone {
 /// Why a source cannot be opened. Names the file, and says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
+    /// The device cannot be used.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// There is no such file.
-    #[error("there is no file {path}; give the path of a WAV file, or `tone`, or `silence`")]
+    #[error("there is no file {path}; give the path of a WAV file, or `device`, `tone` or `silence`")]
     Missing {
         /// The file.
         path: PathBuf,
@@ -107,12 +113,16 @@ pub enum SourceError {
 }
 
 impl Source {
-    /// Opens what the command line names: `tone`, `silence`, or the path of a WAV file (`./tone` is a file). Takes
-    /// its time: the whole file is read.
+    /// Opens what the command line names: `device` or `device:NAME`, `tone`, `silence`, or the path of a WAV file
+    /// (`./tone` is a file). Takes its time: the whole file is read. A device records nothing before
+    /// [`Source::listen`].
     ///
     /// # Errors
     /// [`SourceError`].
     pub fn open(name: &str, repeat: Repeat) -> Result<Self, SourceError> {
+        if let Some(choice) = Choice::parse(name) {
+            return Ok(Self::Device(Box::new(Microphone::open(choice)?)));
+        }
         match name {
             "tone" => Ok(Self::Tone(Tone::default())),
             "silence" => Ok(Self::Silence),
@@ -123,6 +133,7 @@ impl Source {
     /// The next 20 ms. Allocates nothing, and waits for nothing.
     pub fn next_frame(&mut self, out: &mut Frame) {
         match self {
+            Self::Device(microphone) => microphone.next_frame(out),
             Self::Wav(recording) => recording.next_frame(out),
             Self::Tone(tone) => tone.next_frame(out),
             Self::Silence => out.fill(0.0),
@@ -133,9 +144,25 @@ impl Source {
     pub fn skip(&mut self, frames: u32) {
         let samples = u64::from(frames) * FRAME_SAMPLES as u64;
         match self {
+            Self::Device(microphone) => microphone.discard(),
             Self::Wav(recording) => recording.skip(samples),
             Self::Tone(tone) => tone.skip(samples),
             Self::Silence => {}
+        }
+    }
+
+    /// Opens a microphone, or closes it: then the system shows that nobody listens. Other sources are indifferent.
+    pub fn listen(&mut self, on: bool) {
+        if let Self::Device(microphone) = self {
+            microphone.listen(on);
+        }
+    }
+
+    /// What became of the device since this was asked last.
+    pub fn poll_event(&self) -> Option<Event> {
+        match self {
+            Self::Device(microphone) => microphone.poll_event(),
+            _ => None,
         }
     }
 

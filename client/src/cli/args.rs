@@ -30,6 +30,8 @@ pub(super) enum Verb {
     /// Join a meeting by its link
     #[command(after_help = JOIN_HELP)]
     Join(Join),
+    /// List microphones and loudspeakers
+    Devices(Devices),
     /// Hold a whole meeting on this machine and show who could hear what
     Demo(Demo),
 }
@@ -118,14 +120,16 @@ pub(super) struct Common {
     /// The meeting's passcode
     #[arg(long, env = "CONCLAVE_PASSCODE", hide_env_values = true, allow_hyphen_values = true)]
     pub(super) passcode: Option<String>,
-    /// What to say: a WAV file, `tone` or `silence`. Without it you are muted
-    #[arg(long, value_name = "WAV|tone|silence", value_parser = NonEmptyStringValueParser::new())]
+    /// What to say: a microphone (`device` for the system's, or device:NAME, see `conclave devices`), a WAV file, `tone`
+    /// or `silence`. Without it you are muted
+    #[arg(long, value_name = "device[:NAME]|WAV|tone|silence", value_parser = NonEmptyStringValueParser::new())]
     pub(super) input: Option<String>,
     /// Say the input again and again
     #[arg(long = "loop", requires = "input")]
     pub(super) looped: bool,
-    /// Where to write what you hear: a WAV file (48 kHz, mono), or `null`
-    #[arg(long, value_name = "WAV|null", default_value = "null", value_parser = NonEmptyStringValueParser::new())]
+    /// Where what you hear goes: a loudspeaker (`device` for the system's, or device:NAME), a WAV file (48 kHz, mono), or
+    /// `null`
+    #[arg(long, value_name = "device[:NAME]|WAV|null", default_value = "null", value_parser = NonEmptyStringValueParser::new())]
     pub(super) output: String,
     /// Start muted
     #[arg(long)]
@@ -155,6 +159,13 @@ impl Common {
     pub(super) fn style(&self) -> Style {
         if self.jsonl { Style::Jsonl } else { Style::Words }
     }
+}
+
+#[derive(Args)]
+pub(super) struct Devices {
+    /// As one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Args)]

@@ -3,6 +3,7 @@
 mod args;
 mod console;
 mod demo;
+mod devices;
 mod host;
 mod join;
 mod words;
@@ -22,6 +23,7 @@ use conclave_relay::server::ServerConfig;
 use conclave_relay::tls::{Identity as RelayIdentity, SelfSigned};
 use tokio::sync::mpsc;
 
+use crate::audio::device::Choice;
 use crate::audio::engine::MediaEngine;
 use crate::audio::sink::Sink;
 use crate::audio::source::{Repeat, Source};
@@ -45,6 +47,7 @@ pub fn run() -> ExitCode {
     match verb {
         Verb::Host(host) => host::run(host, start),
         Verb::Join(join) => join::run(&join, start),
+        Verb::Devices(devices) => devices::run(&devices),
         Verb::Demo(demo) => demo::run(&demo, start),
     }
 }
@@ -122,6 +125,9 @@ fn microphone(common: &Common) -> Microphone {
 
 fn engine(common: &Common) -> Result<MediaEngine, Refusal> {
     let input = common.input.as_deref().unwrap_or("silence");
+    if common.looped && Choice::parse(input).is_some() {
+        return Err(usage("--loop: a microphone has no end to begin anew from; leave it out"));
+    }
     let source = Source::open(input, if common.looped { Repeat::Loop } else { Repeat::Once })
         .map_err(|error| unusable(format!("--input: {error}")))?;
     let sink = Sink::open(&common.output).map_err(|error| unusable(format!("--output: {error}")))?;

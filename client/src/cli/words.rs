@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use conclave_protocol::identity::is_unsafe_to_show;
 
+use crate::audio::device::{Direction, What};
 use crate::names;
 use crate::report::{NamedKey, Report, RosterMember, Standing, WaitingFor};
 
@@ -116,6 +117,7 @@ impl Words {
                 format!("{} knocked and was turned down: banned by {}.", shown(name), shown(by))
             }
             Report::Proof { file } => format!("The proof is in {file}."),
+            Report::Device { direction, name, what } => device(*direction, name, *what),
             Report::Ended { by } if by == "host" => "The host ended the meeting.".to_owned(),
             Report::Ended { .. } => "You left the meeting.".to_owned(),
             Report::Error { message } => format!("Error: {message}"),
@@ -218,6 +220,19 @@ fn standing_of_knock(standing: Standing) -> &'static str {
         Standing::New => "new: never met before",
         Standing::Guest => "a guest of this meeting only",
         Standing::Oneself => "yourself",
+    }
+}
+
+/// What became of a device.
+fn device(direction: Direction, name: &str, what: What) -> String {
+    let (device, use_of_it) = match direction {
+        Direction::Input => ("microphone", "You are heard through"),
+        Direction::Output => ("loudspeaker", "You hear the others through"),
+    };
+    match what {
+        What::Lost => format!("The {device} {} is gone, or does not work; looking for another.", shown(name)),
+        What::Back => format!("The {device} {} is back and in use.", shown(name)),
+        What::Replaced => format!("{use_of_it} the {device} {} now.", shown(name)),
     }
 }
 

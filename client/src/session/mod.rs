@@ -34,6 +34,7 @@ use rand_core::Rng;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
 
+use crate::audio::device;
 use crate::audio::engine::MediaEngine;
 use crate::command::Command;
 use crate::exit::Outcome;
@@ -299,6 +300,7 @@ impl Running {
             let is_member = self.conference.index().is_some() || self.returns;
             self.link.expect_more(is_member && self.staying.is_none());
             self.watch_outage();
+            self.follow_devices();
         }
         self.finish().await
     }
@@ -393,6 +395,15 @@ impl Running {
             self.engine.skip(1);
         }
         self.engine.render(due);
+    }
+
+    /// A microphone is open only while somebody is to hear it: not in the waiting room, muted, or after the end.
+    fn follow_devices(&mut self) {
+        let is_heard = self.was_member && self.staying.is_none() && self.lingering.is_none();
+        self.engine.listen(is_heard && self.microphone == Microphone::On);
+        while let Some(device::Event { direction, name, what }) = self.engine.poll_device() {
+            self.reports.send(Report::Device { direction, name, what });
+        }
     }
 
     fn capture_and_send(&mut self) {

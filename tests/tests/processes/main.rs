@@ -13,6 +13,7 @@ mod command_line;
 mod crowd;
 mod delay;
 mod demo;
+mod devices;
 mod endings;
 mod entrance;
 mod hostile;

@@ -1,4 +1,5 @@
-//! The media path allocates nothing per frame: capture, encode, seal, and open, keep as evidence, queue, decode, mix.
+//! The media path allocates nothing per frame: capture, encode, seal, and open, keep as evidence, queue, decode, mix;
+//! nor do the callbacks of sound devices and what stands between them and the frame clock.
 //! Seals and everything else on the control stream go on between the frames, and are not measured.
 //!
 //! What lies between the two, quinn and the sockets, is not ours and not measured here; the session hands it one
@@ -6,9 +7,12 @@
 
 #![allow(clippy::unwrap_used)] // A test may panic.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use conclave::audio::device::line;
 use conclave::audio::engine::MediaEngine;
+use conclave::audio::format::{FRAME_SAMPLES, SILENCE};
 use conclave::audio::sink::Sink;
 use conclave::audio::source::{Repeat, Source};
 use conclave_protocol::sframe::frame::{DATAGRAM_LEN, Frame, Microphone, PLAINTEXT_LEN};
@@ -16,6 +20,9 @@ use conclave_tests::room::Room;
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
+
+/// The counts are those of the whole process.
+static COUNTING: Mutex<()> = Mutex::new(());
 
 const FRAME: Duration = Duration::from_millis(20);
 
@@ -37,6 +44,7 @@ fn carry(room: &mut Room, talker: &mut MediaEngine, listener: &mut MediaEngine, 
 
 #[test]
 fn a_frame_allocates_nothing_on_its_way_from_source_to_sink() {
+    let _alone = COUNTING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut room = Room::with_members(3);
     let engine = || MediaEngine::new(Source::open("tone", Repeat::Once).unwrap(), Sink::open("null").unwrap()).unwrap();
     let (mut talker, mut listener) = (engine(), engine());
@@ -58,4 +66,48 @@ fn a_frame_allocates_nothing_on_its_way_from_source_to_sink() {
     let stats = listener.stats(0).unwrap();
     assert!(stats.played >= 980 && stats.concealed >= 100, "frames did not pass: {stats:?}");
     assert!(room.clients[0].own_stamp().is_some(), "no seal has passed");
+}
+
+/// Blocks allocated by `work`, freed ones included; and blocks in use after it that were not before.
+fn counted(mut work: impl FnMut()) -> (u64, i64) {
+    let before = dhat::HeapStats::get();
+    work();
+    let after = dhat::HeapStats::get();
+    (after.total_blocks - before.total_blocks, after.curr_blocks as i64 - before.curr_blocks as i64)
+}
+
+#[test]
+fn a_devices_callback_neither_allocates_nor_frees_and_nor_does_the_frame_clocks_half() {
+    let _alone = COUNTING.lock().unwrap_or_else(PoisonError::into_inner);
+    for rate in [16_000, 44_100, 48_000, 96_000] {
+        for channels in [1, 2] {
+            let (mut captor, mut capture) = line::capture(rate, channels).unwrap();
+            let (mut player, mut playback) = line::playback(rate, channels).unwrap();
+            let recorded = vec![100_i16; rate as usize / 50 * usize::from(channels)];
+            let mut played = vec![0.0_f32; recorded.len()];
+            let mut frame = SILENCE;
+            let _profiler = dhat::Profiler::builder().testing().build();
+            let counts = counted(|| {
+                for tick in 0..200 {
+                    // Some callbacks stay away, and one brings too much: gaps and surplus are on the path, too.
+                    if tick % 50 != 7 {
+                        captor.on_data(&recorded);
+                        player.on_data(&mut played);
+                    }
+                    if tick == 150 {
+                        (0..5).for_each(|_| player.on_data(&mut played));
+                    }
+                    if tick == 100 {
+                        (0..100).for_each(|_| captor.on_data(&recorded));
+                    }
+                    capture.next_frame(&mut frame);
+                    playback.write(&[100; FRAME_SAMPLES]);
+                }
+                capture.discard();
+            });
+            assert_eq!(counts, (0, 0), "{rate} Hz, {channels} channels");
+            assert!(frame.iter().any(|sample| *sample > 0.002), "nothing has passed");
+            assert!(capture.gaps() + capture.skips() > 0 && playback.gaps() > 0);
+        }
+    }
 }

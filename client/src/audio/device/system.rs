@@ -1,0 +1,233 @@
+//! The sound system by cpal: PulseAudio (or PipeWire by its interface) where a server runs, else ALSA.
+
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use cpal::traits::{DeviceTrait, HostTrait, StreamTrait};
+use cpal::{
+    BufferSize, ErrorKind, FromSample, HostId, Sample, SampleFormat, SizedSample, Stream, StreamConfig,
+    SupportedBufferSize, SupportedStreamConfig,
+};
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use super::keeper::{Fault, System};
+use super::line::{self, Captor, CaptureLine, PlaybackLine, Player, Pulse, RATES};
+use super::{Device, DeviceError, Direction, Listing};
+
+/// Length of a callback's buffer: 10 ms. Shorter ones lose samples on a busy machine, longer ones add their length to
+/// the delay. The system's own choice may be two seconds.
+const BUFFERS_PER_SECOND: u32 = 100;
+/// Longest time that opening may take. A server that hangs would else hold the thread for ever.
+const OPEN_WITHIN: Duration = Duration::from_secs(2);
+/// Lines that wait for the frame clock to take them over: more than are opened between two frames.
+const WAITING_LINES: usize = 8;
+
+/// A line of a stream that was just opened.
+pub(super) struct Fresh<L> {
+    pub line: L,
+    /// The wish it was opened for.
+    pub switched: u32,
+}
+
+/// Lines on their way from the thread that opens streams to the frame clock.
+pub(super) fn lines<L>() -> (Producer<Fresh<L>>, Consumer<Fresh<L>>) {
+    RingBuffer::new(WAITING_LINES)
+}
+
+/// Opens a stream on a device.
+pub(super) type Connect<L> = fn(&cpal::Device) -> Result<Opened<L>, Fault>;
+
+/// A running stream and the frame clock's half of its line.
+pub(super) struct Opened<L> {
+    stream: Stream,
+    pulse: Arc<Pulse>,
+    line: L,
+}
+
+/// One direction of the system.
+pub(super) struct Cpal<L> {
+    direction: Direction,
+    /// For listing. `None` before it is used, and after it failed: a server may have been started again.
+    host: Option<cpal::Host>,
+    lines: Producer<Fresh<L>>,
+    connect: Connect<L>,
+}
+
+/// All devices that are there.
+///
+/// # Errors
+/// [`DeviceError::System`].
+pub fn list() -> Result<Listing, DeviceError> {
+    let host = cpal::default_host();
+    let of = |direction| devices(&host, direction, true).map_err(|Fault(reason)| DeviceError::System { reason });
+    Ok(Listing { system: host.id().name().to_owned(), inputs: of(Direction::Input)?, outputs: of(Direction::Output)? })
+}
+
+fn devices(host: &cpal::Host, direction: Direction, with_figures: bool) -> Result<Vec<Device>, Fault> {
+    let (default, all) = match direction {
+        Direction::Input => (host.default_input_device(), host.input_devices().map(Vec::from_iter)),
+        Direction::Output => (host.default_output_device(), host.output_devices().map(Vec::from_iter)),
+    };
+    let default = default.and_then(|device| name(&device));
+    let described = |device: cpal::Device| {
+        let name = name(&device)?;
+        let description = device.description().map_or_else(|_| name.clone(), |text| text.name().to_owned());
+        let config = if with_figures { config(&device, direction).ok() } else { None };
+        if with_figures && config.is_none() && host.id() == HostId::Alsa {
+            // Of ALSA's names most are of plugins for what this machine has not.
+            return None;
+        }
+        Some(Device {
+            is_default: Some(&name) == default.as_ref(),
+            name,
+            description,
+            rate: config.map(|config| config.sample_rate()),
+            channels: config.map(|config| config.channels()),
+        })
+    };
+    Ok(all.map_err(fault)?.into_iter().filter_map(described).collect())
+}
+
+/// What a device is opened by.
+fn name(device: &cpal::Device) -> Option<String> {
+    device.id().ok().map(|id| id.id().to_owned())
+}
+
+fn config(device: &cpal::Device, direction: Direction) -> Result<SupportedStreamConfig, cpal::Error> {
+    match direction {
+        Direction::Input => device.default_input_config(),
+        Direction::Output => device.default_output_config(),
+    }
+}
+
+fn fault(error: impl ToString) -> Fault {
+    Fault(error.to_string())
+}
+
+impl<L> Cpal<L> {
+    pub(super) fn new(direction: Direction, lines: Producer<Fresh<L>>, connect: Connect<L>) -> Self {
+        Self { direction, host: None, lines, connect }
+    }
+
+    /// A device, over a connection of its own. PulseAudio takes all playback streams of one connection for synchronous,
+    /// because cpal names them all 0, and refuses one on another device while there is a first, be that dead or alive.
+    fn find(&self, wanted: &str) -> Result<cpal::Device, Fault> {
+        let host = cpal::default_host();
+        let all = match self.direction {
+            Direction::Input => host.input_devices().map(Vec::from_iter),
+            Direction::Output => host.output_devices().map(Vec::from_iter),
+        };
+        let found = all.map_err(fault)?.into_iter().find(|device| name(device).as_deref() == Some(wanted));
+        found.ok_or_else(|| Fault(format!("{wanted} is gone")))
+    }
+}
+
+impl<L: Send + 'static> System for Cpal<L> {
+    type Stream = Stream;
+
+    fn list(&mut self) -> Result<Vec<Device>, Fault> {
+        let host = self.host.get_or_insert_with(cpal::default_host);
+        let listed = devices(host, self.direction, false);
+        if !listed.as_ref().is_ok_and(|devices| !devices.is_empty()) {
+            self.host = None;
+        }
+        listed
+    }
+
+    fn open(&mut self, name: &str, switched: u32) -> Result<(Stream, Arc<Pulse>), Fault> {
+        let device = self.find(name)?;
+        let (sender, opened) = channel();
+        let connect = self.connect;
+        std::thread::Builder::new()
+            .name("device opener".to_owned())
+            // Whoever has stopped waiting drops the receiver, and with it the stream is closed.
+            .spawn(move || drop(sender.send(connect(&device))))
+            .map_err(fault)?;
+        let opened = opened.recv_timeout(OPEN_WITHIN).map_err(|_| Fault(format!("{name} does not answer")))??;
+        let fresh = Fresh { line: opened.line, switched };
+        self.lines.push(fresh).map_err(|_| Fault("the frame clock stands still".to_owned()))?;
+        Ok((opened.stream, opened.pulse))
+    }
+
+    fn lists_quickly(&self) -> bool {
+        // ALSA opens every device to list it.
+        self.host.as_ref().is_some_and(|host| host.id() == HostId::PulseAudio)
+    }
+}
+
+/// What a stream is opened with: the device's own rate and channels, and a short buffer.
+fn settings(config: &SupportedStreamConfig) -> Result<StreamConfig, Fault> {
+    let rate = config.sample_rate();
+    if !RATES.contains(&rate) {
+        return Err(Fault(format!("{rate} samples per second")));
+    }
+    let wanted = rate / BUFFERS_PER_SECOND;
+    let frames = match config.buffer_size() {
+        SupportedBufferSize::Range { min, max } => wanted.clamp(*min, (*max).max(*min)),
+        SupportedBufferSize::Unknown => wanted,
+    };
+    Ok(StreamConfig { channels: config.channels(), sample_rate: rate, buffer_size: BufferSize::Fixed(frames) })
+}
+
+/// What a stream reports as its end; a hiccup is none.
+fn watcher(pulse: Arc<Pulse>) -> impl FnMut(cpal::Error) + Send + 'static {
+    move |error| {
+        if !matches!(error.kind(), ErrorKind::Xrun | ErrorKind::RealtimeDenied | ErrorKind::DeviceChanged) {
+            pulse.fail();
+        }
+    }
+}
+
+/// Opens a microphone.
+pub(super) fn connect_input(device: &cpal::Device) -> Result<Opened<CaptureLine>, Fault> {
+    let config = device.default_input_config().map_err(fault)?;
+    let settings = settings(&config)?;
+    let (captor, line) = line::capture(settings.sample_rate, settings.channels).map_err(fault)?;
+    let pulse = captor.pulse();
+    let stream = match config.sample_format() {
+        SampleFormat::F32 => input_stream::<f32>(device, settings, captor),
+        SampleFormat::I32 => input_stream::<i32>(device, settings, captor),
+        SampleFormat::I24 => input_stream::<cpal::I24>(device, settings, captor),
+        SampleFormat::U8 => input_stream::<u8>(device, settings, captor),
+        _ => input_stream::<i16>(device, settings, captor),
+    }?;
+    stream.play().map_err(fault)?;
+    Ok(Opened { stream, pulse, line })
+}
+
+fn input_stream<S>(device: &cpal::Device, settings: StreamConfig, mut captor: Captor) -> Result<Stream, Fault>
+where
+    S: SizedSample,
+    f32: FromSample<S>,
+{
+    let watcher = watcher(captor.pulse());
+    let on_data = move |data: &[S], _: &cpal::InputCallbackInfo| captor.on_data(data);
+    device.build_input_stream(settings, on_data, watcher, Some(OPEN_WITHIN)).map_err(fault)
+}
+
+/// Opens a loudspeaker.
+pub(super) fn connect_output(device: &cpal::Device) -> Result<Opened<PlaybackLine>, Fault> {
+    let config = device.default_output_config().map_err(fault)?;
+    let settings = settings(&config)?;
+    let (player, line) = line::playback(settings.sample_rate, settings.channels).map_err(fault)?;
+    let pulse = player.pulse();
+    let stream = match config.sample_format() {
+        SampleFormat::F32 => output_stream::<f32>(device, settings, player),
+        SampleFormat::I32 => output_stream::<i32>(device, settings, player),
+        SampleFormat::I24 => output_stream::<cpal::I24>(device, settings, player),
+        SampleFormat::U8 => output_stream::<u8>(device, settings, player),
+        _ => output_stream::<i16>(device, settings, player),
+    }?;
+    stream.play().map_err(fault)?;
+    Ok(Opened { stream, pulse, line })
+}
+
+fn output_stream<S>(device: &cpal::Device, settings: StreamConfig, mut player: Player) -> Result<Stream, Fault>
+where
+    S: SizedSample + Sample + FromSample<f32>,
+{
+    let watcher = watcher(player.pulse());
+    let on_data = move |data: &mut [S], _: &cpal::OutputCallbackInfo| player.on_data(data);
+    device.build_output_stream(settings, on_data, watcher, Some(OPEN_WITHIN)).map_err(fault)
+}

@@ -1,0 +1,195 @@
+//! Microphones and loudspeakers: null sinks of a PulseAudio server of the test's own. Where none can be started, these
+//! tests fail.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use conclave_tests::process::{JsonlClient, Mark, binary};
+use conclave_tests::proxy::{Config, Direction, Observed, Proxy, Record};
+use conclave_tests::pulse::{DEFAULT, NullSink, PulseServer};
+use conclave_tests::speech;
+use conclave_tests::wav::{self, Sound};
+use serde_json::{Value, json};
+
+use crate::stage::{LIMIT, Meeting, Stage, at, end, hears_more, knock_of, observe, quantile};
+
+/// Speech that is played into the microphone, in seconds, and a third of it.
+const SPOKEN: f64 = 6.0;
+const PIECE: f64 = SPOKEN / 3.0;
+/// By so much a piece may lie elsewhere than the whole, in seconds.
+const SLACK: f64 = 0.3;
+/// Around it a recording has so much more at most, in seconds: what processes take to start.
+const AROUND: f64 = 1.5;
+/// Until another device is in use.
+const REPLACED_WITHIN: Duration = Duration::from_secs(1);
+
+const MIC: NullSink<'static> = NullSink { name: "mic", rate: 48_000, channels: 2 };
+const SPK: NullSink<'static> = NullSink { name: "spk", rate: 48_000, channels: 2 };
+
+/// A server in a folder of the test.
+fn server(stage: &Stage) -> PulseServer {
+    let folder = stage.path("pulse");
+    std::fs::create_dir(&folder).unwrap();
+    PulseServer::start(&folder).unwrap()
+}
+
+/// A guest who uses the devices of a server.
+fn join(pulse: &PulseServer, name: &str, link: &str, args: &[&str]) -> JsonlClient {
+    let mut command = Command::new(binary("conclave").unwrap());
+    command.args(["join", link, "--name", name, "--jsonl"]).args(args);
+    pulse.serve(&mut command);
+    JsonlClient::start_command(name, command).unwrap()
+}
+
+/// Speaks into one sink, and gives what was said in pieces, each with what was to be heard at another sink around then.
+///
+/// In pieces, because a busy machine may leave a gap: what is measured is the sound outside of gaps.
+fn said_and_heard(pulse: &PulseServer, stage: &Stage, into: &str, at: &str) -> Vec<(Sound, Sound)> {
+    let said = speech::clip(0, SPOKEN).unwrap();
+    let file = stage.path("said.wav");
+    wav::write(&file, &said).unwrap();
+    let recording = pulse.record(&format!("{at}.monitor")).unwrap();
+    // The recorder takes its time to start; what is heard before the speech is silence.
+    observe(Duration::from_millis(500));
+    pulse.play(&file, into).unwrap();
+    observe(Duration::from_millis(500));
+    let heard = recording.stop().unwrap();
+    let lag = wav::align(&said, &heard, AROUND).unwrap().lag as f64 / f64::from(said.rate);
+    let starts = (0..3).map(|piece| f64::from(piece) * PIECE);
+    starts
+        .map(|start| {
+            let around = heard.between(lag + start - SLACK, lag + start + PIECE + SLACK);
+            (said.between(start, start + PIECE), around)
+        })
+        .collect()
+}
+
+/// The middle one of the pieces' scores.
+fn middle(pieces: &[(Sound, Sound)], score: impl Fn(&Sound, &Sound) -> f64) -> f64 {
+    let scores: Vec<f64> = pieces.iter().map(|(said, heard)| score(said, heard)).collect();
+    quantile(&scores, 0.5)
+}
+
+/// How much of the speech is there.
+fn presence(pieces: &[(Sound, Sound)]) -> f64 {
+    middle(pieces, |said, heard| wav::presence(said, heard, 2.0 * SLACK).unwrap())
+}
+
+#[test]
+fn speech_from_a_microphone_is_heard_from_a_loudspeaker_and_mute_closes_the_microphone() {
+    let stage = Stage::alone();
+    let pulse = server(&stage);
+    for (mic, spk) in [
+        (MIC, SPK),
+        (NullSink { rate: 44_100, channels: 1, ..MIC }, NullSink { rate: 96_000, channels: 2, ..SPK }),
+        (NullSink { rate: 96_000, channels: 2, ..MIC }, NullSink { rate: 44_100, channels: 1, ..SPK }),
+        (NullSink { rate: 16_000, channels: 1, ..MIC }, NullSink { rate: 16_000, channels: 2, ..SPK }),
+    ] {
+        let loaded = [pulse.load(mic).unwrap(), pulse.load(spk).unwrap()];
+        let mut meeting = Meeting::open(&[]);
+        let mut talker = join(&pulse, "Bela", &meeting.link, &["--input", "device:mic.monitor"]);
+        // In the waiting room nobody could hear.
+        knock_of(&meeting.host, "Bela");
+        observe(Duration::from_millis(300));
+        assert_eq!(pulse.readers("mic.monitor").unwrap(), 0, "the microphone is open in the waiting room");
+        meeting.admit("Bela", &talker);
+        let listener = join(&pulse, "Cleo", &meeting.link, &["--output", "device:spk"]);
+        meeting.admit("Cleo", &listener);
+        pulse.wait_readers("mic.monitor", 1, LIMIT).unwrap();
+        hears_more(&listener, "Bela", 25, LIMIT);
+
+        let pieces = said_and_heard(&pulse, &stage, "mic", "spk");
+        let score = middle(&pieces, |said, heard| wav::pesq_wb(said, heard, 2.0 * SLACK).unwrap_or(1.0));
+        eprintln!("{mic:?} to {spk:?}: PESQ-WB {score:.2}");
+        assert!(score >= 3.5, "{mic:?} to {spk:?}: PESQ-WB {score}");
+
+        talker.act("mute").unwrap();
+        pulse.wait_readers("mic.monitor", 0, LIMIT).unwrap();
+        hears_more(&listener, "Bela", 50, LIMIT);
+        talker.act("unmute").unwrap();
+        pulse.wait_readers("mic.monitor", 1, LIMIT).unwrap();
+        let presence = presence(&said_and_heard(&pulse, &stage, "mic", "spk"));
+        assert!(presence > 0.7, "after unmuting: {presence}");
+        assert_eq!(talker.events_named("device"), Vec::<Value>::new());
+        assert_eq!(listener.events_named("device"), Vec::<Value>::new());
+        end(meeting.host, vec![talker, listener]);
+        loaded.iter().for_each(|sink| pulse.unload(sink).unwrap());
+    }
+}
+
+/// Waits for the events of a device after a mark; gives when the last of them happened.
+fn told(client: &JsonlClient, mark: Mark, direction: &str, events: &[(&str, &str)]) -> Instant {
+    let (name, what) = events.last().unwrap();
+    let is_last = |event: &Value| event["name"] == *name && event["what"] == *what;
+    let last = client.wait_event_after(mark, "device", is_last, LIMIT).unwrap();
+    let all = client.events_after(mark).into_iter().filter(|event| event["event"] == "device");
+    let all: Vec<_> = all.map(|event| json!([event["direction"], event["name"], event["what"]])).collect();
+    let wanted: Vec<_> = events.iter().map(|(name, what)| json!([direction, name, what])).collect();
+    assert_eq!(all, wanted);
+    at(client, &last)
+}
+
+#[test]
+fn devices_pulled_out_in_mid_call_are_replaced_within_a_second_and_come_back() {
+    let stage = Stage::alone();
+    let pulse = server(&stage);
+    let (mic, spk) = (pulse.load(MIC).unwrap(), pulse.load(SPK).unwrap());
+    let mut meeting = Meeting::open(&[]);
+    let record = Config { record: Record::Sizes(100_000), ..Config::default() };
+    let proxy = Proxy::start(meeting.relay.addr(), record).unwrap();
+    let link = meeting.link_by_way_of(proxy.addr());
+    let talker = join(&pulse, "Bela", &link, &["--input", "device:mic.monitor"]);
+    meeting.admit("Bela", &talker);
+    let listener = join(&pulse, "Cleo", &meeting.link, &["--output", "device:spk"]);
+    meeting.admit("Cleo", &listener);
+    pulse.wait_readers("mic.monitor", 1, LIMIT).unwrap();
+    hears_more(&listener, "Bela", 25, LIMIT);
+    proxy.take_recorded();
+    let hears = |into: &str, at: &str| {
+        let presence = presence(&said_and_heard(&pulse, &stage, into, at));
+        eprintln!("{into} to {at}: {presence:.3} of the speech");
+        assert!(presence > 0.7, "{into} to {at}: {presence}");
+    };
+
+    let (mark, pulled) = (listener.mark(), Instant::now());
+    pulse.unload(&spk).unwrap();
+    let replaced = told(&listener, mark, "output", &[("spk", "lost"), (DEFAULT, "replaced")]);
+    let took = replaced.saturating_duration_since(pulled);
+    eprintln!("another loudspeaker after {took:?}");
+    assert!(took < REPLACED_WITHIN, "{took:?}");
+    hears("mic", DEFAULT);
+    let mark = listener.mark();
+    let spk = pulse.load(SPK).unwrap();
+    told(&listener, mark, "output", &[("spk", "back")]);
+    hears("mic", "spk");
+
+    let (mark, pulled) = (talker.mark(), Instant::now());
+    pulse.unload(&mic).unwrap();
+    let replacement = format!("{DEFAULT}.monitor");
+    let replaced = told(&talker, mark, "input", &[("mic.monitor", "lost"), (&replacement, "replaced")]);
+    let took = replaced.saturating_duration_since(pulled);
+    eprintln!("another microphone after {took:?}");
+    assert!(took < REPLACED_WITHIN, "{took:?}");
+    hears(DEFAULT, "spk");
+    let mark = talker.mark();
+    let mic = pulse.load(MIC).unwrap();
+    told(&talker, mark, "input", &[("mic.monitor", "back")]);
+    hears("mic", "spk");
+
+    assert_rhythm(proxy.take_recorded());
+    end(meeting.host, vec![talker, listener]);
+    [mic, spk].iter().for_each(|sink| pulse.unload(sink).unwrap());
+}
+
+/// Fifty frames a second, whatever became of the devices.
+fn assert_rhythm(observed: Vec<Observed>) {
+    // The lengths of packet numbers and acknowledgements differ.
+    let is_frame = |datagram: &&Observed| datagram.direction == Direction::Up && (125..250).contains(&datagram.len);
+    let times: Vec<Duration> = observed.iter().filter(is_frame).map(|datagram| datagram.at).collect();
+    let (first, last) = (times[0], *times.last().unwrap());
+    let rate = (times.len() - 1) as f64 / (last - first).as_secs_f64();
+    let gap = times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+    eprintln!("{} frames in {:?}: {rate:.2} a second, at most {gap:?} apart", times.len(), last - first);
+    assert!((49.0..51.5).contains(&rate), "{rate} frames a second");
+    assert!(gap < Duration::from_millis(200), "{gap:?} without a frame");
+}
