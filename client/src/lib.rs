@@ -14,5 +14,6 @@ pub mod names;
 pub mod passphrase;
 pub mod pins;
 pub mod private;
+pub mod realtime;
 pub mod report;
 pub mod session;

@@ -3,6 +3,7 @@
 use conclave_protocol::identity::SafetyNumber;
 use serde::Serialize;
 
+use crate::audio::device::line::Figures;
 use crate::audio::device::{Direction, What};
 
 /// One event. `docs/automation.md` §2 says when each is sent.
@@ -54,6 +55,7 @@ pub enum Report {
     },
     Stats {
         talkers: Vec<TalkerStats>,
+        devices: Devices,
     },
     Reconnecting {
         why: String,
@@ -141,6 +143,10 @@ pub enum Report {
         direction: Direction,
         name: String,
         what: What,
+    },
+    Realtime {
+        granted: bool,
+        reason: Option<String>,
     },
     Ended {
         by: String,
@@ -232,6 +238,14 @@ pub struct TalkerStats {
     pub delay_ms: Option<f64>,
     pub network_ms: Option<NetworkMs>,
     pub verified_mode: bool,
+}
+
+/// The devices in `stats`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct Devices {
+    pub input: Option<Figures>,
+    pub output: Option<Figures>,
 }
 
 /// Sealing to opening, over the last second.

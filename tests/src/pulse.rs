@@ -47,8 +47,9 @@ impl PulseServer {
         fs::set_permissions(folder, Permissions::from_mode(0o700))?;
         let log = File::create(folder.join("pulseaudio.log"))?;
         let mut command = Command::new("pulseaudio");
-        let options = "-n --daemonize=no --use-pid-file=no --exit-idle-time=-1 --disable-shm=yes --realtime=no \
-                       --high-priority=no --log-target=stderr";
+        // Priority as on a desktop, where the system grants it: a server that waits for its turn leaves gaps of its own.
+        let options = "-n --daemonize=no --use-pid-file=no --exit-idle-time=-1 --disable-shm=yes --realtime=yes \
+                       --high-priority=yes --log-target=stderr";
         command.args(options.split_whitespace());
         let socket = folder.join("native");
         command.arg("-L").arg(format!("module-native-protocol-unix socket={} auth-anonymous=1", socket.display()));
@@ -126,7 +127,7 @@ impl PulseServer {
     /// When the player fails.
     pub fn play(&self, file: &Path, sink: &str) -> anyhow::Result<()> {
         let mut command = Command::new("paplay");
-        command.arg(format!("--device={sink}")).arg("--latency-msec=100").arg(file);
+        command.arg(format!("--device={sink}")).arg("--latency-msec=1000").arg(file);
         self.serve(&mut command);
         let output = command.output().context("paplay")?;
         ensure!(output.status.success(), "paplay: {}", String::from_utf8_lossy(&output.stderr));

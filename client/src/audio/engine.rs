@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use super::codec::{CodecError, Decoder, Encoder};
 use super::device::Event;
+use super::device::line::Figures;
 use super::format::{FRAME_SAMPLES, Frame, LEVEL_SILENT, PACKET_LEN, SILENCE};
 use super::mixer::{self, Mixer};
 use super::playout::{Arrival, Config, Playout, Pull, Push, Stats, VERIFIED_HOLD};
@@ -106,6 +107,11 @@ impl MediaEngine {
     /// meanwhile. A file or a tone does not care.
     pub fn listen(&mut self, on: bool) {
         self.source.listen(on);
+    }
+
+    /// How the devices fare: microphone, loudspeaker.
+    pub fn device_figures(&self) -> (Option<Figures>, Option<Figures>) {
+        (self.source.figures(), self.sink.figures())
     }
 
     /// What became of the devices since this was asked last.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use hound::{SampleFormat, WavSpec, WavWriter};
 use rtrb::{Consumer, Producer, RingBuffer};
 
+use super::device::line::Figures;
 use super::device::{Choice, DeviceError, Event, Loudspeaker};
 use super::format::{FRAME_SAMPLES, SAMPLE_RATE};
 
@@ -95,6 +96,14 @@ impl Sink {
             Self::Device(loudspeaker) => loudspeaker.write(frame),
             Self::Wav(recorder) => recorder.write(frame),
             Self::Null => {}
+        }
+    }
+
+    /// How the device fares, if it is one.
+    pub fn figures(&self) -> Option<Figures> {
+        match self {
+            Self::Device(loudspeaker) => Some(loudspeaker.figures()),
+            _ => None,
         }
     }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use hound::{SampleFormat, WavReader};
 
+use super::device::line::Figures;
 use super::device::{Choice, DeviceError, Event, Microphone};
 use super::format::{FRAME_SAMPLES, Frame, SAMPLE_RATE};
 use super::mixer::sample_to_i16;
@@ -155,6 +156,14 @@ impl Source {
     pub fn listen(&mut self, on: bool) {
         if let Self::Device(microphone) = self {
             microphone.listen(on);
+        }
+    }
+
+    /// How the device fares, if it is one.
+    pub fn figures(&self) -> Option<Figures> {
+        match self {
+            Self::Device(microphone) => Some(microphone.figures()),
+            _ => None,
         }
     }
 

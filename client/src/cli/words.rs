@@ -118,6 +118,8 @@ impl Words {
             }
             Report::Proof { file } => format!("The proof is in {file}."),
             Report::Device { direction, name, what } => device(*direction, name, *what),
+            Report::Realtime { granted: true, .. } => return None,
+            Report::Realtime { reason, .. } => not_realtime(reason.as_deref().unwrap_or("no reason given")),
             Report::Ended { by } if by == "host" => "The host ended the meeting.".to_owned(),
             Report::Ended { .. } => "You left the meeting.".to_owned(),
             Report::Error { message } => format!("Error: {message}"),
@@ -221,6 +223,13 @@ fn standing_of_knock(standing: Standing) -> &'static str {
         Standing::Guest => "a guest of this meeting only",
         Standing::Oneself => "yourself",
     }
+}
+
+fn not_realtime(reason: &str) -> String {
+    format!(
+        "(Sound takes turns with the other programs on this machine ({reason}). More is kept against gaps, so you hear \
+         and are heard some 12 ms later, and a busy machine may leave gaps: docs/devices.md says how to allow priority.)"
+    )
 }
 
 /// What became of a device.

@@ -10,6 +10,7 @@ mod commands;
 mod gate;
 mod link;
 mod people;
+mod priority;
 mod reporting;
 pub mod sink;
 mod talkers;
@@ -39,7 +40,8 @@ use crate::audio::engine::MediaEngine;
 use crate::command::Command;
 use crate::exit::Outcome;
 use crate::pins::Pins;
-use crate::report::{Report, WaitingFor};
+use crate::realtime::Raised;
+use crate::report::{Devices, Report, WaitingFor};
 pub use bans::Bans;
 use gate::SendGate;
 use link::{Happened, Link};
@@ -196,6 +198,7 @@ struct Running {
     linger: Option<Duration>,
     lingering: Option<Lingering>,
     outcome: Option<Outcome>,
+    priority: Option<Raised>,
     /// Everybody who waits, as far as this client may let them in.
     knocking: BTreeMap<KnockId, Person>,
 }
@@ -240,6 +243,7 @@ impl Running {
             linger,
             lingering: None,
             outcome: None,
+            priority: None,
             knocking: BTreeMap::new(),
         }
     }
@@ -252,6 +256,7 @@ impl Running {
         let mut stats = interval_at((self.clock.due() + STATS).into(), STATS);
         stats.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut commands_open = true;
+        self.raise_priority();
         self.drain();
         while !self.is_done() {
             let timer = self.next_timer();
@@ -285,6 +290,7 @@ impl Running {
                 Woken::Command(Some(command)) => self.on_command(command),
                 Woken::Command(None) => commands_open = false,
                 Woken::Stats => {
+                    self.watch_priority();
                     self.report_stats();
                     let is_alone = self.staying.is_none() && self.conference.is_alone();
                     self.link.watch_for_company(Instant::now(), is_alone);
@@ -616,7 +622,8 @@ impl Running {
         self.report_trouble();
         if self.entered && self.lingering.is_none() && self.staying.is_none() {
             let talkers = self.talkers.stats(&self.engine);
-            self.reports.send(Report::Stats { talkers });
+            let (input, output) = self.engine.device_figures();
+            self.reports.send(Report::Stats { talkers, devices: Devices { input, output } });
         }
     }
 

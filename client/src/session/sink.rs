@@ -122,7 +122,10 @@ mod tests {
         let (sink, source) = queue(Instant::now());
         for _ in 0..2 * BACKLOG {
             sink.send(Report::Removed);
-            sink.send(Report::Stats { talkers: Vec::new() });
+            sink.send(Report::Stats {
+                talkers: Vec::new(),
+                devices: crate::report::Devices { input: None, output: None },
+            });
         }
         drop(sink);
         let (removed, stats): (Vec<_>, Vec<_>) = source.partition(|stamped| stamped.report == Report::Removed);

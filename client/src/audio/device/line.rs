@@ -5,6 +5,9 @@
 //! watches it. The frame clock's half ([`CaptureLine`], [`PlaybackLine`]) converts between the device's rate and the
 //! client's, one frame at a time, and allocates nothing either. What is missing is silence.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -14,24 +17,50 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use rubato::{
     Adjustable, Async, FixedAsync, Resampler, ResamplerConstructionError, SincInterpolationParameters, WindowFunction,
 };
+use serde::Serialize;
 
 use super::drift::{Controller, MOST};
 use crate::audio::format::{FRAME_SAMPLES, Frame, SAMPLE_RATE};
+use crate::realtime::Scheduling;
 
 /// Rates of devices that are used, in Hz.
 pub(super) const RATES: std::ops::RangeInclusive<u32> = 8_000..=192_000;
 /// Length of the resampler's filter: a delay of 1.3 ms at 48 kHz. Twice as long is sharper at the edge of the band, which
 /// speech does not reach.
 const FILTER: usize = 128;
-/// What is kept beyond the swing of the callbacks, in seconds: hiccups of the frame clock and of the device's thread.
-const MARGIN: f64 = 0.010;
 /// What the margin grows by each time it was too small. The gap is heard; a second one should not be.
 const MARGIN_STEP: f64 = 0.005;
+/// Frames without a gap after which the margin shrinks by a step again: a minute. The machine may have been busy for a
+/// while only, and one that is always busy has one more gap a minute.
+const CALM: u32 = 3_000;
 /// Where it ends: a machine that needs more does not carry a conversation.
 const MOST_MARGIN: f64 = 0.060;
 /// Fill above what it should be from which the surplus is thrown away, in seconds: after a stall of the process. The
 /// controller would need a minute for it.
 const SURPLUS: f64 = 0.060;
+
+/// Which part of the largest callback is forgotten with each. With 256, what alternates is remembered to within a
+/// hundredth.
+const FORGOTTEN: u32 = 256;
+
+/// How a line fares.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
+pub struct Figures {
+    /// Times at which something was missing. Each was filled with silence, and more is kept since.
+    pub gaps: u64,
+    /// Times at which there was too much, and some was dropped.
+    pub skips: u64,
+    /// What is kept against the next gap, in ms.
+    pub margin_ms: f64,
+}
+
+impl Figures {
+    /// These of a line, and those of lines before it.
+    #[must_use]
+    pub fn after(self, before: Self) -> Self {
+        Self { gaps: self.gaps + before.gaps, skips: self.skips + before.skips, ..self }
+    }
+}
 
 /// What a callback tells about itself. Shared with the thread that watches it and with the frame clock's half.
 #[derive(Debug, Default)]
@@ -39,6 +68,7 @@ pub struct Pulse {
     beats: AtomicU64,
     largest: AtomicU32,
     starved: AtomicU64,
+    underflows: AtomicU64,
     failed: AtomicBool,
 }
 
@@ -46,7 +76,11 @@ impl Pulse {
     fn beat(&self, frames: usize) {
         // The first fills a server's buffer, and is larger than all that follow.
         if self.beats.load(Ordering::Relaxed) > 0 {
-            self.largest.fetch_max(u32::try_from(frames).unwrap_or(u32::MAX), Ordering::Relaxed);
+            let largest = self.largest();
+            // What a hiccup made large is forgotten within some hundred callbacks.
+            let remembered = largest - largest / FORGOTTEN;
+            // Only the callback writes it.
+            self.largest.store(u32::try_from(frames).unwrap_or(u32::MAX).max(remembered), Ordering::Relaxed);
         }
         self.beats.fetch_add(1, Ordering::Release);
     }
@@ -71,6 +105,16 @@ impl Pulse {
         self.failed.load(Ordering::Acquire)
     }
 
+    /// A server between the callback and the device had nothing to play.
+    pub(super) fn on_underflow(&self) {
+        self.underflows.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Times at which a server between the callback and the device had nothing to play.
+    pub fn underflows(&self) -> u64 {
+        self.underflows.load(Ordering::Relaxed)
+    }
+
     /// Callbacks that found too little to play.
     pub fn starved(&self) -> u64 {
         self.starved.load(Ordering::Relaxed)
@@ -81,17 +125,36 @@ impl Pulse {
     }
 }
 
+/// What is kept beyond the swing of the callbacks, in seconds: hiccups of the frame clock and of the device's thread.
+fn margin(scheduling: Scheduling) -> f64 {
+    match scheduling {
+        // The frame clock's timer has steps of a millisecond, and a frame's work takes about as long.
+        Scheduling::RealTime => 0.004,
+        Scheduling::Shared => 0.010,
+    }
+}
+
 /// Fill, target and correction, which both directions share.
 struct Level {
     pulse: Arc<Pulse>,
     rate: f64,
+    /// Where it begins, and what it comes back to.
+    least: f64,
     margin: f64,
+    /// Frames since the margin was changed.
+    calm: u32,
     controller: Controller,
 }
 
 impl Level {
-    fn new(rate: u32, pulse: Arc<Pulse>) -> Self {
-        Self { pulse, rate: f64::from(rate), margin: MARGIN, controller: Controller::default() }
+    fn new(rate: u32, pulse: Arc<Pulse>, scheduling: Scheduling) -> Self {
+        let least = margin(scheduling);
+        Self { pulse, rate: f64::from(rate), least, margin: least, calm: 0, controller: Controller::default() }
+    }
+
+    /// What is kept, in ms, without the swing of the callbacks.
+    fn margin_ms(&self) -> f64 {
+        self.margin * 1_000.0
     }
 
     /// The fill that there should be on average where it is measured. It swings by one callback.
@@ -106,9 +169,16 @@ impl Level {
 
     fn widen(&mut self) {
         self.margin = (self.margin + MARGIN_STEP).min(MOST_MARGIN);
+        self.calm = 0;
     }
 
+    /// A frame passed without a gap.
     fn correct(&mut self, fill: usize, resampler: &mut Async<f32>) {
+        self.calm += 1;
+        if self.calm >= CALM {
+            self.calm = 0;
+            self.margin = (self.margin - MARGIN_STEP).max(self.least);
+        }
         let correction = self.controller.step((fill as f64 - self.target() as f64) / self.rate);
         // Within the bounds that the resampler was made for.
         let _ = resampler.set_resample_ratio_relative(1.0 / (1.0 + correction), true);
@@ -139,13 +209,17 @@ fn ring(rate: u32) -> (Producer<f32>, Consumer<f32>) {
 ///
 /// # Errors
 /// When the rate is none that is used ([`ResamplerConstructionError`]).
-pub fn capture(rate: u32, channels: u16) -> Result<(Captor, CaptureLine), ResamplerConstructionError> {
+pub fn capture(
+    rate: u32,
+    channels: u16,
+    scheduling: Scheduling,
+) -> Result<(Captor, CaptureLine), ResamplerConstructionError> {
     let (producer, consumer) = ring(rate);
     let pulse = Arc::new(Pulse::default());
     let resampler = resampler(rate, SAMPLE_RATE, FixedAsync::Output)?;
     let input = vec![0.0; resampler.input_frames_max()];
     let captor = Captor { ring: producer, channels: usize::from(channels.max(1)), pulse: Arc::clone(&pulse) };
-    let level = Level::new(rate, pulse);
+    let level = Level::new(rate, pulse, scheduling);
     Ok((captor, CaptureLine { ring: consumer, resampler, input, level, primed: false, gaps: 0, skips: 0 }))
 }
 
@@ -169,12 +243,22 @@ impl Captor {
         S: Sample,
         f32: FromSample<S>,
     {
-        let frames = data.len() / self.channels;
-        self.pulse.beat(frames);
-        let Ok(chunk) = self.ring.write_chunk_uninit(frames.min(self.ring.slots())) else { return };
         let scale = 1.0 / self.channels as f32;
         let mean = |moment: &[S]| moment.iter().map(|s| f32::from_sample(*s)).sum::<f32>() * scale;
-        chunk.fill_from_iter(data.chunks_exact(self.channels).map(mean));
+        self.on_moments(data.len() / self.channels, data.chunks_exact(self.channels).map(mean));
+    }
+
+    /// As [`Captor::on_data`], with the channels mixed down already.
+    pub(super) fn on_moments(&mut self, count: usize, moments: impl Iterator<Item = f32>) {
+        self.pulse.beat(count);
+        if let Ok(chunk) = self.ring.write_chunk_uninit(count.min(self.ring.slots())) {
+            chunk.fill_from_iter(moments);
+        }
+    }
+
+    /// Channels of the device.
+    pub(super) fn channels(&self) -> usize {
+        self.channels
     }
 }
 
@@ -231,14 +315,10 @@ impl CaptureLine {
         self.primed = false;
     }
 
-    /// Frames of which a part was silence because the device was late.
-    pub fn gaps(&self) -> u64 {
-        self.gaps
-    }
-
-    /// Times at which a surplus was thrown away.
-    pub fn skips(&self) -> u64 {
-        self.skips
+    /// Gaps are frames of which a part was silence because the device was late, skips the times at which a surplus was
+    /// thrown away.
+    pub fn figures(&self) -> Figures {
+        Figures { gaps: self.gaps, skips: self.skips, margin_ms: self.level.margin_ms() }
     }
 
     /// Drops the oldest, so that the fill is right after the next frame.
@@ -260,13 +340,17 @@ impl CaptureLine {
 ///
 /// # Errors
 /// When the rate is none that is used ([`ResamplerConstructionError`]).
-pub fn playback(rate: u32, channels: u16) -> Result<(Player, PlaybackLine), ResamplerConstructionError> {
+pub fn playback(
+    rate: u32,
+    channels: u16,
+    scheduling: Scheduling,
+) -> Result<(Player, PlaybackLine), ResamplerConstructionError> {
     let (producer, consumer) = ring(rate);
     let pulse = Arc::new(Pulse::default());
     let resampler = resampler(SAMPLE_RATE, rate, FixedAsync::Input)?;
     let output = vec![0.0; resampler.output_frames_max()];
     let player = Player { ring: consumer, channels: usize::from(channels.max(1)), pulse: Arc::clone(&pulse) };
-    let level = Level::new(rate, pulse);
+    let level = Level::new(rate, pulse, scheduling);
     let capacity = producer.slots();
     let line = PlaybackLine {
         ring: producer,
@@ -359,14 +443,11 @@ impl PlaybackLine {
         }
     }
 
-    /// Times at which the device had nothing to play.
-    pub fn gaps(&self) -> u64 {
-        self.gaps
-    }
-
-    /// Frames that were dropped because the device was slow.
-    pub fn skips(&self) -> u64 {
-        self.skips
+    /// Gaps are the times at which the device, or the server before it, had nothing to play, skips the frames that were
+    /// dropped because the device was slow.
+    pub fn figures(&self) -> Figures {
+        let gaps = self.gaps + self.level.pulse.underflows();
+        Figures { gaps, skips: self.skips, margin_ms: self.level.margin_ms() }
     }
 
     /// The callback ran dry: the gap is made as long as it takes not to run dry again.
@@ -384,170 +465,5 @@ impl PlaybackLine {
 
     fn fill(&self) -> usize {
         self.capacity - self.ring.slots()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::audio::mixer::sample_to_i16;
-
-    const PITCH: f64 = 440.0;
-
-    fn sine(n: u64, rate: u32) -> f32 {
-        (0.5 * (std::f64::consts::TAU * PITCH * (n as f64 / f64::from(rate))).sin()) as f32
-    }
-
-    /// A device of a rate, with callbacks of a size, whose clock is fast by so many millionths.
-    #[derive(Clone, Copy, Debug)]
-    struct Device {
-        rate: u32,
-        channels: u16,
-        callback: usize,
-        ppm: f64,
-    }
-
-    impl Device {
-        /// When the nth callback comes, in seconds.
-        fn at(&self, n: u64) -> f64 {
-            0.003 + n as f64 * self.callback as f64 / (f64::from(self.rate) * (1.0 + self.ppm * 1e-6))
-        }
-    }
-
-    const DEVICES: [Device; 7] = [
-        Device { rate: 48_000, channels: 1, callback: 480, ppm: 200.0 },
-        Device { rate: 48_000, channels: 2, callback: 24, ppm: -200.0 },
-        Device { rate: 44_100, channels: 2, callback: 441, ppm: 200.0 },
-        Device { rate: 44_100, channels: 1, callback: 1_021, ppm: -200.0 },
-        Device { rate: 16_000, channels: 1, callback: 333, ppm: 200.0 },
-        Device { rate: 96_000, channels: 2, callback: 960, ppm: -200.0 },
-        Device { rate: 8_000, channels: 1, callback: 80, ppm: 0.0 },
-    ];
-
-    /// Runs callbacks and frames in the order of simulated time.
-    fn run(device: Device, seconds: u32, mut callback: impl FnMut(), mut frame: impl FnMut(usize)) {
-        let mut calls = 0;
-        for tick in 0..seconds as usize * 50 {
-            let now = tick as f64 * 0.02;
-            while device.at(calls) <= now {
-                callback();
-                calls += 1;
-            }
-            frame(tick);
-        }
-    }
-
-    /// Whether what was heard is one sine without a break: each sample follows from the two before it. `pitch` is in
-    /// Hz, and may be off by what a correction bends it.
-    fn worst_break(heard: &[f32], rate: u32) -> f32 {
-        let k = 2.0 * (std::f64::consts::TAU * PITCH / f64::from(rate)).cos() as f32;
-        heard.windows(3).map(|w| (w[2] - (k * w[1] - w[0])).abs()).fold(0.0, f32::max)
-    }
-
-    fn captured(device: Device, seconds: u32) -> (CaptureLine, Vec<f32>) {
-        let (mut captor, mut line) = capture(device.rate, device.channels).unwrap();
-        let (mut at, mut heard) = (0, Vec::new());
-        let callback = || {
-            let channels = usize::from(device.channels);
-            let data: Vec<f32> =
-                (0..device.callback * channels).map(|i| sine(at + (i / channels) as u64, device.rate)).collect();
-            at += device.callback as u64;
-            captor.on_data(&data);
-        };
-        run(device, seconds, callback, |_| {
-            let mut frame = [0.0; FRAME_SAMPLES];
-            line.next_frame(&mut frame);
-            heard.extend(frame);
-        });
-        (line, heard)
-    }
-
-    fn played(device: Device, seconds: u32) -> (PlaybackLine, Vec<f32>) {
-        let (mut player, mut line) = playback(device.rate, device.channels).unwrap();
-        let mut heard = Vec::new();
-        let mut data = vec![0.0_f32; device.callback * usize::from(device.channels)];
-        let callback = || {
-            player.on_data(&mut data);
-            heard.extend(data.iter().step_by(usize::from(device.channels)));
-        };
-        run(device, seconds, callback, |tick| {
-            let first = (tick * FRAME_SAMPLES) as u64;
-            line.write(&std::array::from_fn(|i| sample_to_i16(sine(first + i as u64, SAMPLE_RATE))));
-        });
-        (line, heard)
-    }
-
-    #[test]
-    fn a_microphone_whose_clock_is_wrong_by_200_ppm_is_heard_without_a_skip() {
-        for device in DEVICES {
-            let (line, heard) = captured(device, 90);
-            assert_eq!((line.gaps, line.skips), (0, 0), "{device:?}");
-            assert_eq!(heard.len(), 90 * 48_000);
-            // The start is silence, then the filter's edge.
-            let worst = worst_break(&heard[9_600..], SAMPLE_RATE);
-            assert!(worst < 2e-3, "{device:?}: a break of {worst}");
-            assert!(heard[9_600..].iter().any(|s| *s > 0.48), "{device:?}");
-        }
-    }
-
-    #[test]
-    fn a_loudspeaker_whose_clock_is_wrong_by_200_ppm_plays_without_a_skip() {
-        for device in DEVICES {
-            let (line, heard) = played(device, 90);
-            assert_eq!((line.gaps, line.skips), (0, 0), "{device:?}");
-            let worst = worst_break(&heard[device.rate as usize / 5..], device.rate);
-            assert!(worst < 2e-3, "{device:?}: a break of {worst}");
-            assert!(heard.iter().any(|s| *s > 0.48), "{device:?}");
-        }
-    }
-
-    #[test]
-    fn frames_come_from_a_device_that_gives_nothing_and_from_one_that_stops() {
-        let (mut captor, mut line) = capture(48_000, 1).unwrap();
-        let mut frame = [1.0; FRAME_SAMPLES];
-        line.next_frame(&mut frame);
-        assert_eq!(frame, [0.0; FRAME_SAMPLES]);
-        captor.on_data(&[0.25_f32; 480]);
-        captor.on_data(&[0.25_f32; 4_800]);
-        for _ in 0..20 {
-            frame.fill(1.0);
-            line.next_frame(&mut frame);
-        }
-        assert_eq!(frame, [0.0; FRAME_SAMPLES]);
-        assert_eq!(line.gaps, 1, "told once");
-    }
-
-    #[test]
-    fn a_gap_widens_the_margin_and_a_stall_leaves_no_delay_behind() {
-        let (mut captor, mut line) = capture(48_000, 1).unwrap();
-        captor.on_data(&[0.25_f32; 480]);
-        let narrow = line.level.target();
-        for _ in 0..4 {
-            captor.on_data(&[0.25_f32; 480]);
-        }
-        let mut frame = [0.0; FRAME_SAMPLES];
-        (0..4).for_each(|_| line.next_frame(&mut frame));
-        assert!(line.level.target() > narrow);
-        // What comes after a stall of half a second is worked off at once.
-        (0..50).for_each(|_| captor.on_data(&[0.25_f32; 480]));
-        (0..2).for_each(|_| line.next_frame(&mut frame));
-        assert!(line.ring.slots() <= line.level.target() + 960, "{}", line.ring.slots());
-    }
-
-    #[test]
-    fn channels_are_mixed_down_and_played_on_the_first_two() {
-        let (mut captor, line) = capture(48_000, 2).unwrap();
-        captor.on_data(&[i16::MAX, 0, 0, 0]);
-        let mut ring = line.ring;
-        assert!((ring.pop().unwrap() - 0.5).abs() < 1e-3);
-        assert_eq!((ring.pop().unwrap(), ring.pop().is_err()), (0.0, true));
-
-        let (mut player, line) = playback(48_000, 3).unwrap();
-        let mut ring = line.ring;
-        ring.push(0.5).unwrap();
-        let mut data = [7_i16; 6];
-        player.on_data(&mut data);
-        assert_eq!(data, [16_384, 16_384, 0, 0, 0, 0]);
-        assert_eq!(player.pulse().starved(), 1);
     }
 }

@@ -3,13 +3,15 @@
 //! Three parts know nothing of each other. The callbacks of the sound system move samples through lock-free rings and do
 //! nothing else (`line`). The frame clock takes and gives one frame at a time from the other end of the rings, whatever
 //! the device does, and a resampler there follows the difference of the clocks (`drift`). A thread for each direction
-//! opens, watches, replaces and closes streams (`keeper`), by way of the system's interface (`system`).
+//! opens, watches, replaces and closes streams (`keeper`), by way of the system's interface (`system`): a sound server's
+//! own (`pulse`), or cpal.
 //!
 //! A device has one name, by which it is opened, and words for people.
 
 mod drift;
 mod keeper;
 pub mod line;
+mod pulse;
 mod system;
 
 use std::fmt;
@@ -19,7 +21,7 @@ use rtrb::Consumer;
 use serde::Serialize;
 
 use self::keeper::{Handle, Wish};
-use self::line::{CaptureLine, PlaybackLine};
+use self::line::{CaptureLine, Figures, PlaybackLine};
 use super::format::{FRAME_SAMPLES, Frame};
 pub use system::list;
 
@@ -202,10 +204,29 @@ struct Lines<L> {
     keeper: Handle,
     fresh: Consumer<system::Fresh<L>>,
     current: Option<L>,
+    /// Of the lines before the current one.
+    past: Figures,
     events: Receiver<Event>,
 }
 
-impl<L: Send + 'static> Lines<L> {
+/// The frame clock's half of a line.
+trait Line: Send + 'static {
+    fn figures(&self) -> Figures;
+}
+
+impl Line for CaptureLine {
+    fn figures(&self) -> Figures {
+        self.figures()
+    }
+}
+
+impl Line for PlaybackLine {
+    fn figures(&self) -> Figures {
+        self.figures()
+    }
+}
+
+impl<L: Line> Lines<L> {
     fn open(choice: Choice, direction: Direction, connect: system::Connect<L>) -> Result<Self, DeviceError> {
         let listing = list()?;
         let devices = match direction {
@@ -217,15 +238,25 @@ impl<L: Send + 'static> Lines<L> {
         let (lines, fresh) = system::lines();
         let keeper = keeper::start(choice, direction, sender, move || system::Cpal::new(direction, lines, connect))
             .map_err(|error| DeviceError::Thread { direction, reason: error.to_string() })?;
-        Ok(Self { keeper, fresh, current: None, events })
+        Ok(Self { keeper, fresh, current: None, past: Figures::default(), events })
     }
 
     /// Runs the stream, or closes it.
     fn switch(&mut self, on: bool) {
         self.keeper.switch(on);
         if !on {
-            self.current = None;
+            self.replace(None);
         }
+    }
+
+    fn replace(&mut self, line: Option<L>) {
+        self.past = self.figures();
+        self.current = line;
+    }
+
+    /// Of all lines so far.
+    fn figures(&self) -> Figures {
+        self.current.as_ref().map_or(self.past, |line| line.figures().after(self.past))
     }
 
     /// The line of the stream that runs now.
@@ -234,7 +265,7 @@ impl<L: Send + 'static> Lines<L> {
         while let Ok(fresh) = self.fresh.pop() {
             // One that was opened for an earlier wish is closed already.
             if fresh.switched == switched && Wish::is_on(switched) {
-                self.current = Some(fresh.line);
+                self.replace(Some(fresh.line));
             }
         }
         self.current.as_mut()
@@ -254,7 +285,7 @@ impl Microphone {
     /// # Errors
     /// [`DeviceError`].
     pub fn open(choice: Choice) -> Result<Self, DeviceError> {
-        Lines::open(choice, Direction::Input, system::connect_input).map(Self)
+        Lines::open(choice, Direction::Input, system::INPUT).map(Self)
     }
 
     /// Opens the stream, or closes it: then the system shows that nobody listens. Returns at once.
@@ -277,6 +308,11 @@ impl Microphone {
         }
     }
 
+    /// How it fares.
+    pub fn figures(&self) -> Figures {
+        self.0.figures()
+    }
+
     /// What became of the device since this was asked last.
     pub fn poll_event(&self) -> Option<Event> {
         self.0.poll_event()
@@ -292,7 +328,7 @@ impl Loudspeaker {
     /// # Errors
     /// [`DeviceError`].
     pub fn open(choice: Choice) -> Result<Self, DeviceError> {
-        let mut lines = Lines::open(choice, Direction::Output, system::connect_output)?;
+        let mut lines = Lines::open(choice, Direction::Output, system::OUTPUT)?;
         lines.switch(true);
         Ok(Self(lines))
     }
@@ -302,6 +338,11 @@ impl Loudspeaker {
         if let Some(line) = self.0.line() {
             line.write(frame);
         }
+    }
+
+    /// How it fares.
+    pub fn figures(&self) -> Figures {
+        self.0.figures()
     }
 
     /// What became of the device since this was asked last.

@@ -1,4 +1,5 @@
-//! The sound system by cpal: PulseAudio (or PipeWire by its interface) where a server runs, else ALSA.
+//! The sound system: PulseAudio (or PipeWire by its interface) where a server runs, else ALSA by cpal, which lists the
+//! devices of both.
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -6,20 +7,21 @@ use std::time::Duration;
 
 use cpal::traits::{DeviceTrait, HostTrait, StreamTrait};
 use cpal::{
-    BufferSize, ErrorKind, FromSample, HostId, Sample, SampleFormat, SizedSample, Stream, StreamConfig,
-    SupportedBufferSize, SupportedStreamConfig,
+    BufferSize, ErrorKind, FromSample, HostId, Sample, SampleFormat, SizedSample, StreamConfig, SupportedBufferSize,
+    SupportedStreamConfig,
 };
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::keeper::{Fault, System};
 use super::line::{self, Captor, CaptureLine, PlaybackLine, Player, Pulse, RATES};
-use super::{Device, DeviceError, Direction, Listing};
+use super::{Device, DeviceError, Direction, Listing, pulse};
+use crate::realtime;
 
-/// Length of a callback's buffer: 10 ms. Shorter ones lose samples on a busy machine, longer ones add their length to
+/// Length of a callback's buffer over ALSA: 10 ms. Shorter ones lose samples on a busy machine, longer ones add their length to
 /// the delay. The system's own choice may be two seconds.
 const BUFFERS_PER_SECOND: u32 = 100;
 /// Longest time that opening may take. A server that hangs would else hold the thread for ever.
-const OPEN_WITHIN: Duration = Duration::from_secs(2);
+const OPEN_WITHIN: Duration = Duration::from_secs(6);
 /// Lines that wait for the frame clock to take them over: more than are opened between two frames.
 const WAITING_LINES: usize = 8;
 
@@ -35,8 +37,20 @@ pub(super) fn lines<L>() -> (Producer<Fresh<L>>, Consumer<Fresh<L>>) {
     RingBuffer::new(WAITING_LINES)
 }
 
-/// Opens a stream on a device.
-pub(super) type Connect<L> = fn(&cpal::Device) -> Result<Opened<L>, Fault>;
+/// How a stream of one direction is opened.
+pub(super) struct Connect<L> {
+    by_cpal: fn(&cpal::Device) -> Result<Opened<L>, Fault>,
+    /// By the device's name.
+    by_pulse: fn(&str) -> Result<Opened<L>, Fault>,
+}
+
+/// Microphones.
+pub(super) const INPUT: Connect<CaptureLine> = Connect { by_cpal: connect_input, by_pulse: pulse::record };
+/// Loudspeakers.
+pub(super) const OUTPUT: Connect<PlaybackLine> = Connect { by_cpal: connect_output, by_pulse: pulse::play };
+
+/// A running stream, which ends when it is dropped.
+pub(super) type Stream = Box<dyn Send>;
 
 /// A running stream and the frame clock's half of its line.
 pub(super) struct Opened<L> {
@@ -44,6 +58,14 @@ pub(super) struct Opened<L> {
     pulse: Arc<Pulse>,
     line: L,
 }
+
+impl<L> Opened<L> {
+    pub(super) fn new(stream: impl Send + 'static, pulse: Arc<Pulse>, line: L) -> Self {
+        Self { stream: Box::new(stream), pulse, line }
+    }
+}
+
+type Opener<L> = Box<dyn FnOnce() -> Result<Opened<L>, Fault> + Send>;
 
 /// One direction of the system.
 pub(super) struct Cpal<L> {
@@ -105,13 +127,26 @@ fn fault(error: impl ToString) -> Fault {
     Fault(error.to_string())
 }
 
-impl<L> Cpal<L> {
+impl<L: 'static> Cpal<L> {
     pub(super) fn new(direction: Direction, lines: Producer<Fresh<L>>, connect: Connect<L>) -> Self {
         Self { direction, host: None, lines, connect }
     }
 
-    /// A device, over a connection of its own. PulseAudio takes all playback streams of one connection for synchronous,
-    /// because cpal names them all 0, and refuses one on another device while there is a first, be that dead or alive.
+    /// What opens a device.
+    fn opener(&self, name: &str) -> Result<Opener<L>, Fault> {
+        let Connect { by_cpal, by_pulse } = self.connect;
+        if self.is_pulse() {
+            let name = name.to_owned();
+            return Ok(Box::new(move || by_pulse(&name)));
+        }
+        let device = self.find(name)?;
+        Ok(Box::new(move || by_cpal(&device)))
+    }
+
+    fn is_pulse(&self) -> bool {
+        self.host.as_ref().is_some_and(|host| host.id() == HostId::PulseAudio)
+    }
+
     fn find(&self, wanted: &str) -> Result<cpal::Device, Fault> {
         let host = cpal::default_host();
         let all = match self.direction {
@@ -136,13 +171,12 @@ impl<L: Send + 'static> System for Cpal<L> {
     }
 
     fn open(&mut self, name: &str, switched: u32) -> Result<(Stream, Arc<Pulse>), Fault> {
-        let device = self.find(name)?;
+        let opener = self.opener(name)?;
         let (sender, opened) = channel();
-        let connect = self.connect;
         std::thread::Builder::new()
             .name("device opener".to_owned())
             // Whoever has stopped waiting drops the receiver, and with it the stream is closed.
-            .spawn(move || drop(sender.send(connect(&device))))
+            .spawn(move || drop(sender.send(opener())))
             .map_err(fault)?;
         let opened = opened.recv_timeout(OPEN_WITHIN).map_err(|_| Fault(format!("{name} does not answer")))??;
         let fresh = Fresh { line: opened.line, switched };
@@ -152,7 +186,7 @@ impl<L: Send + 'static> System for Cpal<L> {
 
     fn lists_quickly(&self) -> bool {
         // ALSA opens every device to list it.
-        self.host.as_ref().is_some_and(|host| host.id() == HostId::PulseAudio)
+        self.is_pulse()
     }
 }
 
@@ -180,10 +214,11 @@ fn watcher(pulse: Arc<Pulse>) -> impl FnMut(cpal::Error) + Send + 'static {
 }
 
 /// Opens a microphone.
-pub(super) fn connect_input(device: &cpal::Device) -> Result<Opened<CaptureLine>, Fault> {
+fn connect_input(device: &cpal::Device) -> Result<Opened<CaptureLine>, Fault> {
     let config = device.default_input_config().map_err(fault)?;
     let settings = settings(&config)?;
-    let (captor, line) = line::capture(settings.sample_rate, settings.channels).map_err(fault)?;
+    let (captor, line) =
+        line::capture(settings.sample_rate, settings.channels, realtime::scheduling()).map_err(fault)?;
     let pulse = captor.pulse();
     let stream = match config.sample_format() {
         SampleFormat::F32 => input_stream::<f32>(device, settings, captor),
@@ -193,10 +228,10 @@ pub(super) fn connect_input(device: &cpal::Device) -> Result<Opened<CaptureLine>
         _ => input_stream::<i16>(device, settings, captor),
     }?;
     stream.play().map_err(fault)?;
-    Ok(Opened { stream, pulse, line })
+    Ok(Opened::new(stream, pulse, line))
 }
 
-fn input_stream<S>(device: &cpal::Device, settings: StreamConfig, mut captor: Captor) -> Result<Stream, Fault>
+fn input_stream<S>(device: &cpal::Device, settings: StreamConfig, mut captor: Captor) -> Result<cpal::Stream, Fault>
 where
     S: SizedSample,
     f32: FromSample<S>,
@@ -207,10 +242,11 @@ where
 }
 
 /// Opens a loudspeaker.
-pub(super) fn connect_output(device: &cpal::Device) -> Result<Opened<PlaybackLine>, Fault> {
+fn connect_output(device: &cpal::Device) -> Result<Opened<PlaybackLine>, Fault> {
     let config = device.default_output_config().map_err(fault)?;
     let settings = settings(&config)?;
-    let (player, line) = line::playback(settings.sample_rate, settings.channels).map_err(fault)?;
+    let (player, line) =
+        line::playback(settings.sample_rate, settings.channels, realtime::scheduling()).map_err(fault)?;
     let pulse = player.pulse();
     let stream = match config.sample_format() {
         SampleFormat::F32 => output_stream::<f32>(device, settings, player),
@@ -220,10 +256,10 @@ pub(super) fn connect_output(device: &cpal::Device) -> Result<Opened<PlaybackLin
         _ => output_stream::<i16>(device, settings, player),
     }?;
     stream.play().map_err(fault)?;
-    Ok(Opened { stream, pulse, line })
+    Ok(Opened::new(stream, pulse, line))
 }
 
-fn output_stream<S>(device: &cpal::Device, settings: StreamConfig, mut player: Player) -> Result<Stream, Fault>
+fn output_stream<S>(device: &cpal::Device, settings: StreamConfig, mut player: Player) -> Result<cpal::Stream, Fault>
 where
     S: SizedSample + Sample + FromSample<f32>,
 {
