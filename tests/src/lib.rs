@@ -1,8 +1,10 @@
 //! What the tests of Conclave are made with.
 //!
 //! [`process`] drives the real programs, [`proxy`] is a bad network between them, [`pulse`] a sound server with devices
-//! that can be pulled out, [`speech`] is what people say and [`wav`] measures what is heard. The tests themselves are in `tests/tests/`.
+//! that can be pulled out, [`speech`] is what people say, [`wav`] measures what is heard, and [`measure`] how late. The tests
+//! themselves are in `tests/tests/`.
 
+pub mod measure;
 pub mod process;
 pub mod proxy;
 pub mod pulse;

@@ -87,6 +87,15 @@ impl PulseServer {
         Ok(Loaded(module.trim().to_owned()))
     }
 
+    /// Loads a module of the server, with its arguments.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub fn load_module(&self, module: &[&str]) -> anyhow::Result<()> {
+        let arguments: Vec<&str> = ["load-module"].into_iter().chain(module.iter().copied()).collect();
+        self.pactl(&arguments).map(drop)
+    }
+
     /// Pulls a device out.
     ///
     /// # Errors
@@ -139,9 +148,22 @@ impl PulseServer {
     /// # Errors
     /// When the recorder cannot be started.
     pub fn record(&self, source: &str) -> anyhow::Result<Recording> {
+        self.record_channels(source, 1)
+    }
+
+    /// Records both sides of a source, 48 kHz, one sample of each in turn.
+    ///
+    /// # Errors
+    /// When the recorder cannot be started.
+    pub fn record_sides(&self, source: &str) -> anyhow::Result<Recording> {
+        self.record_channels(source, 2)
+    }
+
+    fn record_channels(&self, source: &str, channels: u16) -> anyhow::Result<Recording> {
         let file = self.folder.join(format!("{source}.raw"));
         let mut command = Command::new("parec");
-        command.arg(format!("--device={source}")).args(["--format=s16le", "--rate=48000", "--channels=1", "--raw"]);
+        command.arg(format!("--device={source}")).args(["--format=s16le", "--rate=48000", "--raw"]);
+        command.arg(format!("--channels={channels}"));
         command.arg("--latency-msec=50").stdout(File::create(&file)?).stderr(Stdio::null());
         self.serve(&mut command);
         let child = command.spawn().context("parec")?;

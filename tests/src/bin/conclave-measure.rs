@@ -1,0 +1,204 @@
+//! Measures mouth-to-ear delay and quality through sound devices (docs/measuring.md).
+
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use clap::{Parser, Subcommand};
+use conclave_tests::measure::delay::{self, Delays};
+use conclave_tests::measure::probe::Probe;
+use conclave_tests::measure::room::{Call, Room, Sides};
+use conclave_tests::measure::{Found, Measured, Spread, floor};
+use conclave_tests::{speech, wav};
+
+/// Measures how long sound takes from one person's mouth to another one's ear, and what it sounds like then.
+///
+/// Starts a sound server of its own with null sinks for devices, and two clients in a meeting over a relay on this machine.
+/// One plays what the other one hears. Both are in one recording, so no clock is trusted. Build the client first
+/// (`cargo build --release`); it is looked for beside this program.
+#[derive(Parser)]
+#[command(name = "conclave-measure", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    /// How long the delay is watched
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(5..=3_600))]
+    seconds: u32,
+    /// Speech that is scored
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(2..=30))]
+    speech: u32,
+    /// Profile that both clients use; without it their own choice
+    #[arg(long, value_name = "PROFILE")]
+    profile: Option<String>,
+    /// The client's program
+    #[arg(long, value_name = "FILE")]
+    client: Option<PathBuf>,
+    /// Write the result as JSON, too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Further options for both clients
+    #[arg(last = true, value_name = "OPTION")]
+    options: Vec<String>,
+}
+
+const EXAMPLES: &str = "  conclave-measure --seconds 600 --json default.json
+  conclave-measure --profile low-delay
+  conclave-measure -- --reconnect 0";
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Play what the microphone records, by cpal alone, until standard input ends (started by this program itself)
+    #[command(hide = true)]
+    Loop {
+        /// Length of a buffer.
+        frames: u32,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match arguments.verb {
+        Some(Verb::Loop { frames }) => loop_back(frames),
+        None => measure(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without standard error nobody could be told.
+            let _ = writeln!(std::io::stderr(), "conclave-measure: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(arguments: &Arguments) -> anyhow::Result<()> {
+    let client = client(arguments)?;
+    let folder = tempfile::tempdir()?;
+    let room = Room::open(folder.path())?;
+    let floor = floor_of(&room)?;
+    let measured = call(&room, &client, arguments, floor)?;
+    show(&measured)?;
+    if let Some(file) = &arguments.json {
+        let text = serde_json::to_string_pretty(&measured)? + "\n";
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+fn client(arguments: &Arguments) -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let path = arguments.client.clone().unwrap_or_else(|| own.with_file_name("conclave"));
+    ensure!(path.is_file(), "there is no client {}; build it, or give --client", path.display());
+    Ok(path)
+}
+
+fn call(room: &Room, client: &Path, arguments: &Arguments, floor: f64) -> anyhow::Result<Measured> {
+    let mut options = arguments.options.clone();
+    if let Some(profile) = &arguments.profile {
+        options.extend(["--profile".to_owned(), profile.clone()]);
+    }
+    let call = Call::open(room, client, &options)?;
+    let before = call.underruns()?;
+    let Delays { ms, played } = probe(room, arguments.seconds)?;
+    let said = speech::clip(0, arguments.speech.into())?;
+    let Sides { right, .. } = room.play(&said)?;
+    let underruns = call.underruns()? - before;
+    let realtime = call.is_realtime();
+    call.end()?;
+    let delay_ms = Spread::of(&ms).context("no probe was heard: see whether the client's devices work")?;
+    let heard = Sides::sound(right);
+    Ok(Measured {
+        profile: arguments.profile.clone().unwrap_or_else(|| "default".to_owned()),
+        delay_ms,
+        probes: Found { found: ms.len(), played },
+        drift_ms: drift(&ms),
+        device_floor_ms: floor,
+        pesq_wb: wav::pesq_wb(&said, &heard, LONGEST_START)?,
+        underruns,
+        realtime,
+    })
+}
+
+fn probe(room: &Room, seconds: u32) -> anyhow::Result<Delays> {
+    let probe = Probe::new(seconds.into(), SEED);
+    let sides = room.play(&Sides::sound(probe.samples.clone()))?;
+    delay::delays(&probe, &sides.left, &sides.right)
+}
+
+/// By how much the median of the last tenth is above that of the first.
+fn drift(ms: &[f64]) -> f64 {
+    let tenth = ms.len().div_ceil(10);
+    let median = |part: &[f64]| Spread::of(part).map_or(0.0, |spread| spread.median);
+    median(&ms[ms.len() - tenth..]) - median(&ms[..tenth])
+}
+
+/// The delay of devices alone.
+fn floor_of(room: &Room) -> anyhow::Result<f64> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["loop", &FLOOR_FRAMES.to_string()]).stdin(Stdio::piped());
+    room.serve(&mut command);
+    let mut child = Looping(command.spawn()?);
+    std::thread::sleep(Duration::from_secs(1));
+    let delays = probe(room, FLOOR_SECONDS)?;
+    ensure!(child.0.try_wait()?.is_none(), "the loop of the devices alone has ended");
+    drop(child);
+    Ok(Spread::of(&delays.ms).context("the devices alone let nothing through")?.median)
+}
+
+/// Ends with what holds it.
+struct Looping(Child);
+
+impl Drop for Looping {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn loop_back(frames: u32) -> anyhow::Result<()> {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Whoever started this has gone.
+            let _ = std::io::stdin().read(&mut [0]);
+            stop.store(true, Ordering::Relaxed);
+        });
+        floor::run(frames, &stop)
+    })
+}
+
+fn show(measured: &Measured) -> anyhow::Result<()> {
+    let Measured { profile, delay_ms, probes, drift_ms, device_floor_ms, pesq_wb, underruns, realtime } = measured;
+    let above = delay_ms.median - device_floor_ms;
+    let rows = [
+        ("profile", profile.clone()),
+        ("mouth to ear, median", format!("{:.1} ms", delay_ms.median)),
+        ("  standard deviation", format!("{:.2} ms", delay_ms.sd)),
+        ("  99 %", format!("{:.1} ms", delay_ms.p99)),
+        ("  drift", format!("{drift_ms:+.2} ms")),
+        ("devices alone", format!("{device_floor_ms:.1} ms (cpal, {FLOOR_FRAMES} frames)")),
+        ("  difference", format!("{above:.1} ms")),
+        ("probes found", format!("{} of {}", probes.found, probes.played)),
+        ("PESQ-WB", format!("{pesq_wb:.2}")),
+        ("gaps of devices", underruns.to_string()),
+        ("real-time priority", if *realtime { "yes" } else { "no" }.to_owned()),
+    ];
+    let mut out = std::io::stdout().lock();
+    for (name, value) in rows {
+        writeln!(out, "{name:<24}{value}")?;
+    }
+    Ok(())
+}
+
+/// The probes are the same in every run.
+const SEED: u64 = 6;
+/// Length of a buffer of the devices alone, as in research that others can compare with: 10 ms.
+const FLOOR_FRAMES: u32 = 480;
+/// For how long the devices alone are watched.
+const FLOOR_SECONDS: u32 = 15;
+/// Until speech is heard after its recording has begun, in seconds.
+const LONGEST_START: f64 = 2.0;
