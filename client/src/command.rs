@@ -168,6 +168,11 @@ pub enum Command {
         /// Raised.
         on: bool,
     },
+    /// Presses the key of push-to-talk, or releases it.
+    PushToTalk {
+        /// Pressed.
+        on: bool,
+    },
     /// Sends nothing while muted, which shows outside who is muted.
     SaveData {
         /// Saved.
@@ -211,7 +216,7 @@ const SAFETY_DIGITS: usize = 60;
 /// What can be typed, for `help` and for mistakes.
 pub const WORDS: &str = "admit NAME, admit all, deny NAME, block NAME, unblock NAME, remove NAME, lock, unlock, ask NAME (to mute), \
     promote NAME (to co-host), demote NAME, handover NAME (the lead), waiting-room on|off, mute-newcomers on|off, \
-    compare NAME DIGITS (of the safety number, as the other side reads them out), say TEXT, hand on|off, mute, unmute, \
+    compare NAME DIGITS (of the safety number, as the other side reads them out), say TEXT, hand on|off, mute, unmute, talk on|off (with --push-to-talk), \
     save-data on|off, preview NAME CATEGORY [SECONDS[+AGO]] [FILE.wav], \
     report NAME CATEGORY [SECONDS[+AGO]] [NOTE] (the last 20 seconds, or the SECONDS that ended AGO seconds ago; categories: \
     harassment, hate, threat, sexual, child_safety, impersonation, recording, spam, other), proof FILE, stats, leave, end (a number will do for a name)";
@@ -278,6 +283,7 @@ impl Command {
             ("hand", false) if is_switch(rest) => Ok(Self::Hand { on: is_on(rest) }),
             ("waiting-room", false) if is_switch(rest) => Ok(Self::WaitingRoom { on: is_on(rest) }),
             ("mute-newcomers", false) if is_switch(rest) => Ok(Self::MuteNewcomers { on: is_on(rest) }),
+            ("talk", false) if is_switch(rest) => Ok(Self::PushToTalk { on: is_on(rest) }),
             ("save-data", false) if is_switch(rest) => Ok(Self::SaveData { on: is_on(rest) }),
             ("report", false) => reported(rest).map(|(what, note)| Self::Report(ReportWhat { note, ..what })),
             ("preview", false) => reported(rest).map(|(what, file)| {
@@ -456,6 +462,8 @@ mod tests {
         assert_eq!(Command::from_words(" Admit all "), Ok(Command::AdmitAll {}));
         assert_eq!(Command::from_words("deny Ann Lee"), Ok(Command::Deny { who: Who::Name("Ann Lee".into()) }));
         assert_eq!(Command::from_words("remove 2"), Ok(Command::Remove { who: Who::Number(2) }));
+        assert_eq!(Command::from_words("talk on"), Ok(Command::PushToTalk { on: true }));
+        assert_eq!(Command::from_json(r#"{"do":"push_to_talk","on":false}"#), Ok(Command::PushToTalk { on: false }));
         assert!(Command::from_words("mute 3").is_err());
         assert!(Command::from_words("").is_err());
     }

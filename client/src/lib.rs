@@ -10,6 +10,7 @@ pub mod command;
 pub mod demo;
 pub mod exit;
 pub mod keystore;
+pub mod loopback;
 pub mod names;
 pub mod passphrase;
 pub mod pins;

@@ -144,6 +144,13 @@ pub enum Report {
         name: String,
         what: What,
     },
+    PushToTalk {
+        open: bool,
+    },
+    Recording {
+        index: u16,
+        on: bool,
+    },
     Realtime {
         granted: bool,
         reason: Option<String>,
@@ -203,6 +210,7 @@ pub struct RosterMember {
     pub standing: Standing,
     pub looks_like: Option<u16>,
     pub blocked: bool,
+    pub recording: bool,
 }
 
 /// A moderator in `moderators`.

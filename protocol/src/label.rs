@@ -101,6 +101,8 @@ pub const CONFIRM: &str = "conclave/1 confirm";
 pub const CHAT: &str = "conclave/1 chat";
 /// Signature of a raised or lowered hand.
 pub const HAND: &str = "conclave/1 hand";
+/// Signature of whether a member records.
+pub const RECORDING: &str = "conclave/1 recording";
 /// The security code of a whole meeting.
 pub const SECURITY_CODE: &str = "conclave/1 security code";
 /// Signature of a seal, over MeetingId, KID and root.
@@ -188,6 +190,7 @@ pub const ALL: &[&str] = &[
     CONFIRM,
     CHAT,
     HAND,
+    RECORDING,
     SECURITY_CODE,
     SEAL,
     SEAL_ROOT,

@@ -1016,6 +1016,9 @@ fn broadcast(v: &Value, case: &Value) -> Broadcast {
         }
         "chat" => Broadcast::Said(Said::chat(&place, text(&case["text"]).to_owned(), &key(&person["vk_seed"]))),
         "hand" => Broadcast::Said(Said::hand(&place, case["on"] == Value::Bool(true), &key(&person["vk_seed"]))),
+        "recording" => {
+            Broadcast::Said(Said::recording(&place, case["on"] == Value::Bool(true), &key(&person["vk_seed"])))
+        }
         "published" => {
             let seed = SealingSeed::new(array(&case["seed"]));
             Broadcast::Published(Published { index: index(&case["of"]), seed })

@@ -753,6 +753,10 @@ def hand(place, on, vk):
     return u8(2) + u8(on) + sign(vk, b"hand", place, u8(on))
 
 
+def recording(place, on, vk):
+    return u8(3) + u8(on) + sign(vk, b"recording", place, u8(on))
+
+
 def broadcasts(world):
     second, third, fourth = world.epochs[1:4]
     people = dict(enumerate([world.host, *world.guests]))
@@ -780,6 +784,9 @@ def broadcasts(world):
     out.append(two.seal("chat", u8(4) + chat(two.place(), text, people[2].vk), text=text, place=two.place()))
     out.append(two.seal("hand", u8(4) + hand(two.place(), 1, people[2].vk), on=True, place=two.place()))
     out.append(zero.seal("hand", u8(4) + hand(zero.place(), 0, people[0].vk), on=False, place=zero.place()))
+    for on in (1, 0):
+        message = u8(4) + recording(two.place(), on, people[2].vk)
+        out.append(two.seal("recording", message, on=bool(on), place=two.place()))
     zero, one = (Broadcaster(world, third, i) for i in range(2))
     beat(zero, third, 2, beats[0], world.start + 4_100, [], world.authority)
     confirmed(one, third, 2, is_shown=False)
@@ -1161,7 +1168,7 @@ def control_vectors(world):
         "request": [u8(15) + u32(verb) + u8(verb) + whom for verb in range(1, 13) for whom in REQUESTS[verb]],
         "refused": [u8(16) + u32(7) + u8(why) for why in range(14)],
         "missed": u8(17) + items([u16(m["sender"]) + u32(m["epoch"]) + u32(m["counter"]) + m["message"][1:]
-                                  for m in broadcasts(world) if m["what"] in ("chat", "hand")]),
+                                  for m in broadcasts(world) if m["what"] in ("chat", "hand", "recording")]),
         "back": u8(18),
         "moderators": u8(19) + items([moderator(m) for m in moderators()]),
         "last_key": u8(20) + u16(3) + world.guests[2].vk,

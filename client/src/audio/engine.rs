@@ -16,6 +16,7 @@ use super::device::line::Figures;
 use super::format::{FRAME_SAMPLES, Frame, LEVEL_SILENT, PACKET_LEN, SILENCE};
 use super::mixer::{self, Mixer};
 use super::playout::{Arrival, Config, Playout, Pull, Push, Stats, VERIFIED_HOLD};
+use super::record::{RecordError, Recording};
 use super::sink::{Sink, SinkError};
 use super::source::Source;
 
@@ -42,6 +43,17 @@ pub struct Faults {
     pub overruns: u64,
 }
 
+/// A file is not whole.
+#[derive(Debug, thiserror::Error)]
+pub enum FinishError {
+    /// The output.
+    #[error("the output is incomplete: {0}")]
+    Output(#[from] SinkError),
+    /// The recording.
+    #[error("the recording is incomplete: {0}")]
+    Recording(#[from] RecordError),
+}
+
 /// One client's media.
 pub struct MediaEngine {
     source: Source,
@@ -53,6 +65,11 @@ pub struct MediaEngine {
     talkers: Vec<(u16, Talker)>,
     mixer: Mixer,
     sink: Sink,
+    recording: Option<Recording>,
+    /// Everybody was told of it.
+    records: bool,
+    /// One's own last frame, for the recording.
+    said: Frame,
     faults: Faults,
 }
 
@@ -79,8 +96,27 @@ impl MediaEngine {
             talkers: Vec::new(),
             mixer: Mixer::default(),
             sink,
+            recording: None,
+            records: false,
+            said: SILENCE,
             faults: Faults::default(),
         })
+    }
+
+    /// Takes a recording, which begins with [`MediaEngine::start_recording`].
+    #[must_use]
+    pub fn with_recording(self, recording: Recording) -> Self {
+        Self { recording: Some(recording), ..self }
+    }
+
+    /// Whether there is a recording, begun or not.
+    pub fn has_recording(&self) -> bool {
+        self.recording.is_some()
+    }
+
+    /// What is heard and said from now on is recorded.
+    pub fn start_recording(&mut self) {
+        self.records = true;
     }
 
     /// Makes room for another member's sound. A member who is there already is left as it is. Allocates.
@@ -129,6 +165,7 @@ impl MediaEngine {
         if muted {
             self.pcm = SILENCE;
         }
+        self.said = self.pcm;
         match self.encoder.encode(&self.pcm, &mut self.packet) {
             Ok(()) => Captured { opus: &self.packet, level: mixer::rms_level(&self.pcm) },
             Err(_) => {
@@ -171,8 +208,13 @@ impl MediaEngine {
             }
         }
         let mut out = [0; FRAME_SAMPLES];
-        mixer::to_i16(self.mixer.finish(), &mut out);
+        let heard = self.mixer.finish();
+        mixer::to_i16(heard, &mut out);
         self.sink.write(&out);
+        if let Some(recording) = self.recording.as_mut().filter(|_| self.records) {
+            recording.write(heard, &self.said);
+        }
+        self.said = SILENCE;
     }
 
     /// Figures of a talker's playout.
@@ -185,9 +227,16 @@ impl MediaEngine {
         self.talker(index).map(|talker| talker.level)
     }
 
+    /// Mean and peak level in −dBov of one's own last frame, 127 for silence. To be asked between
+    /// [`MediaEngine::capture`] and [`MediaEngine::render`].
+    pub fn own_levels(&self) -> (u8, u8) {
+        (mixer::rms_level(&self.said), mixer::peak_level(&self.said))
+    }
+
     /// What went wrong so far.
     pub fn faults(&self) -> Faults {
-        Faults { overruns: self.sink.overruns(), ..self.faults }
+        let recording = self.recording.as_ref().map_or(0, Recording::lost);
+        Faults { overruns: self.sink.overruns() + recording, ..self.faults }
     }
 
     /// Whether one's own recording has ended.
@@ -195,12 +244,14 @@ impl MediaEngine {
         self.source.finished()
     }
 
-    /// Closes the sink. Waits for the disk.
+    /// Closes the sink and the recording. Waits for the disk.
     ///
     /// # Errors
     /// The first that went wrong in writing.
-    pub fn finish(self) -> Result<(), SinkError> {
-        self.sink.finish()
+    pub fn finish(self) -> Result<(), FinishError> {
+        let recorded = self.recording.map_or(Ok(()), Recording::finish);
+        self.sink.finish()?;
+        Ok(recorded?)
     }
 
     fn find(&self, index: u16) -> Result<usize, usize> {

@@ -32,6 +32,8 @@ pub(super) enum Verb {
     Join(Join),
     /// List microphones and loudspeakers
     Devices(Devices),
+    /// Speak, see the level, and hear yourself as the others would
+    MicTest(MicTest),
     /// Hold a whole meeting on this machine and show who could hear what
     Demo(Demo),
 }
@@ -134,6 +136,16 @@ pub(super) struct Common {
     /// Start muted
     #[arg(long)]
     pub(super) muted: bool,
+    /// Be silent until a key is pressed: by `{"do":"push_to_talk","on":true}` with --jsonl, by `talk on` otherwise
+    #[arg(long)]
+    pub(super) push_to_talk: bool,
+    /// How long you are heard after the key was released
+    // People let go before the last syllable is over.
+    #[arg(long, value_name = "MS", default_value_t = 200, requires = "push_to_talk", value_parser = clap::value_parser!(u64).range(0..=5_000))]
+    pub(super) hold_ms: u64,
+    /// Record what you hear and say into a new file, as Ogg Opus. Everybody is told before it begins
+    #[arg(long, value_name = "FILE.opus")]
+    pub(super) record: Option<PathBuf>,
     /// Leave after so many seconds in the meeting; a host ends it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=MAX_SECONDS))]
     pub(super) seconds: Option<u64>,
@@ -164,6 +176,22 @@ impl Common {
 #[derive(Args)]
 pub(super) struct Devices {
     /// As one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct MicTest {
+    /// A microphone (`device` for the system's, or device:NAME, see `conclave devices`), a WAV file, or `tone`
+    #[arg(long, value_name = "device[:NAME]|WAV|tone", default_value = "device", value_parser = NonEmptyStringValueParser::new())]
+    pub(super) input: String,
+    /// A loudspeaker (`device` for the system's, or device:NAME), a WAV file (48 kHz, mono), or `null`
+    #[arg(long, value_name = "device[:NAME]|WAV|null", default_value = "device", value_parser = NonEmptyStringValueParser::new())]
+    pub(super) output: String,
+    /// End after so many seconds
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
+    pub(super) seconds: Option<u64>,
+    /// As JSON objects, one per line, ten a second
     #[arg(long)]
     pub(super) json: bool,
 }

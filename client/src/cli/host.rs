@@ -16,7 +16,7 @@ use conclave_relay::embedded::{EmbeddedRelay, spawn_thread};
 use conclave_relay::tls::Pin;
 
 use super::args::{Admit, Host};
-use super::{Person, Refusal, converse, engine, microphone, person, refuse, reporting, unusable, usage};
+use super::{Person, Refusal, converse, engine, key, microphone, person, refuse, reporting, unusable, usage};
 use crate::report::Report;
 use crate::session::{Bans, Session, start_now, system_rng};
 
@@ -62,6 +62,7 @@ fn open(host: &Host) -> Result<(Session, Option<EmbeddedRelay>), Refusal> {
         relays,
         engine,
         microphone: microphone(&host.common),
+        key: key(&host.common),
         leave_after: host.common.seconds.map(Duration::from_secs),
         linger: None,
         first,

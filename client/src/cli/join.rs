@@ -7,7 +7,7 @@ use conclave_protocol::conference::{Conference, JoinConfig};
 use conclave_protocol::link::Link;
 
 use super::args::Join;
-use super::{Person, Refusal, converse, engine, microphone, person, refuse, reporting, usage};
+use super::{Person, Refusal, converse, engine, key, microphone, person, refuse, reporting, usage};
 use crate::session::{Bans, Session, start_now, system_rng};
 
 pub(super) fn run(join: &Join, start: Instant) -> ExitCode {
@@ -30,6 +30,7 @@ fn prepare(join: &Join) -> Result<Session, Refusal> {
         relays,
         engine,
         microphone: microphone(&join.common),
+        key: key(&join.common),
         leave_after: join.common.seconds.map(Duration::from_secs),
         first: None,
         linger: join.linger.map(Duration::from_secs),

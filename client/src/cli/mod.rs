@@ -6,6 +6,7 @@ mod demo;
 mod devices;
 mod host;
 mod join;
+mod mic_test;
 mod words;
 
 use std::io::Write;
@@ -25,6 +26,7 @@ use tokio::sync::mpsc;
 
 use crate::audio::device::Choice;
 use crate::audio::engine::MediaEngine;
+use crate::audio::record::Recording;
 use crate::audio::sink::Sink;
 use crate::audio::source::{Repeat, Source};
 use crate::exit::Outcome;
@@ -32,6 +34,7 @@ use crate::keystore::{self, Kept};
 use crate::passphrase;
 use crate::pins::Pins;
 use crate::report::Report;
+use crate::session::key::TalkKey;
 use crate::session::sink::{ReportSink, queue};
 use crate::session::{Finished, ReportSettings, Session, system_rng};
 use args::{Arguments, Common, Verb};
@@ -48,6 +51,7 @@ pub fn run() -> ExitCode {
         Verb::Host(host) => host::run(host, start),
         Verb::Join(join) => join::run(&join, start),
         Verb::Devices(devices) => devices::run(&devices),
+        Verb::MicTest(arguments) => mic_test::run(&arguments),
         Verb::Demo(demo) => demo::run(&demo, start),
     }
 }
@@ -123,6 +127,10 @@ fn microphone(common: &Common) -> Microphone {
     if common.muted || common.input.is_none() { Microphone::Muted } else { Microphone::On }
 }
 
+fn key(common: &Common) -> TalkKey {
+    if common.push_to_talk { TalkKey::new(Duration::from_millis(common.hold_ms)) } else { TalkKey::NONE }
+}
+
 fn engine(common: &Common) -> Result<MediaEngine, Refusal> {
     let input = common.input.as_deref().unwrap_or("silence");
     if common.looped && Choice::parse(input).is_some() {
@@ -131,7 +139,10 @@ fn engine(common: &Common) -> Result<MediaEngine, Refusal> {
     let source = Source::open(input, if common.looped { Repeat::Loop } else { Repeat::Once })
         .map_err(|error| unusable(format!("--input: {error}")))?;
     let sink = Sink::open(&common.output).map_err(|error| unusable(format!("--output: {error}")))?;
-    Ok(MediaEngine::new(source, sink).context("cannot set up Opus")?)
+    let engine = MediaEngine::new(source, sink).context("cannot set up Opus")?;
+    let Some(path) = &common.record else { return Ok(engine) };
+    let recording = Recording::create(path).map_err(|error| unusable(format!("--record: {error}")))?;
+    Ok(engine.with_recording(recording))
 }
 
 /// Runs a session with its console and gives the exit status.
@@ -164,7 +175,7 @@ fn converse(session: Session, common: &Common, start: Instant) -> ExitCode {
 
 fn conclude(finished: Finished, reports: &ReportSink) -> Outcome {
     if let Err(error) = finished.output {
-        reports.send(Report::Error { message: format!("the output is incomplete: {error}") });
+        reports.send(Report::Error { message: error.to_string() });
         if finished.outcome.status() == 0 {
             return Outcome::Local(error.to_string());
         }

@@ -59,7 +59,7 @@ impl Words {
                 }
             }
             Report::Removed => "The host removed you from the meeting.".to_owned(),
-            Report::Muted { .. } | Report::Stats { .. } | Report::Goodbye => return None,
+            Report::Muted { .. } | Report::Stats { .. } | Report::PushToTalk { .. } | Report::Goodbye => return None,
             Report::Alarm { kind, index, detail } => match index.and_then(|i| Some((i, self.present.get(&i)?))) {
                 Some((index, name)) => format!("ALARM ({kind}) about {}: {detail}", self.who(index, name)),
                 None => format!("ALARM ({kind}): {detail}"),
@@ -82,6 +82,10 @@ impl Words {
             Report::Hand { index, on } => {
                 let who = self.by(*index, None);
                 if *on { format!("{who} raises a hand.") } else { format!("{who} lowers the hand.") }
+            }
+            Report::Recording { index, on } => {
+                let who = self.by(*index, None);
+                if *on { format!("{who} RECORDS this meeting.") } else { format!("{who} records no more.") }
             }
             Report::AskedToMute { by } => format!("{} asks you to mute: type mute", self.by(*by, None)),
             Report::Leader { index } => format!("{} leads the meeting now.", self.by(*index, None)),
@@ -208,8 +212,9 @@ fn member(member: &RosterMember) -> String {
     };
     let host = (member.role != "member").then_some(member.role);
     let muted = member.muted.then_some("muted");
+    let recording = member.recording.then_some("RECORDS");
     let blocked = member.blocked.then_some("BLOCKED: you do not hear them");
-    let marks: Vec<&str> = [host, Some(standing), muted, blocked].into_iter().flatten().collect();
+    let marks: Vec<&str> = [host, Some(standing), muted, recording, blocked].into_iter().flatten().collect();
     let name = numbered(member.index, &member.name, member.looks_like.is_some());
     format!("{name} ({})", marks.join(", "))
 }
@@ -228,7 +233,7 @@ fn standing_of_knock(standing: Standing) -> &'static str {
 fn not_realtime(reason: &str) -> String {
     format!(
         "(Sound takes turns with the other programs on this machine ({reason}). More is kept against gaps, so you hear \
-         and are heard some 12 ms later, and a busy machine may leave gaps: docs/devices.md says how to allow priority.)"
+         and are heard some 20 ms later, and a busy machine may leave gaps: docs/devices.md says how to allow priority.)"
     )
 }
 
@@ -299,6 +304,7 @@ mod tests {
             standing,
             looks_like,
             blocked: false,
+            recording: index == 3,
         };
         Report::Roster { epoch: 1, members: members.iter().map(member).collect() }
     }
@@ -321,7 +327,7 @@ mod tests {
         assert_eq!(
             said.as_deref(),
             Some(
-                "Here: Ada (host, you), Bob (no. 1) (verified), B0b (no. 2) (KEY CHANGED, muted), Carl (known), \
+                "Here: Ada (host, you), Bob (no. 1) (verified), B0b (no. 2) (KEY CHANGED, muted), Carl (known, RECORDS), \
                  Dora (new), Emil (guest)."
             )
         );

@@ -29,6 +29,7 @@ use crate::audio::source::{Recording, Repeat, Source};
 use crate::command::{Command, Who};
 use crate::pins::Pins;
 use crate::report::Report;
+use crate::session::key::TalkKey;
 use crate::session::sink::queue;
 use crate::session::{Bans, Finished, ReportSettings, Session, start_now, system_rng};
 use cast::{Part, Person};
@@ -175,6 +176,7 @@ impl<'a> Stage<'a> {
                 relays,
                 engine,
                 microphone: Microphone::On,
+                key: TalkKey::NONE,
                 leave_after: None,
                 linger: None,
                 // The relay is on this machine and watched: if it fails, so does the demo.

@@ -51,6 +51,10 @@ impl Running {
                 self.switch(Microphone::On);
                 Ok(())
             }
+            Command::PushToTalk { on } => {
+                let has_key = self.key.press(Instant::now(), on);
+                has_key.then_some(()).ok_or_else(|| "there is no key to press: start with --push-to-talk".to_owned())
+            }
             Command::SaveData { on } => {
                 self.gate.on_saves(Instant::now(), on, chance());
                 Ok(())

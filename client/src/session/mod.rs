@@ -8,9 +8,11 @@ mod bans;
 mod block;
 mod commands;
 mod gate;
+pub mod key;
 mod link;
 mod people;
 mod priority;
+mod record;
 mod reporting;
 pub mod sink;
 mod talkers;
@@ -36,7 +38,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
 
 use crate::audio::device;
-use crate::audio::engine::MediaEngine;
+use crate::audio::engine::{FinishError, MediaEngine};
 use crate::command::Command;
 use crate::exit::Outcome;
 use crate::pins::Pins;
@@ -44,7 +46,9 @@ use crate::realtime::Raised;
 use crate::report::{Devices, Report, WaitingFor};
 pub use bans::Bans;
 use gate::SendGate;
+use key::TalkKey;
 use link::{Happened, Link};
+use record::Recorders;
 use reporting::Prepared;
 pub use reporting::ReportSettings;
 use reporting::{Reporting, Staying};
@@ -73,6 +77,8 @@ pub struct Session {
     pub engine: MediaEngine,
     /// The microphone at the start.
     pub microphone: Microphone,
+    /// Push-to-talk, if any.
+    pub key: TalkKey,
     /// Leave after so long: a host from now on, a guest from its admission on (and at the latest so long after now
     /// when nobody lets it in).
     pub leave_after: Option<Duration>,
@@ -100,8 +106,8 @@ pub struct Finished {
     pub talkers: Vec<TalkerSummary>,
     /// The conference, for those who want to look at what it can still open.
     pub conference: Conference,
-    /// Error while closing the output, if any.
-    pub output: Result<(), crate::audio::sink::SinkError>,
+    /// Error while closing the output or the recording, if any.
+    pub output: Result<(), FinishError>,
 }
 
 /// The clocks now.
@@ -199,6 +205,8 @@ struct Running {
     lingering: Option<Lingering>,
     outcome: Option<Outcome>,
     priority: Option<Raised>,
+    key: TalkKey,
+    recorders: Recorders,
     /// Everybody who waits, as far as this client may let them in.
     knocking: BTreeMap<KnockId, Person>,
 }
@@ -244,6 +252,8 @@ impl Running {
             lingering: None,
             outcome: None,
             priority: None,
+            key: session.key,
+            recorders: Recorders::default(),
             knocking: BTreeMap::new(),
         }
     }
@@ -401,6 +411,9 @@ impl Running {
             self.engine.skip(1);
         }
         self.engine.render(due);
+        if let Some(open) = self.key.poll_change(now) {
+            self.reports.send(Report::PushToTalk { open });
+        }
     }
 
     /// A microphone is open only while somebody is to hear it: not in the waiting room, muted, or after the end.
@@ -414,7 +427,8 @@ impl Running {
 
     fn capture_and_send(&mut self) {
         let muted = self.microphone == Microphone::Muted;
-        let captured = self.engine.capture(muted);
+        let is_silent = muted || !self.key.is_open(Instant::now());
+        let captured = self.engine.capture(is_silent);
         if !self.conference.can_send(Instant::now()) {
             return;
         }
@@ -422,7 +436,7 @@ impl Running {
             seq: self.seq,
             stamp: stamp(),
             microphone: self.microphone,
-            level: if muted { 127 } else { captured.level },
+            level: if is_silent { 127 } else { captured.level },
             opus: if muted { &[] } else { captured.opus },
         };
         let mut out = [0; DATAGRAM_LEN];
@@ -579,7 +593,9 @@ impl Running {
             self.outcome = Some(Outcome::Local(format!("cannot set up a decoder: {error}")));
         }
         self.note_members();
+        self.forget_recorders();
         self.report_roster();
+        self.announce_recording();
     }
 
     fn on_denied(&mut self, denial: Denial) {

@@ -35,7 +35,8 @@ impl Running {
     /// Tells who is in the meeting.
     pub(super) fn report_roster(&mut self) {
         self.report_silence();
-        let members = self.talkers.roster(&self.conference, self.microphone, &self.pins);
+        let mut members = self.talkers.roster(&self.conference, self.microphone, &self.pins);
+        members.iter_mut().for_each(|member| member.recording = self.recorders.contains(member.index));
         self.reports.send(Report::Roster { epoch: self.conference.epoch().number(), members });
     }
 

@@ -194,6 +194,7 @@ impl Talkers {
                 },
                 looks_like: alike.get(&member.index.0).copied(),
                 blocked: pins.is_blocked(&member.cert.identity),
+                recording: false,
             }
         };
         conference.members().map(entry).collect()

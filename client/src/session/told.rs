@@ -43,6 +43,7 @@ impl Running {
                 self.reports.send(Report::Chat { from: from.0, name, text });
             }
             Event::Hand { index, on } => self.reports.send(Report::Hand { index: index.0, on }),
+            Event::Recording { index, on } => self.on_recording(index, on),
             Event::AskedToMute { by } => self.reports.send(Report::AskedToMute { by: by.0 }),
             Event::Stale { silence } => {
                 let for_ms = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);

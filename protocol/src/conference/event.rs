@@ -237,6 +237,13 @@ pub enum Event {
         /// Raised.
         on: bool,
     },
+    /// A member says that it records the meeting, or has ended that. It says so again whenever somebody joins.
+    Recording {
+        /// Who.
+        index: MemberIndex,
+        /// Records.
+        on: bool,
+    },
     /// A host asks this member to mute.
     AskedToMute {
         /// Who asks.

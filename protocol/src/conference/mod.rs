@@ -976,6 +976,15 @@ impl Conference {
         })
     }
 
+    /// Tells everybody that this member records the meeting, or has ended that. Newcomers have to be told again.
+    #[allow(clippy::missing_errors_doc)]
+    pub fn announce_recording(&mut self, now: Instant, on: bool) -> Result<(), ActError> {
+        self.do_as_member(now, |member, step, _| {
+            let said = member.room.say(step, |place, key| Said::recording(place, on, key));
+            if said { Ok(()) } else { Err(ActError::Disconnected) }
+        })
+    }
+
     /// Leaves. A leader hands over to the first co-host who is here; without one the meeting ends, since nobody could
     /// let anybody in or out.
     pub fn leave(&mut self, now: Instant) {

@@ -597,6 +597,7 @@ impl Room {
             step.out.event(match said {
                 Said::Chat { text, .. } => Event::Chat { from, text: text.clone() },
                 Said::Hand { on, .. } => Event::Hand { index: from, on: *on },
+                Said::Recording { on, .. } => Event::Recording { index: from, on: *on },
             });
         }
     }

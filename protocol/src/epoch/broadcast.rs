@@ -250,6 +250,13 @@ pub enum Said {
         /// Of `vk`.
         signature: Signature,
     },
+    /// Records the meeting, or has ended that.
+    Recording {
+        /// Records.
+        on: bool,
+        /// Of `vk`.
+        signature: Signature,
+    },
 }
 
 /// Where something was said: bound by its signature.
@@ -289,6 +296,12 @@ impl Said {
         Self::Hand { on, signature }
     }
 
+    /// Signs that a recording runs, or has ended.
+    pub fn recording(place: &Place, on: bool, sealing: &KeyPair) -> Self {
+        let signature = sealing.sign(label::RECORDING, &[&place.bytes(), &[u8::from(on)]]);
+        Self::Recording { on, signature }
+    }
+
     /// Checks that the owner of `sealing` (`vk`) said this there.
     ///
     /// # Errors
@@ -299,6 +312,9 @@ impl Said {
                 sealing.verify(label::CHAT, &[&place.bytes(), text.as_bytes()], signature)
             }
             Self::Hand { on, signature } => sealing.verify(label::HAND, &[&place.bytes(), &[u8::from(*on)]], signature),
+            Self::Recording { on, signature } => {
+                sealing.verify(label::RECORDING, &[&place.bytes(), &[u8::from(*on)]], signature)
+            }
         }
     }
 }
@@ -316,6 +332,11 @@ impl Wire for Said {
                 w.u8(u8::from(*on));
                 signature.write(w);
             }
+            Self::Recording { on, signature } => {
+                w.u8(3);
+                w.u8(u8::from(*on));
+                signature.write(w);
+            }
         }
     }
     fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -327,16 +348,18 @@ impl Wire for Said {
                 }
                 Ok(Self::Chat { text, signature: Signature::read(r)? })
             }
-            2 => {
-                let on = match r.u8()? {
-                    0 => false,
-                    1 => true,
-                    _ => return Err(Malformed("hand")),
-                };
-                Ok(Self::Hand { on, signature: Signature::read(r)? })
-            }
+            2 => Ok(Self::Hand { on: read_switch(r)?, signature: Signature::read(r)? }),
+            3 => Ok(Self::Recording { on: read_switch(r)?, signature: Signature::read(r)? }),
             _ => Err(Malformed("unknown word to all")),
         }
+    }
+}
+
+fn read_switch(r: &mut Reader<'_>) -> Result<bool, Malformed> {
+    match r.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Malformed("neither on nor off")),
     }
 }
 

@@ -24,5 +24,6 @@ mod report;
 mod sound;
 mod stage;
 mod succession;
+mod voice;
 mod wave;
 mod wire;

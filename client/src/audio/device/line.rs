@@ -52,6 +52,8 @@ pub struct Figures {
     pub skips: u64,
     /// What is kept against the next gap, in ms.
     pub margin_ms: f64,
+    /// For how long sound waits in the ring on average, the margin included, in ms.
+    pub held_ms: f64,
 }
 
 impl Figures {
@@ -160,6 +162,11 @@ impl Level {
     /// The fill that there should be on average where it is measured. It swings by one callback.
     fn target(&self) -> usize {
         (f64::from(self.pulse.largest()) / 2.0 + self.margin * self.rate) as usize
+    }
+
+    /// The same in ms.
+    fn held_ms(&self) -> f64 {
+        self.target() as f64 * 1_000.0 / self.rate
     }
 
     /// From where on it is too much.
@@ -318,7 +325,7 @@ impl CaptureLine {
     /// Gaps are frames of which a part was silence because the device was late, skips the times at which a surplus was
     /// thrown away.
     pub fn figures(&self) -> Figures {
-        Figures { gaps: self.gaps, skips: self.skips, margin_ms: self.level.margin_ms() }
+        Figures { gaps: self.gaps, skips: self.skips, margin_ms: self.level.margin_ms(), held_ms: self.level.held_ms() }
     }
 
     /// Drops the oldest, so that the fill is right after the next frame.
@@ -447,7 +454,7 @@ impl PlaybackLine {
     /// dropped because the device was slow.
     pub fn figures(&self) -> Figures {
         let gaps = self.gaps + self.level.pulse.underflows();
-        Figures { gaps, skips: self.skips, margin_ms: self.level.margin_ms() }
+        Figures { gaps, skips: self.skips, margin_ms: self.level.margin_ms(), held_ms: self.level.held_ms() }
     }
 
     /// The callback ran dry: the gap is made as long as it takes not to run dry again.
