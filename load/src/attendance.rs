@@ -13,8 +13,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 
 use crate::member::{AGAIN, Member, Role};
 use crate::room::{Act, SharedListener, Stage, count};
-use crate::session::{Channel, Hearing};
-use crate::socket::Valve;
+use crate::session::Channel;
+use crate::shard::Valve;
 use crate::sync::lock;
 use crate::talker::Talker;
 
@@ -133,10 +133,8 @@ impl<'m> Attendance<'m> {
     }
 
     async fn connect(&self) -> Result<Channel, String> {
-        let meter = Arc::clone(&self.me.shard.meter);
-        let hearing = Hearing { listener: Arc::clone(&self.listener), meter };
-        let stage = self.stage();
-        Channel::open(stage, &self.me.shard, stage.relay.bind(self.me.client), &self.valve, hearing).await
+        let Member { shard, client, .. } = self.me;
+        Channel::open(self.stage(), shard, *client, &self.valve, Arc::clone(&self.listener)).await
     }
 
     /// Talks to the relay until the session is over, or `None` until it needs another connection.

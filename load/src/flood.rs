@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use conclave_protocol::conference::{Conference, JoinConfig, Start, Transmit};
 use conclave_protocol::identity::{DisplayName, Identity};
 use conclave_relay::clock::system_time;
@@ -132,10 +132,10 @@ async fn datagrams(stage: &Stage) -> Result<()> {
     let mut pace = interval(BURST_EVERY);
     loop {
         let _tick = pace.tick().await;
-        let sent = (0..AT_ONCE).filter(|_| connection.send_datagram(frame.clone()).is_ok()).count();
+        let sent = (0..AT_ONCE).filter(|_| connection.send_datagram(frame.clone())).count();
         note(stage, "datagrams", sent);
-        if let Some(reason) = connection.close_reason() {
-            return Err(reason.into());
+        if let Some(reason) = connection.reason() {
+            bail!("{reason}");
         }
     }
 }

@@ -27,10 +27,10 @@ mod score;
 pub mod search;
 mod session;
 mod shard;
-mod socket;
 mod sync;
 mod table;
 mod talker;
+mod urgency;
 
 use std::io::Write;
 use std::path::Path;

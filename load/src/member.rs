@@ -14,8 +14,7 @@ use tokio::time::sleep;
 use crate::attendance::{Attendance, Ended, Shared, Turn};
 use crate::listener::Listener;
 use crate::room::{Act, Room, count};
-use crate::shard::Shard;
-use crate::socket::Valve;
+use crate::shard::{Shard, Valve};
 use crate::sync::{lock, seed};
 use crate::talker::Talker;
 

@@ -19,9 +19,10 @@ use crate::meter::micros;
 use crate::plan::FRAME;
 use crate::procfs::ThreadId;
 use crate::room::{Stage, in_micros};
-use crate::shard::{PROBE, Probe};
+use crate::shard::{PROBE, Shard};
 use crate::sync::{Dice, lock};
 use crate::talker::Talker;
+use crate::urgency;
 
 /// The thread that paces.
 pub(crate) struct Pacer {
@@ -43,13 +44,14 @@ pub(crate) struct Paced {
 
 impl Pacer {
     /// Starts all clocks of these talkers now, and probes these shards.
-    pub(crate) fn start(stage: Arc<Stage>, talkers: Vec<Arc<Talker>>, probes: Vec<Arc<Probe>>) -> Result<Self> {
+    pub(crate) fn start(stage: Arc<Stage>, talkers: Vec<Arc<Talker>>, shards: Vec<Arc<Shard>>) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let pacing = Pacing::new(stage, talkers, probes, Arc::clone(&stop))?;
+        let pacing = Pacing::new(stage, talkers, shards, Arc::clone(&stop))?;
         let (tell, told) = std::sync::mpsc::channel();
         let join = std::thread::Builder::new().name("pacer".into()).spawn(move || {
             // The other end waits for exactly this.
             let _heard = tell.send(ThreadId::current());
+            urgency::before_all();
             pacing.run()
         })?;
         Ok(Self { thread: told.recv().context("the pacer ended while it started")?, stop, join })
@@ -71,7 +73,7 @@ enum Due {
 struct Pacing {
     stage: Arc<Stage>,
     talkers: Vec<(Arc<Talker>, FrameClock)>,
-    probes: Vec<Arc<Probe>>,
+    shards: Vec<Arc<Shard>>,
     stop: Arc<AtomicBool>,
     dice: Dice,
     due: BinaryHeap<Reverse<(Instant, Due)>>,
@@ -82,7 +84,7 @@ impl Pacing {
     fn new(
         stage: Arc<Stage>,
         talkers: Vec<Arc<Talker>>,
-        probes: Vec<Arc<Probe>>,
+        shards: Vec<Arc<Shard>>,
         stop: Arc<AtomicBool>,
     ) -> Result<Self> {
         let mut dice = Dice::new().context("no random numbers")?;
@@ -94,7 +96,7 @@ impl Pacing {
         let frames = talkers.iter().enumerate().map(|(number, (_, clock))| (clock.due(), Due::Frame(number)));
         let due = frames.chain([(start, Due::Probe)]).map(Reverse).collect();
         let paced = Paced { lag: micros()?, sent: 0, dropped: 0, starved: 0, unsent: 0 };
-        Ok(Self { stage, talkers, probes, stop, dice, due, paced })
+        Ok(Self { stage, talkers, shards, stop, dice, due, paced })
     }
 
     fn run(mut self) -> Paced {
@@ -105,7 +107,7 @@ impl Pacing {
             match what {
                 Due::Probe => {
                     let now = self.stage.clock.now();
-                    self.probes.iter().for_each(|probe| probe.ring(now));
+                    self.shards.iter().for_each(|shard| shard.ring(now));
                     self.due.push(Reverse((at.max(Instant::now() - PROBE) + PROBE, what)));
                 }
                 Due::Frame(number) => {
@@ -155,7 +157,7 @@ impl Pacing {
         // The frame left its talker that much earlier.
         talker.note_sent(tick, frame.name, at.saturating_sub(u64::try_from(delay.as_nanos()).unwrap_or(0)).max(1));
         let sent = lock(&talker.connection).as_ref().map(|connection| connection.send_datagram(frame.datagram));
-        if matches!(sent, Some(Ok(()))) {
+        if sent == Some(true) {
             self.talkers[number].1.on_sent();
             self.paced.sent += u64::from(is_measured);
         } else {

@@ -16,9 +16,7 @@ use crate::plan::Flood;
 use crate::procfs::ThreadId;
 use crate::room::{Act, Room, Stage};
 use crate::shard::Shard;
-
-/// By how much the guests' threads give way: each gets a tenth of what another thread gets that wants the same core.
-const GIVE_WAY: i32 = 10;
+use crate::urgency;
 
 /// The threads.
 pub(crate) struct Protocol {
@@ -43,8 +41,8 @@ impl Protocol {
         for (number, member) in others.into_iter().enumerate() {
             shares[number % stage.plan.threads].push(member);
         }
-        let leading = Running::start("leading", Arc::clone(stage), leading, 0)?;
-        let start = |share| Running::start("guests", Arc::clone(stage), share, GIVE_WAY);
+        let leading = Running::start("leading", Arc::clone(stage), leading, || ())?;
+        let start = |share| Running::start("guests", Arc::clone(stage), share, urgency::after_all);
         Ok(Self { leading, guests: shares.into_iter().map(start).collect::<Result<_>>()? })
     }
 
@@ -68,7 +66,7 @@ impl Protocol {
 }
 
 impl Running {
-    fn start(name: &str, stage: Arc<Stage>, members: Vec<Member>, give_way: i32) -> Result<Self> {
+    fn start(name: &str, stage: Arc<Stage>, members: Vec<Member>, give_way: fn()) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (tell, told) = mpsc::channel();
         let join = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
@@ -107,14 +105,13 @@ fn members(stage: &Stage, rooms: &[Arc<Room>], shards: &[Arc<Shard>]) -> Vec<Mem
     all
 }
 
-async fn attend(stage: &Stage, members: Vec<Member>, give_way: i32) {
+async fn attend(stage: &Stage, members: Vec<Member>, give_way: fn()) {
     let (start, mut tasks) = (Instant::now(), JoinSet::new());
     let mut act = stage.act.subscribe();
     tokio::task::spawn_local(async move {
         // During the ramp nothing is measured that this thread could hold up.
         if act.wait_for(|act| *act == Act::Talk).await.is_ok() {
-            // On Linux this is the thread's own; where it fails, the thread is as good as the others.
-            let _nicer = rustix::process::nice(give_way);
+            give_way();
         }
     });
     for member in members {

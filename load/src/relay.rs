@@ -31,18 +31,19 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    /// The address that a client binds. On one machine each has a network of its own, as people have; otherwise a relay's
-    /// bounds for one network would be what is measured.
+    /// The address that a client comes from; `None` for whichever leads to the relay. On one machine each has a network of
+    /// its own, as people have; otherwise a relay's bounds for one network would be what is measured.
+    pub(crate) fn network_of(&self, client: u32) -> Option<IpAddr> {
+        let IpAddr::V4(relay) = self.socket.ip() else { return None };
+        let network = client % NETWORKS;
+        let byte = |n: u32| u8::try_from(n).unwrap_or(1);
+        let ip = Ipv4Addr::new(127, byte(1 + network / 250), byte(1 + network % 250), 1);
+        relay.is_loopback().then_some(ip.into())
+    }
+
+    /// The address that a client with a socket of its own binds.
     pub(crate) fn bind(&self, client: u32) -> SocketAddr {
-        match self.socket.ip() {
-            IpAddr::V4(ip) if ip.is_loopback() => {
-                let network = client % NETWORKS;
-                let byte = |n: u32| u8::try_from(n).unwrap_or(1);
-                let ip = Ipv4Addr::new(127, byte(1 + network / 250), byte(1 + network % 250), 1);
-                SocketAddr::new(ip.into(), 0)
-            }
-            _ => dial::bind_for(self.socket),
-        }
+        self.network_of(client).map_or_else(|| dial::bind_for(self.socket), |ip| SocketAddr::new(ip, 0))
     }
 
     /// The same for a meeting's link.

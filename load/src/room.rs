@@ -13,7 +13,7 @@ use crate::listener::Listener;
 use crate::meter::{Window, micros};
 use crate::plan::Plan;
 use crate::relay::Address;
-use crate::socket::Valve;
+use crate::shard::{Connection, Valve};
 use crate::sync::{RunClock, lock};
 use crate::talker::Talker;
 
@@ -53,11 +53,11 @@ pub(crate) struct Stage {
     /// Every session that was ever measured.
     pub(crate) listeners: Mutex<Vec<SharedListener>>,
     /// Connections of members, until they are counted for the last time.
-    pub(crate) connections: Mutex<Vec<quinn::Connection>>,
-    /// Sockets that are to stop reading.
+    pub(crate) connections: Mutex<Vec<Connection>>,
+    /// Members that are to stop reading.
     pub(crate) valves: Mutex<Vec<Arc<Valve>>>,
     /// What the flooding member sends over, and a frame of its own.
-    pub(crate) flooder: Mutex<Option<(quinn::Connection, bytes::Bytes)>>,
+    pub(crate) flooder: Mutex<Option<(Connection, bytes::Bytes)>>,
     restarted: AtomicU64,
 }
 

@@ -121,8 +121,7 @@ impl Show<'_> {
         self.stage.act.send_replace(Act::Talk);
         std::thread::sleep(FILLED);
         let talkers: Vec<_> = self.rooms.iter().flat_map(|room| room.talkers.iter().cloned()).collect();
-        let probes = self.shards.iter().map(|shard| Arc::clone(&shard.probe)).collect();
-        let pacer = Pacer::start(Arc::clone(self.stage), talkers.clone(), probes)?;
+        let pacer = Pacer::start(Arc::clone(self.stage), talkers.clone(), self.shards.to_vec())?;
         let warmup_s = self.warm_up(&talkers).as_secs_f64();
         let mut measured = self.measure(pacer.thread)?;
         std::thread::sleep(TAIL);
@@ -148,7 +147,7 @@ impl Show<'_> {
         let plan = &self.stage.plan;
         let flooding = Flooding::start(self.stage, self.rooms)?;
         lock(&self.stage.valves).iter().for_each(|valve| valve.close());
-        self.shards.iter().for_each(|shard| shard.probe.reset());
+        self.shards.iter().for_each(|shard| shard.reset());
         let threads = self.threads(pacer);
         let (cpu, began) = (threads.read(), Instant::now());
         self.stage.window.set(self.stage.clock.at(began), plan.seconds);
@@ -196,8 +195,7 @@ impl Show<'_> {
     /// How a second went, for the bar.
     fn in_words(&self, second: u32) -> String {
         let second = usize::try_from(second).unwrap_or(usize::MAX);
-        let latencies = self.shards.iter().filter_map(|shard| lock(&shard.meter).latency_in(second));
-        let worst = latencies.map(|latency| latency.p99).fold(0.0, f64::max);
+        let worst = self.shards.iter().filter_map(|shard| shard.p99_in(second)).fold(0.0, f64::max);
         format!("p99 {worst:.2} ms")
     }
 

@@ -53,9 +53,8 @@ impl Sampler {
         let (mut packets, mut frames) = (0, 0);
         let gone = &mut self.gone;
         lock(&self.stage.connections).retain(|connection| {
-            let is_gone = connection.close_reason().is_some();
-            let stats = connection.stats();
-            let (udp, datagrams) = (stats.udp_rx.datagrams, stats.frame_rx.datagram);
+            let is_gone = connection.reason().is_some();
+            let (udp, datagrams) = (connection.packets(), connection.frames());
             if is_gone {
                 *gone = (gone.0 + udp, gone.1 + datagrams);
             } else {

@@ -20,6 +20,9 @@ use crate::sync::lock;
 
 /// A frame that is sent that late, or read that late, says nothing of the relay any more.
 const MOST_LAG_MS: f64 = 2.0;
+/// Unless so much of the latency that was found is the relay's all the same: the packets of a crowd come at once, and to
+/// read a thousand of them takes a shard milliseconds, which are in the latency.
+const MOST_OF_LATENCY: f64 = 0.5;
 /// A thread that takes more of a core has no room for what comes in bursts.
 const MOST_CPU: f64 = 0.85;
 /// Share of frames that may be missing by the harness's own fault.
@@ -112,7 +115,10 @@ pub(crate) fn report(stage: &Stage, shards: &[Arc<Shard>], measured: Measured) -
     let joins = stage.tally.join_times();
     let mut removal = micros()?;
     measured.removals.iter().for_each(|took| removal.saturating_record(in_micros(*took)));
-    let invalid_because = objections(&stage.plan, &frames, &harness, measured.last.members);
+    let invalid_because = objections(
+        &stage.plan,
+        &Outcome { frames: &frames, harness: &harness, latency: meter.latency(), members: measured.last.members },
+    );
     let tally = &stage.tally;
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     Ok(Report {
@@ -231,14 +237,29 @@ fn harness(stage: &Stage, shards: &[Arc<Shard>], measured: &Measured) -> Result<
     })
 }
 
+/// By what it is judged whether figures say something of the relay.
+#[derive(Clone, Copy)]
+struct Outcome<'a> {
+    frames: &'a Frames,
+    harness: &'a Harness,
+    latency: Option<Percentiles>,
+    /// Who was there at the end.
+    members: u64,
+}
+
 /// Why figures say nothing of the relay.
-fn objections(plan: &Plan, frames: &Frames, harness: &Harness, members: u64) -> Vec<String> {
+fn objections(plan: &Plan, outcome: &Outcome<'_>) -> Vec<String> {
+    let Outcome { frames, harness, latency, members } = *outcome;
     let mut objections = Vec::new();
-    let lags = [("frames are sent", harness.pacer_lag_ms), ("a shard reads", harness.shard_lag_ms)];
-    for (what, lag) in lags {
-        if let Some(lag) = lag.filter(|lag| lag.p99 > MOST_LAG_MS) {
+    let most_of_shards = latency.map_or(0.0, |latency| latency.p99 * MOST_OF_LATENCY).max(MOST_LAG_MS);
+    let lags = [
+        ("frames are sent", harness.pacer_lag_ms, MOST_LAG_MS),
+        ("a shard reads", harness.shard_lag_ms, most_of_shards),
+    ];
+    for (what, lag, most) in lags {
+        if let Some(lag) = lag.filter(|lag| lag.p99 > most) {
             objections.push(format!(
-                "the harness is saturated: {what} {:.1} ms late at the 99th percentile, more than {MOST_LAG_MS} ms",
+                "the harness is saturated: {what} {:.1} ms late at the 99th percentile, more than {most:.1} ms",
                 lag.p99
             ));
         }
@@ -302,6 +323,11 @@ mod tests {
     use super::*;
     use crate::plan::{Shape, tests::plan};
 
+    fn objections(plan: &Plan, frames: &Frames, harness: &Harness, members: u64) -> Vec<String> {
+        let latency = Some(Percentiles { p50: 1.0, p90: 2.0, p99: 3.0, p999: 4.0, max: 9.0 });
+        super::objections(plan, &Outcome { frames, harness, latency, members })
+    }
+
     fn good() -> (Plan, Frames, Harness) {
         let lag = Some(Percentiles { p50: 0.1, p90: 0.1, p99: 0.5, p999: 1.0, max: 9.0 });
         let harness = Harness { pacer_lag_ms: lag, shard_lag_ms: lag, shard_cpu: Some(0.5), ..Harness::default() };
@@ -331,6 +357,17 @@ mod tests {
             let mut members = 3;
             spoil(&mut frames, &mut harness, &mut members);
             assert_eq!(objections(&plan, &frames, &harness, members).len(), 1, "{number}");
+        }
+    }
+
+    #[test]
+    fn a_shard_may_be_late_by_half_of_a_long_latency_and_no_more() {
+        let (plan, frames, mut harness) = good();
+        let latency = Some(Percentiles { p50: 8.0, p90: 12.0, p99: 16.0, p999: 18.0, max: 20.0 });
+        for (late, objected) in [(7.9, 0), (8.1, 1)] {
+            harness.shard_lag_ms.as_mut().unwrap().p99 = late;
+            let outcome = Outcome { frames: &frames, harness: &harness, latency, members: 3 };
+            assert_eq!(super::objections(&plan, &outcome).len(), objected, "{late} ms");
         }
     }
 

@@ -9,6 +9,7 @@ use conclave_protocol::sframe::KeyName;
 use conclave_protocol::sframe::header::Header;
 use conclave_protocol::wire::datagram::{Datagram, HEADER_LEN, Kind};
 
+use crate::shard::Connection;
 use crate::sync::lock;
 
 /// CTR of a segment's first frame (`docs/protocol.md` §8.2).
@@ -66,7 +67,7 @@ pub(crate) struct Talker {
     /// Whether it is in its meeting and may send.
     pub(crate) talks: AtomicBool,
     /// Where its frames go.
-    pub(crate) connection: Mutex<Option<quinn::Connection>>,
+    pub(crate) connection: Mutex<Option<Connection>>,
     sealed: Mutex<VecDeque<Sealed>>,
     /// By tick: when its frame was sent, on the run's clock; 0 when none was.
     sent_at: Box<[AtomicU64]>,

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod core;
 pub mod dial;
+pub mod driver;
 pub mod embedded;
 pub mod framing;
 pub mod gate;

@@ -114,6 +114,14 @@ pub fn exporter(connection: &quinn::Connection) -> Option<[u8; 32]> {
     Some(secret)
 }
 
+/// The same for a connection that one's own loop drives.
+#[must_use]
+pub fn exporter_of(quic: &quinn_proto::Connection) -> Option<[u8; 32]> {
+    let mut secret = [0; 32];
+    quic.crypto_session().export_keying_material(&mut secret, EXPORTER_LABEL, b"").ok()?;
+    Some(secret)
+}
+
 /// Makes a [`WideWindow`] for each path.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WideWindowFactory;

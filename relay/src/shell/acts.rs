@@ -7,9 +7,9 @@ use quinn_proto::VarInt;
 
 use super::bundle::Frame;
 use super::client::Stage;
-use super::control::Read;
 use super::{CONTROL_FOR, Command, DRAIN, Figures, Readiness, Shell, Stopping, WIND_DOWN};
 use crate::core::{CloseCode, ConnId, Core, Delivery, Output};
+use crate::driver::control::Read;
 
 impl<C: Core> Shell<C> {
     /// Calls the core, carries out what it wants, and tells it which connections that has ended.
@@ -178,7 +178,7 @@ impl<C: Core> Shell<C> {
     /// Does what was asked for from outside.
     pub(super) fn take_commands(&mut self, now: Instant) {
         self.inbox.clear();
-        while let Some(command) = self.inbox.next() {
+        while let Some(command) = self.inbox.take() {
             match command {
                 Command::ReportDelivered(ticket, delivery) => {
                     self.act(now, |core, out| core.report_delivered(now, ticket, delivery, out));

@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use quinn_proto::{Connection, Dir, Incoming};
+use quinn_proto::{Dir, Incoming};
 
 use super::client::{Client, Stage};
-use super::control::Control;
 use super::{CONTROL_FOR, Shell};
 use crate::core::{CloseCode, ConnId, Core, Peer};
+use crate::driver::control::Control;
 use crate::gate::{Address, Prefix, Refusal, Verdict};
 use crate::transport;
 
@@ -82,7 +82,7 @@ impl<C: Core> Shell<C> {
             }
         };
         let takes_datagrams = client.quic.datagrams().max_size().is_some();
-        let exporter = exporter(&client.quic);
+        let exporter = transport::exporter_of(&client.quic);
         let peer = exporter.map(|exporter| Peer { exporter, prefix: token });
         // From here on the place among the network's connections is given back with the stage.
         let peer = match (peer, takes_datagrams) {
@@ -134,10 +134,4 @@ impl<C: Core> Shell<C> {
             Refusal::PrefixRate => self.stats.refused_prefix_rate.increment(),
         }
     }
-}
-
-fn exporter(quic: &Connection) -> Option<[u8; 32]> {
-    let mut secret = [0; 32];
-    quic.crypto_session().export_keying_material(&mut secret, transport::EXPORTER_LABEL, b"").ok()?;
-    Some(secret)
 }

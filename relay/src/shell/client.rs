@@ -5,13 +5,42 @@ use std::time::{Duration, Instant};
 use quinn_proto::Connection;
 
 use super::bundle::Bundle;
-use super::control::Control;
 use crate::core::{CloseCode, ConnId, Peer};
-use crate::gate::Prefix;
+use crate::driver::control::{Control, Stopped, Written};
+use crate::gate::{Allowance, Prefix};
 
 /// How long what is not a frame may wait for the next: a frame's duration. A packet for itself costs as much as one with
 /// frames, and to say a little later that somebody spoke, or that a packet came, costs nothing.
 const WAIT: Duration = Duration::from_millis(20);
+
+/// Bytes of control messages that may go along with the frames of one moment. With those of three talkers they fill a packet
+/// of QUIC's least MTU, so they cost no packet of their own.
+const ALONG: usize = 600;
+/// What may go beyond that, of all clients: a newcomer's roster at once, but not the same long message to a thousand people,
+/// for whose packets frames would wait a tenth of a second. One token is [`MORE`] bytes.
+pub(super) const BEYOND: Allowance = Allowance { per_second: 1_000, burst: 250 };
+pub(super) const MORE: usize = 1_000;
+
+/// How much of the control messages has gone to a client lately.
+#[derive(Default)]
+pub(super) struct Pace {
+    since: Option<Instant>,
+    gone: usize,
+}
+
+impl Pace {
+    /// How many bytes may go now.
+    fn room(&mut self, now: Instant) -> usize {
+        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= WAIT) {
+            (self.since, self.gone) = (Some(now), 0);
+        }
+        ALONG.saturating_sub(self.gone)
+    }
+
+    fn next(&self, now: Instant) -> Instant {
+        self.since.unwrap_or(now) + WAIT
+    }
+}
 
 /// See the module.
 pub(super) struct Client {
@@ -19,6 +48,9 @@ pub(super) struct Client {
     pub(super) stage: Stage,
     pub(super) control: Option<Control>,
     pub(super) bundle: Bundle,
+    pace: Pace,
+    /// Control messages wait until then.
+    write_again: Option<Instant>,
     /// Not to be read before.
     pub(super) read_again: Option<Instant>,
     /// Datagrams that were read.
@@ -86,6 +118,8 @@ impl Client {
             stage: Stage::Handshake { until },
             control: None,
             bundle: Bundle::new(),
+            pace: Pace::default(),
+            write_again: None,
             read_again: None,
             datagrams: 0,
             queued: Queued::default(),
@@ -117,17 +151,65 @@ impl Client {
         is_waiting
     }
 
+    /// Hands QUIC what waits on the control stream. Where frames come, that is no more than can go along with them, and what
+    /// `beyond` gives for it.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub(super) fn write_control(&mut self, now: Instant, mut beyond: impl FnMut() -> bool) -> Result<Written, Stopped> {
+        let is_busy = self.heard_as().is_some() && self.bundle.is_busy(now);
+        let Some(control) = &mut self.control else { return Ok(Written::default()) };
+        self.write_again = None;
+        if !is_busy {
+            return control.write(&mut self.quic, usize::MAX);
+        }
+        let mut written = control.write(&mut self.quic, self.pace.room(now))?;
+        self.pace.gone += written.taken;
+        // What QUIC takes no more of is written when it does.
+        let mut is_taken = written.taken > 0 || self.pace.room(now) == 0;
+        while is_taken && control.is_waiting() {
+            if !beyond() {
+                self.write_again = Some(self.pace.next(now));
+                break;
+            }
+            let more = control.write(&mut self.quic, MORE)?;
+            is_taken = more.taken > 0;
+            written += more;
+        }
+        Ok(written)
+    }
+
     /// When it is to be looked at, whatever happens before.
     pub(super) fn due(&mut self) -> Option<Instant> {
         let stage = match self.stage {
             Stage::Handshake { until } | Stage::Hello { until, .. } | Stage::Closing { until, .. } => Some(until),
             Stage::Open { .. } | Stage::Over => None,
         };
-        [self.quic.poll_timeout(), stage, self.read_again, self.queued.waits_until].into_iter().flatten().min()
+        [self.quic.poll_timeout(), stage, self.read_again, self.write_again, self.queued.waits_until]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Datagrams that came and were never read.
     pub(super) fn unread(&self) -> u64 {
         self.quic.stats().frame_rx.datagram.saturating_sub(self.datagrams)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn along_with_the_frames_of_each_moment_goes_as_much_as_has_room_there() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        assert_eq!(pace.room(start), ALONG);
+        pace.gone += 450;
+        assert_eq!(pace.room(start + WAIT / 2), ALONG - 450);
+        pace.gone += MORE;
+        assert_eq!(pace.room(start + WAIT / 2), 0);
+        assert_eq!(pace.next(start + WAIT / 2), start + WAIT);
+        assert_eq!(pace.room(start + WAIT), ALONG);
     }
 }

@@ -14,10 +14,6 @@ mod arrivals;
 mod bundle;
 mod client;
 mod commands;
-mod control;
-mod socket;
-mod timers;
-mod together;
 mod traffic;
 
 use std::collections::VecDeque;
@@ -32,15 +28,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::AsFd;
 
 use crate::core::{ConnId, Core, Output};
-use crate::gate::Gate;
+use crate::driver::inbox::Inbox;
+use crate::driver::socket::Socket;
+use crate::driver::timers::Timers;
+use crate::gate::{Bucket, Gate};
 use crate::reports::Intake;
 use crate::server::{Deadlines, Forwarding};
 use crate::stats::Stats;
 use client::Client;
-use commands::Inbox;
 pub(crate) use commands::{Command, Figures, Handle, Readiness};
-use socket::Socket;
-use timers::Timers;
 
 /// Batches of packets taken in before anything is sent: a flood must not keep frames from leaving.
 const BATCHES: usize = 16;
@@ -48,6 +44,10 @@ const BATCHES: usize = 16;
 const SEND_FOR: Duration = Duration::from_millis(4);
 /// How long a round may spend on control messages, and on new connections; at least one is dealt with.
 const CONTROL_FOR: Duration = Duration::from_micros(500);
+/// For timers alone nobody wakes up but so often: a frame's duration, for where there are frames somebody is awake as often.
+/// The shortest of QUIC's timers that matters waits for 25 ms, an acknowledgement's (RFC 9000 §18.2), and a probe's for more
+/// than the round trip and that (RFC 9002 §6.2.1).
+const STROKE: Duration = Duration::from_millis(20);
 /// Attempts that may wait to be looked at. quinn's own default (65,536) lets a flood take memory before anybody has
 /// decided anything.
 const MAX_INCOMING: usize = 1_024;
@@ -75,13 +75,16 @@ pub(crate) struct Shell<C> {
     deadlines: Deadlines,
     forwarding: Forwarding,
     reports: Option<Intake>,
-    inbox: Inbox,
+    inbox: Inbox<Command>,
     socket: Socket,
     endpoint: Endpoint,
     /// By the numbers of their handles.
     clients: Vec<Option<Box<Client>>>,
     generation: u32,
     timers: Timers,
+    started: Instant,
+    /// What control messages may take beyond what goes along with frames.
+    beyond: Bucket,
     incoming: VecDeque<Incoming>,
     /// Connections to be looked at, those whose control stream is to be read, those whose frames are to leave.
     dirty: Vec<usize>,
@@ -139,7 +142,9 @@ impl<C: Core> Shell<C> {
             endpoint,
             clients: Vec::new(),
             generation: 0,
-            timers: Timers::new(Instant::now()),
+            timers: Timers::new(Instant::now(), STROKE),
+            started: Instant::now(),
+            beyond: Bucket::default(),
             incoming: VecDeque::new(),
             dirty: Vec::new(),
             readable: VecDeque::new(),

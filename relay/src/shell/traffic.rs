@@ -10,10 +10,10 @@ use quinn_proto::{
 };
 
 use super::bundle::{Frame, Leave};
-use super::client::{Client, Stage};
-use super::socket::Received;
+use super::client::{BEYOND, Client, Stage};
 use super::{MAX_INCOMING, SEND_FOR, Shell, place};
 use crate::core::{CloseCode, ConnId, Core};
+use crate::driver::socket::Received;
 use crate::stats::Stats;
 
 /// A packet that is shorter has room for any frame that still waits, so none does. Smaller than QUIC's least MTU of 1,200
@@ -189,15 +189,19 @@ impl<C: Core> Shell<C> {
 
     fn write_control(&mut self, now: Instant, at: usize) {
         let Some(client) = self.clients.get_mut(at).and_then(Option::as_deref_mut) else { return };
-        let (Some(control), false) = (&mut client.control, matches!(client.stage, Stage::Over)) else { return };
-        let mut result = control.write(&mut client.quic).map(|written| {
+        if client.control.is_none() || matches!(client.stage, Stage::Over) {
+            return;
+        }
+        let since = now.saturating_duration_since(self.started);
+        let mut result = client.write_control(now, || self.beyond.take(since, BEYOND)).map(|written| {
             self.stats.control_out.add(written.messages);
             self.stats.control_bytes_out.add(written.bytes);
         });
         let mut code = CloseCode::DONE;
         if let Stage::Closing { code: wanted, .. } = client.stage {
             code = wanted;
-            result = result.and_then(|()| control.finish(&mut client.quic));
+            let control = client.control.as_mut();
+            result = result.and_then(|()| control.map_or(Ok(()), |control| control.finish(&mut client.quic)));
         }
         if result.is_err() {
             self.end(now, at, code);

@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 const LENGTH: usize = size_of::<u32>();
 
 /// What reading finds.
-pub(super) enum Read {
+pub enum Read {
     /// A whole message.
     Message(Bytes),
     /// Nothing more for now.
@@ -38,7 +38,7 @@ pub(super) enum Read {
 }
 
 /// See the module.
-pub(super) struct Control {
+pub struct Control {
     stream: StreamId,
     begun: Instant,
     allowance: Bucket,
@@ -50,20 +50,34 @@ pub(super) struct Control {
 }
 
 /// More waits for a client than it may have waiting.
-pub(super) struct QueueFull;
+pub struct QueueFull;
 
-/// The client wants nothing more.
-pub(super) struct Stopped;
+/// The other end wants nothing more.
+pub struct Stopped;
 
 /// What went to QUIC.
-#[derive(Default)]
-pub(super) struct Written {
-    pub(super) messages: u64,
-    pub(super) bytes: u64,
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Written {
+    /// Whole messages.
+    pub messages: u64,
+    /// Bytes of messages, without their lengths.
+    pub bytes: u64,
+    /// Bytes in all.
+    pub taken: usize,
+}
+
+impl std::ops::AddAssign for Written {
+    fn add_assign(&mut self, more: Self) {
+        self.messages += more.messages;
+        self.bytes += more.bytes;
+        self.taken += more.taken;
+    }
 }
 
 impl Control {
-    pub(super) fn new(stream: StreamId, now: Instant) -> Self {
+    /// The control stream that has just been opened, by either end.
+    #[must_use]
+    pub fn new(stream: StreamId, now: Instant) -> Self {
         Self {
             stream,
             begun: now,
@@ -77,7 +91,7 @@ impl Control {
     }
 
     /// Reads the next message.
-    pub(super) fn read(&mut self, quic: &mut Connection, now: Instant) -> Read {
+    pub fn read(&mut self, quic: &mut Connection, now: Instant) -> Read {
         match self.fill(quic) {
             Ok(true) if self.allowance.take(now.saturating_duration_since(self.begun), RATE) => {
                 let mut message = std::mem::take(&mut self.partial);
@@ -128,7 +142,7 @@ impl Control {
     }
 
     /// Queues a message.
-    pub(super) fn send(&mut self, message: Bytes) -> Result<(), QueueFull> {
+    pub fn send(&mut self, message: Bytes) -> Result<(), QueueFull> {
         if self.queued >= MAX_QUEUED || self.queued_bytes + message.len() > MAX_QUEUED_BYTES {
             return Err(QueueFull);
         }
@@ -140,29 +154,41 @@ impl Control {
         Ok(())
     }
 
-    /// Hands QUIC what it takes; counts the messages that it has whole, and their bytes.
+    /// Whether something waits for [`Control::write`].
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Hands QUIC what it takes, at most so many bytes; counts the messages that it has whole, and their bytes.
     ///
     /// # Errors
     /// [`Stopped`].
-    pub(super) fn write(&mut self, quic: &mut Connection) -> Result<Written, Stopped> {
+    pub fn write(&mut self, quic: &mut Connection, most: usize) -> Result<Written, Stopped> {
         let mut written = Written::default();
         let mut stream = quic.send_stream(self.stream);
-        while let Some(next) = self.queue.front_mut() {
-            let before = next.len();
-            let result = stream.write_chunks(std::slice::from_mut(next));
-            let taken = before - next.len();
+        while let Some(next) = self.queue.front_mut().filter(|_| written.taken < most) {
+            let mut piece = next.slice(..next.len().min(most - written.taken));
+            let before = piece.len();
+            let result = stream.write_chunks(std::slice::from_mut(&mut piece));
+            let taken = before - piece.len();
+            next.advance(taken);
+            let is_whole = next.is_empty();
             // Lengths and messages take turns.
             let is_message = self.queue.len() % 2 == 1;
+            written.taken += taken;
             if is_message {
                 self.queued_bytes -= taken;
                 written.bytes += taken as u64;
             }
             match result {
-                Ok(done) if done.chunks == 1 => {
+                Ok(_) if is_whole => {
                     self.queue.pop_front();
                     self.queued -= usize::from(is_message);
                     written.messages += u64::from(is_message);
                 }
+                // The rest goes in the next turn, unless there was no room even for the piece.
+                Ok(_) if piece.is_empty() => {}
                 Ok(_) | Err(WriteError::Blocked) => break,
                 Err(_) => return Err(Stopped),
             }
@@ -175,7 +201,7 @@ impl Control {
     ///
     /// # Errors
     /// [`Stopped`].
-    pub(super) fn finish(&mut self, quic: &mut Connection) -> Result<(), Stopped> {
+    pub fn finish(&mut self, quic: &mut Connection) -> Result<(), Stopped> {
         if self.queue.is_empty() && !std::mem::replace(&mut self.finishing, true) {
             return quic.send_stream(self.stream).finish().map_err(|_| Stopped);
         }

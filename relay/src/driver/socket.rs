@@ -1,7 +1,7 @@
 //! The UDP socket: packets come in and go out in batches.
 
 use std::io::{self, IoSliceMut};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use bytes::BytesMut;
 use quinn_proto::{EcnCodepoint, Transmit};
@@ -24,15 +24,19 @@ const TOGETHER: usize = 64;
 const MOST_BLOCKED: usize = 64;
 
 /// A packet that came.
-pub(super) struct Received {
-    pub(super) from: SocketAddr,
-    pub(super) local: Option<std::net::IpAddr>,
-    pub(super) ecn: Option<EcnCodepoint>,
-    pub(super) bytes: BytesMut,
+pub struct Received {
+    /// Who sent it.
+    pub from: SocketAddr,
+    /// To which of this machine's addresses.
+    pub local: Option<IpAddr>,
+    /// How it is marked (RFC 9000 §13.4).
+    pub ecn: Option<EcnCodepoint>,
+    /// What is in it.
+    pub bytes: BytesMut,
 }
 
 /// See the module.
-pub(super) struct Socket {
+pub struct Socket {
     socket: UdpSocket,
     state: UdpSocketState,
     together: Together,
@@ -45,7 +49,11 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn bind(address: SocketAddr) -> io::Result<Self> {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// What the system says about the address.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = UdpSocket::bind(address)?;
         let state = UdpSocketState::new((&socket).into())?;
         let enlarged = state
@@ -69,22 +77,29 @@ impl Socket {
         })
     }
 
-    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
     /// Whether packets are never fragmented, so that the path's MTU can be found out.
-    pub(super) fn finds_mtu(&self) -> bool {
+    pub fn finds_mtu(&self) -> bool {
         !self.state.may_fragment()
     }
 
     /// Most packets of one connection that go out in one call.
-    pub(super) fn max_segments(&self) -> usize {
+    pub fn max_segments(&self) -> usize {
         self.state.max_gso_segments()
     }
 
     /// Takes one batch of packets; `false` when there were no more.
-    pub(super) fn receive(&mut self, mut take: impl FnMut(Received)) -> io::Result<bool> {
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub fn receive(&mut self, mut take: impl FnMut(Received)) -> io::Result<bool> {
         let each = self.buffer.len() / BATCH_SIZE;
         let mut slices = self.buffer.chunks_mut(each).map(IoSliceMut::new);
         let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
@@ -111,7 +126,7 @@ impl Socket {
 
     /// Sends what `transmit` describes, which is in `bytes`, at the latest with [`Socket::flush`]; or keeps it until
     /// [`Socket::resume`]. `bytes` is empty then.
-    pub(super) fn send(&mut self, transmit: Transmit, bytes: &mut Vec<u8>) {
+    pub fn send(&mut self, transmit: Transmit, bytes: &mut Vec<u8>) {
         let empty = self.buffer();
         self.outgoing.push((transmit, std::mem::replace(bytes, empty)));
         if self.outgoing.len() >= TOGETHER {
@@ -120,7 +135,7 @@ impl Socket {
     }
 
     /// Sends what is to be sent.
-    pub(super) fn flush(&mut self) {
+    pub fn flush(&mut self) {
         let mut outgoing = std::mem::take(&mut self.outgoing);
         let mut done = 0;
         while let Some(rest) = outgoing.get(done..).filter(|rest| !rest.is_empty() && !self.is_blocked()) {
@@ -155,12 +170,12 @@ impl Socket {
     }
 
     /// Whether the kernel takes no more just now.
-    pub(super) fn is_blocked(&self) -> bool {
+    pub fn is_blocked(&self) -> bool {
         !self.blocked.is_empty()
     }
 
     /// Sends what was kept.
-    pub(super) fn resume(&mut self) {
+    pub fn resume(&mut self) {
         let mut blocked = std::mem::take(&mut self.blocked);
         let stuck = blocked.iter().position(|(transmit, bytes)| self.try_send(transmit, bytes) == Sent::NotYet);
         blocked.drain(..stuck.unwrap_or(blocked.len()));
@@ -168,12 +183,12 @@ impl Socket {
     }
 
     /// An empty buffer for a packet.
-    pub(super) fn buffer(&mut self) -> Vec<u8> {
+    pub fn buffer(&mut self) -> Vec<u8> {
         self.spare.pop().unwrap_or_default()
     }
 
     /// Gives a buffer back.
-    pub(super) fn give_back(&mut self, mut buffer: Vec<u8>) {
+    pub fn give_back(&mut self, mut buffer: Vec<u8>) {
         buffer.clear();
         if self.spare.len() < TOGETHER {
             self.spare.push(buffer);

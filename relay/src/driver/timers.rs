@@ -8,26 +8,24 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
-/// Between two strokes: a frame's duration, for where there are frames somebody is awake as often. The shortest of QUIC's
-/// timers that matters waits for 25 ms, an acknowledgement's (RFC 9000 §18.2), and a probe's for more than the round trip
-/// and that (RFC 9002 §6.2.1).
-const STROKE: Duration = Duration::from_millis(20);
-
 /// Timers of connections that have small numbers.
-pub(super) struct Timers {
+pub struct Timers {
     start: Instant,
+    stroke: Duration,
     heap: BinaryHeap<Reverse<(Instant, usize)>>,
     /// By number: the earliest time that is in the heap for it.
     set: Vec<Option<Instant>>,
 }
 
 impl Timers {
-    pub(super) fn new(start: Instant) -> Self {
-        Self { start, heap: BinaryHeap::new(), set: Vec::new() }
+    /// Timers whose clock strokes so often from `start` on.
+    #[must_use]
+    pub fn new(start: Instant, stroke: Duration) -> Self {
+        Self { start, stroke, heap: BinaryHeap::new(), set: Vec::new() }
     }
 
     /// Number `who` is to be looked at from `at` on.
-    pub(super) fn set(&mut self, who: usize, at: Instant) {
+    pub fn set(&mut self, who: usize, at: Instant) {
         if self.set.len() <= who {
             self.set.resize(who + 1, None);
         }
@@ -38,24 +36,24 @@ impl Timers {
     }
 
     /// Nobody has that number any more.
-    pub(super) fn forget(&mut self, who: usize) {
+    pub fn forget(&mut self, who: usize) {
         if let Some(set) = self.set.get_mut(who) {
             *set = None;
         }
     }
 
     /// When to wake up for the first: on the first stroke from then on; perhaps earlier than for any.
-    pub(super) fn next(&self) -> Option<Instant> {
+    pub fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse((at, _))| self.stroke(*at))
     }
 
     fn stroke(&self, at: Instant) -> Instant {
-        let strokes = at.saturating_duration_since(self.start).as_micros().div_ceil(STROKE.as_micros());
-        self.start + STROKE.saturating_mul(u32::try_from(strokes).unwrap_or(u32::MAX))
+        let strokes = at.saturating_duration_since(self.start).as_micros().div_ceil(self.stroke.as_micros());
+        self.start + self.stroke.saturating_mul(u32::try_from(strokes).unwrap_or(u32::MAX))
     }
 
     /// One whose time has come.
-    pub(super) fn pop(&mut self, now: Instant) -> Option<usize> {
+    pub fn pop(&mut self, now: Instant) -> Option<usize> {
         while let Some(Reverse((at, who))) = self.heap.peek().copied().filter(|Reverse((at, _))| *at <= now) {
             self.heap.pop();
             if self.set.get(who).copied().flatten() == Some(at) {
@@ -71,10 +69,12 @@ impl Timers {
 mod tests {
     use super::*;
 
+    const STROKE: Duration = Duration::from_millis(20);
+
     #[test]
     fn each_is_looked_at_once_at_its_earliest_time() {
         let start = Instant::now();
-        let mut timers = Timers::new(start);
+        let mut timers = Timers::new(start, STROKE);
         let at = |ms| start + Duration::from_millis(ms);
         for (who, ms) in [(0, 50), (1, 30), (0, 20), (0, 90), (2, 40)] {
             timers.set(who, at(ms));
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn nobody_wakes_up_but_on_strokes_and_who_is_awake_fires_what_is_due_and_nothing_early() {
         let start = Instant::now();
-        let mut timers = Timers::new(start);
+        let mut timers = Timers::new(start, STROKE);
         for (who, micros) in [(0, 100), (1, 19_900), (2, 20_000), (3, 20_001)] {
             timers.set(who, start + Duration::from_micros(micros));
         }

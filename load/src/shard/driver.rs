@@ -1,0 +1,307 @@
+//! The loop of a shard.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use conclave_relay::driver::inbox::{Inbox, Outbox};
+use conclave_relay::driver::socket::{Received, Socket};
+use conclave_relay::driver::timers::Timers;
+use conclave_relay::tls;
+use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::AsFd;
+use tokio::sync::oneshot;
+
+use super::caller::Caller;
+use super::connection::{Connection, Dial, Seen};
+use super::probe::Probe;
+use super::sockets::Sockets;
+use crate::meter::Meter;
+use crate::room::Stage;
+use crate::sync::lock;
+
+/// Timers are as exact as those of a client on tokio.
+const STROKE: Duration = Duration::from_millis(1);
+/// Batches taken from one socket before the others have their turn.
+const BATCHES: usize = 4;
+
+/// What a shard is told. Numbers are those of connections.
+pub(super) enum Command {
+    Dial(Box<Dial>),
+    Datagram(u64, Bytes),
+    Control(u64, Bytes),
+    Finish(u64, oneshot::Sender<()>),
+    Close(u64),
+    Stop,
+}
+
+/// See the module.
+pub(super) struct Driver {
+    inbox: Inbox<Command>,
+    outbox: Outbox<Command>,
+    stage: Arc<Stage>,
+    meter: Arc<Mutex<Meter>>,
+    probe: Arc<Probe>,
+    sockets: Sockets,
+    endpoint: Endpoint,
+    /// By the numbers of their handles.
+    callers: Vec<Option<Box<Caller>>>,
+    /// Connections that there have been.
+    dialed: u64,
+    dirty: Vec<usize>,
+    timers: Timers,
+    is_over: bool,
+}
+
+impl Driver {
+    pub(super) fn new(
+        inbox: Inbox<Command>,
+        outbox: Outbox<Command>,
+        stage: Arc<Stage>,
+        meter: Arc<Mutex<Meter>>,
+        probe: Arc<Probe>,
+    ) -> Self {
+        let sockets = Sockets::to(stage.relay.socket);
+        Self {
+            inbox,
+            outbox,
+            stage,
+            meter,
+            probe,
+            sockets,
+            endpoint: Endpoint::new(Arc::new(EndpointConfig::default()), None, true, None),
+            callers: Vec::new(),
+            dialed: 0,
+            dirty: Vec::new(),
+            timers: Timers::new(Instant::now(), STROKE),
+            is_over: false,
+        }
+    }
+
+    /// Carries connections until it is told to stop.
+    pub(super) fn run(mut self) -> Result<()> {
+        while !self.is_over {
+            let readable = self.wait().context("a shard cannot wait")?;
+            let stage = Arc::clone(&self.stage);
+            self.probe.answer(|| stage.clock.now());
+            let now = Instant::now();
+            self.take_commands(now)?;
+            for number in readable {
+                self.receive(now, number)?;
+            }
+            self.fire(now);
+            self.settle(now);
+            for socket in self.sockets.all() {
+                if socket.is_blocked() {
+                    socket.resume();
+                }
+                socket.flush();
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for packets, commands, or the next time at which something is due; gives the sockets that have packets.
+    fn wait(&mut self) -> io::Result<Vec<usize>> {
+        let now = Instant::now();
+        let due = if self.dirty.is_empty() { self.timers.next() } else { Some(now) };
+        let timeout = due.map(|due| due.saturating_duration_since(now));
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        let sockets = self.sockets.iter().map(|socket| {
+            let flags = if socket.is_blocked() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+            PollFd::from_borrowed_fd(socket.as_fd(), flags)
+        });
+        let inbox = PollFd::from_borrowed_fd(self.inbox.as_fd(), PollFlags::IN);
+        let mut fds: Vec<_> = [inbox].into_iter().chain(sockets).collect();
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let has_packets = |fd: &PollFd<'_>| fd.revents().intersects(PollFlags::IN | PollFlags::ERR | PollFlags::HUP);
+        let readable =
+            fds.iter().skip(1).enumerate().filter(|(_, fd)| has_packets(fd)).map(|(number, _)| number).collect();
+        let is_told = fds.first().is_some_and(|fd| !fd.revents().is_empty());
+        drop(fds);
+        if is_told {
+            self.inbox.clear();
+        }
+        Ok(readable)
+    }
+
+    fn take_commands(&mut self, now: Instant) -> Result<()> {
+        while let Some(command) = self.inbox.take() {
+            match command {
+                Command::Dial(dial) => self.dial(now, *dial)?,
+                Command::Datagram(number, datagram) => self.with(number, |caller| caller.send_datagram(datagram)),
+                Command::Control(number, message) => self.with(number, |caller| caller.send_control(message)),
+                Command::Finish(number, done) => self.with(number, |caller| caller.finish(done)),
+                Command::Close(number) => self.with(number, |caller| caller.close(now, "closed here")),
+                Command::Stop => self.is_over = true,
+            }
+        }
+        Ok(())
+    }
+
+    fn dial(&mut self, now: Instant, dial: Dial) -> Result<()> {
+        let relay = &self.stage.relay;
+        let config = tls::client_config(&relay.trust)?.quic;
+        let (handle, quic) = match self.endpoint.connect(now, config, relay.socket, &relay.name) {
+            Ok(connecting) => connecting,
+            Err(error) => {
+                // Who has stopped waiting needs no reason.
+                let _told = dial.done.send(Err(format!("cannot connect: {error}")));
+                return Ok(());
+            }
+        };
+        let at = handle.0;
+        let socket = self.sockets.number_for(at).context("a member needs a socket")?;
+        if self.callers.len() <= at {
+            self.callers.resize_with(at + 1, || None);
+        }
+        // The lower half says where it is, the upper which of all that have been there.
+        self.dialed += 1;
+        let number = self.dialed << 32 | u64::try_from(at).unwrap_or_default();
+        let seen = Arc::new(Seen::default());
+        let connection = Connection::new(number, self.outbox.clone(), Arc::clone(&seen));
+        self.timers.forget(at);
+        self.callers[at] = Some(Box::new(Caller::new(quic, socket, connection, dial, seen)));
+        self.mark(at);
+        Ok(())
+    }
+
+    /// Does something with a connection, if it is still there.
+    fn with(&mut self, number: u64, act: impl FnOnce(&mut Caller)) {
+        let at = usize::try_from(number & u64::from(u32::MAX)).unwrap_or(usize::MAX);
+        if let Some(caller) = self.callers.get_mut(at).and_then(Option::as_deref_mut).filter(|c| c.number == number) {
+            act(caller);
+            self.mark(at);
+        }
+    }
+
+    fn mark(&mut self, at: usize) {
+        if let Some(caller) = self.callers.get_mut(at).and_then(Option::as_deref_mut)
+            && !std::mem::replace(&mut caller.is_dirty, true)
+        {
+            self.dirty.push(at);
+        }
+    }
+
+    /// Takes in what has come on a socket.
+    fn receive(&mut self, now: Instant, number: usize) -> Result<()> {
+        for _ in 0..BATCHES {
+            let Self { sockets, endpoint, callers, dirty, .. } = self;
+            let Some(socket) = sockets.get(number) else { break };
+            let mut answers = Vec::new();
+            let is_more = socket.receive(|received| {
+                let mut taken = Taken { endpoint, callers, dirty };
+                answers.extend(taken.packet(now, received));
+            });
+            let is_more = is_more.context("a member's socket")?;
+            for (transmit, mut bytes) in answers {
+                socket.send(transmit, &mut bytes);
+            }
+            if !is_more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the connections whose time has come.
+    fn fire(&mut self, now: Instant) {
+        while let Some(at) = self.timers.pop(now) {
+            let Some(caller) = self.callers.get_mut(at).and_then(Option::as_deref_mut) else { continue };
+            // Most have moved to a later time.
+            if let Some(due) = caller.due().filter(|due| *due > now) {
+                self.timers.set(at, due);
+                continue;
+            }
+            caller.on_time(now, &self.stage);
+            self.mark(at);
+        }
+    }
+
+    /// Looks at every connection of which something has come, or to which something goes.
+    fn settle(&mut self, now: Instant) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        let meter = Arc::clone(&self.meter);
+        let mut meter = lock(&meter);
+        for at in dirty.drain(..) {
+            let Some(caller) = self.callers.get_mut(at).and_then(Option::as_deref_mut) else { continue };
+            caller.is_dirty = false;
+            caller.hear(now, &self.stage, &mut meter);
+            if let Some(socket) = self.sockets.get(caller.socket) {
+                transmit(caller, now, socket);
+            }
+            if let Some(due) = caller.due() {
+                self.timers.set(at, due);
+            }
+            self.exchange(at);
+        }
+        // What was marked meanwhile waits for the next round; else the list's room is kept.
+        if self.dirty.is_empty() {
+            self.dirty = dirty;
+        }
+    }
+
+    /// Passes messages between the connection and the endpoint, and forgets a connection that is drained.
+    fn exchange(&mut self, at: usize) {
+        while let Some(caller) = self.callers.get_mut(at).and_then(Option::as_deref_mut)
+            && let Some(event) = caller.quic.poll_endpoint_events()
+        {
+            let is_drained = event.is_drained();
+            if let Some(event) = self.endpoint.handle_event(ConnectionHandle(at), event) {
+                caller.quic.handle_event(event);
+                self.mark(at);
+            }
+            if is_drained {
+                self.callers[at] = None;
+                self.timers.forget(at);
+            }
+        }
+    }
+}
+
+/// Sends what the connection has to send.
+fn transmit(caller: &mut Caller, now: Instant, socket: &mut Socket) {
+    let mut buffer = socket.buffer();
+    while let Some(mut transmit) = caller.quic.poll_transmit(now, 1, &mut buffer) {
+        transmit.src_ip = caller.from;
+        socket.send(transmit, &mut buffer);
+    }
+    socket.give_back(buffer);
+}
+
+/// What a packet that came may touch.
+struct Taken<'a> {
+    endpoint: &'a mut Endpoint,
+    callers: &'a mut Vec<Option<Box<Caller>>>,
+    dirty: &'a mut Vec<usize>,
+}
+
+impl Taken<'_> {
+    /// Hands a packet to its connection. What QUIC answers at once to one of no connection comes back.
+    fn packet(&mut self, now: Instant, received: Received) -> Option<(quinn_proto::Transmit, Vec<u8>)> {
+        let Received { from, ecn, bytes, .. } = received;
+        // Allocates only when there is an answer.
+        let mut answer = Vec::new();
+        match self.endpoint.handle(now, from, None, ecn, bytes, &mut answer)? {
+            DatagramEvent::ConnectionEvent(ConnectionHandle(at), event) => {
+                let caller = self.callers.get_mut(at).and_then(Option::as_deref_mut)?;
+                if caller.takes_packet() {
+                    caller.quic.handle_event(event);
+                    if !std::mem::replace(&mut caller.is_dirty, true) {
+                        self.dirty.push(at);
+                    }
+                }
+                None
+            }
+            // Without a server's configuration nobody can come in.
+            DatagramEvent::NewConnection(_) => None,
+            DatagramEvent::Response(transmit) => Some((transmit, answer)),
+        }
+    }
+}
