@@ -47,6 +47,11 @@ pub enum Report {
         index: u16,
         on: bool,
     },
+    Speaking {
+        index: u16,
+        on: bool,
+    },
+    MutedSpeaking,
     Alarm {
         kind: &'static str,
         index: Option<u16>,
@@ -197,6 +202,7 @@ pub struct RosterMember {
     pub standing: Standing,
     pub looks_like: Option<u16>,
     pub blocked: bool,
+    pub volume: u16,
 }
 
 /// A moderator in `moderators`.

@@ -7,6 +7,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::console::Style;
+use super::sound::Sound;
 
 /// Longest time that can be given, in seconds: a year. Longer ones could not be added to a clock.
 const MAX_SECONDS: u64 = 365 * 24 * 3_600;
@@ -134,6 +135,8 @@ pub(super) struct Common {
     /// Start muted
     #[arg(long)]
     pub(super) muted: bool,
+    #[command(flatten)]
+    pub(super) sound: Sound,
     /// Leave after so many seconds in the meeting; a host ends it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=MAX_SECONDS))]
     pub(super) seconds: Option<u64>,

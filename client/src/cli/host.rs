@@ -62,6 +62,7 @@ fn open(host: &Host) -> Result<(Session, Option<EmbeddedRelay>), Refusal> {
         relays,
         engine,
         microphone: microphone(&host.common),
+        warn_when_muted: host.common.sound.warn_when_muted,
         leave_after: host.common.seconds.map(Duration::from_secs),
         linger: None,
         first,

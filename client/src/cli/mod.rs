@@ -6,6 +6,7 @@ mod demo;
 mod devices;
 mod host;
 mod join;
+mod sound;
 mod words;
 
 use std::io::Write;
@@ -131,7 +132,10 @@ fn engine(common: &Common) -> Result<MediaEngine, Refusal> {
     let source = Source::open(input, if common.looped { Repeat::Loop } else { Repeat::Once })
         .map_err(|error| unusable(format!("--input: {error}")))?;
     let sink = Sink::open(&common.output).map_err(|error| unusable(format!("--output: {error}")))?;
-    Ok(MediaEngine::new(source, sink).context("cannot set up Opus")?)
+    let switches = common.sound.switches(source.is_device());
+    let mut engine = MediaEngine::new(source, sink).context("cannot set up Opus")?;
+    engine.set_processing(switches);
+    Ok(engine)
 }
 
 /// Runs a session with its console and gives the exit status.

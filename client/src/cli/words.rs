@@ -12,6 +12,7 @@ use std::time::Duration;
 use conclave_protocol::identity::is_unsafe_to_show;
 
 use crate::audio::device::{Direction, What};
+use crate::audio::mixer::Volume;
 use crate::names;
 use crate::report::{NamedKey, Report, RosterMember, Standing, WaitingFor};
 
@@ -59,7 +60,8 @@ impl Words {
                 }
             }
             Report::Removed => "The host removed you from the meeting.".to_owned(),
-            Report::Muted { .. } | Report::Stats { .. } | Report::Goodbye => return None,
+            Report::Muted { .. } | Report::Speaking { .. } | Report::Stats { .. } | Report::Goodbye => return None,
+            Report::MutedSpeaking => "You are muted: nobody hears you. To be heard, type unmute.".to_owned(),
             Report::Alarm { kind, index, detail } => match index.and_then(|i| Some((i, self.present.get(&i)?))) {
                 Some((index, name)) => format!("ALARM ({kind}) about {}: {detail}", self.who(index, name)),
                 None => format!("ALARM ({kind}): {detail}"),
@@ -207,7 +209,9 @@ fn member(member: &RosterMember) -> String {
     let host = (member.role != "member").then_some(member.role);
     let muted = member.muted.then_some("muted");
     let blocked = member.blocked.then_some("BLOCKED: you do not hear them");
-    let marks: Vec<&str> = [host, Some(standing), muted, blocked].into_iter().flatten().collect();
+    let volume = (member.volume != Volume::UNCHANGED.percent()).then(|| format!("volume {} %", member.volume));
+    let marks = [host, Some(standing), muted, blocked, volume.as_deref()];
+    let marks: Vec<&str> = marks.into_iter().flatten().collect();
     let name = numbered(member.index, &member.name, member.looks_like.is_some());
     format!("{name} ({})", marks.join(", "))
 }
@@ -290,6 +294,7 @@ mod tests {
             standing,
             looks_like,
             blocked: false,
+            volume: if index == 3 { 150 } else { 100 },
         };
         Report::Roster { epoch: 1, members: members.iter().map(member).collect() }
     }
@@ -312,7 +317,7 @@ mod tests {
         assert_eq!(
             said.as_deref(),
             Some(
-                "Here: Ada (host, you), Bob (no. 1) (verified), B0b (no. 2) (KEY CHANGED, muted), Carl (known), \
+                "Here: Ada (host, you), Bob (no. 1) (verified), B0b (no. 2) (KEY CHANGED, muted), Carl (known, volume 150 %), \
                  Dora (new), Emil (guest)."
             )
         );

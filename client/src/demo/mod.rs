@@ -175,6 +175,7 @@ impl<'a> Stage<'a> {
                 relays,
                 engine,
                 microphone: Microphone::On,
+                warn_when_muted: false,
                 leave_after: None,
                 linger: None,
                 // The relay is on this machine and watched: if it fails, so does the demo.
