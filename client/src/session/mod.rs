@@ -404,8 +404,10 @@ impl Running {
         let now = Instant::now();
         if self.link.is_up() && self.gate.is_open(now) && ticks::is_fresh(due, now) {
             self.capture_and_send();
-        } else {
+        } else if self.microphone == Microphone::Muted {
             self.engine.overhear();
+        } else {
+            self.engine.skip(1);
         }
         self.engine.render(due);
     }

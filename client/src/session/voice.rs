@@ -30,7 +30,7 @@ impl Voice {
             self.loud = 0;
             return self.last.take().map(|_| false);
         }
-        self.loud = if level <= BEGINS { self.loud + 1 } else { 0 };
+        self.loud = if level <= BEGINS { self.loud.saturating_add(1) } else { 0 };
         match &mut self.last {
             None if self.loud >= ENOUGH => {
                 self.last = Some(now);

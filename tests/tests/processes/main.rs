@@ -24,5 +24,6 @@ mod report;
 mod sound;
 mod stage;
 mod succession;
+mod volume;
 mod wave;
 mod wire;
