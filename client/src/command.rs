@@ -6,6 +6,8 @@ use std::time::Duration;
 use conclave_protocol::evidence::category::Category;
 use serde::Deserialize;
 
+use crate::audio::mixer::Volume;
+
 /// Longest line, in bytes: a command with the longest name fits many times.
 pub const MAX_LINE: usize = 4_096;
 
@@ -48,6 +50,19 @@ impl TryFrom<f64> for Seconds {
         }
         // Within the range of the type by the check above.
         Ok(Self { millis: (seconds * 1_000.0).round() as u32 })
+    }
+}
+
+/// A volume in a command, in percent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u64")]
+pub struct Percent(pub Volume);
+
+impl TryFrom<u64> for Percent {
+    type Error = String;
+    fn try_from(percent: u64) -> Result<Self, Self::Error> {
+        let volume = u16::try_from(percent).ok().and_then(Volume::new);
+        volume.map(Self).ok_or_else(|| format!("a volume is a number from 0 to {} percent", Volume::MAX_PERCENT))
     }
 }
 
@@ -187,6 +202,13 @@ pub enum Command {
         /// The file, which must not exist.
         file: String,
     },
+    /// How loud a member is played here.
+    Volume {
+        /// The member.
+        who: Who,
+        /// Of the amplitude with which it comes.
+        percent: Percent,
+    },
     /// Stops this client's sound.
     Mute {},
     /// Takes it up again.
@@ -217,6 +239,7 @@ const SAFETY_DIGITS: usize = 60;
 pub const WORDS: &str = "admit NAME, admit all, deny NAME, block NAME, unblock NAME, remove NAME, lock, unlock, ask NAME (to mute), \
     promote NAME (to co-host), demote NAME, handover NAME (the lead), waiting-room on|off, mute-newcomers on|off, \
     compare NAME DIGITS (of the safety number, as the other side reads them out), say TEXT, hand on|off, mute, unmute, talk on|off (with --push-to-talk), \
+    volume NAME PERCENT (how loud you hear them, 0 to 400), \
     save-data on|off, preview NAME CATEGORY [SECONDS[+AGO]] [FILE.wav], \
     report NAME CATEGORY [SECONDS[+AGO]] [NOTE] (the last 20 seconds, or the SECONDS that ended AGO seconds ago; categories: \
     harassment, hate, threat, sexual, child_safety, impersonation, recording, spam, other), proof FILE, stats, leave, end (a number will do for a name)";
@@ -291,6 +314,7 @@ impl Command {
                 Self::ReportPreview(ReportWhat { out, ..what })
             }),
             ("proof", false) => Ok(Self::Proof { file: rest.to_owned() }),
+            ("volume", false) => volume(rest),
             ("mute", true) => Ok(Self::Mute {}),
             ("unmute", true) => Ok(Self::Unmute {}),
             ("stats", true) => Ok(Self::Stats {}),
@@ -314,6 +338,16 @@ fn who_is(text: &str) -> Who {
         Ok(number) => Who::Number(number),
         Err(_) => Who::Name(text.to_owned()),
     }
+}
+
+/// Who, and a percentage as the last word.
+fn volume(text: &str) -> Result<Command, BadCommand> {
+    let usage = "type volume, the name, and a number from 0 to 400; 100 is as they come";
+    let found = text.rsplit_once(char::is_whitespace).and_then(|(who, percent)| {
+        let percent: u64 = percent.strip_suffix('%').unwrap_or(percent).parse().ok()?;
+        Some(Command::Volume { who: who_is(who.trim()), percent: Percent::try_from(percent).ok()? })
+    });
+    found.ok_or_else(|| BadCommand::NotUnderstood(usage.to_owned()))
 }
 
 /// Who is reported, for what, which seconds, and what is written behind.
@@ -394,6 +428,22 @@ mod tests {
             assert!(Command::from_json(bad).is_err(), "{bad}");
         }
         assert_eq!(Command::from_json(&" ".repeat(MAX_LINE + 1)), Err(BadCommand::TooLong));
+    }
+
+    #[test]
+    fn a_volume_is_a_percentage_of_somebody() {
+        let volume = |who: Who, percent: u16| Command::Volume { who, percent: Percent(Volume::new(percent).unwrap()) };
+        let json = Command::from_json(r#"{"do":"volume","who":"Ann 5","percent":250}"#);
+        assert_eq!(json, Ok(volume(Who::Name("Ann 5".into()), 250)));
+        assert_eq!(Command::from_words("volume Ann 5 250%"), json);
+        assert_eq!(Command::from_words("Volume 3 0"), Ok(volume(Who::Number(3), 0)));
+        for bad in ["volume", "volume Ann", "volume Ann -3", "volume Ann 401", "volume Ann 5 dB"] {
+            assert!(Command::from_words(bad).is_err(), "{bad}");
+        }
+        for bad in ["401", "-1", "1.5", "70000", "null", "\"5\""] {
+            let line = format!(r#"{{"do":"volume","who":3,"percent":{bad}}}"#);
+            assert!(Command::from_json(&line).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -48,6 +48,11 @@ pub enum Report {
         index: u16,
         on: bool,
     },
+    Speaking {
+        index: u16,
+        on: bool,
+    },
+    MutedSpeaking,
     Alarm {
         kind: &'static str,
         index: Option<u16>,
@@ -211,6 +216,7 @@ pub struct RosterMember {
     pub looks_like: Option<u16>,
     pub blocked: bool,
     pub recording: bool,
+    pub volume: u16,
 }
 
 /// A moderator in `moderators`.

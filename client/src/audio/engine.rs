@@ -3,7 +3,8 @@
 //! Sans-IO but for the source's and the sink's files: the caller has the frame clock, the network and the keys. Per
 //! frame it calls [`MediaEngine::capture`] and [`MediaEngine::render`], and [`MediaEngine::receive`] for each frame
 //! that arrived. These three allocate nothing, lock nothing and wait for nothing; everything they need was allocated
-//! by [`MediaEngine::new`] and [`MediaEngine::add_talker`].
+//! by [`MediaEngine::new`] and [`MediaEngine::add_talker`]. Only with [`MediaEngine::set_processing`] does capturing
+//! allocate: the library that processes does.
 
 #[cfg(test)]
 mod tests;
@@ -14,8 +15,11 @@ use super::codec::{CodecError, Decoder, Encoder};
 use super::device::Event;
 use super::device::line::Figures;
 use super::format::{FRAME_SAMPLES, Frame, LEVEL_SILENT, PACKET_LEN, SILENCE};
-use super::mixer::{self, Mixer};
+use super::mixer::comfort::Comfort;
+use super::mixer::{self, Fader, Mixer, Volume};
 use super::playout::{Arrival, Config, Playout, Pull, Push, Stats, VERIFIED_HOLD};
+use super::process::overhear::Overhearing;
+use super::process::{Process, Switches};
 use super::record::{RecordError, Recording};
 use super::sink::{Sink, SinkError};
 use super::source::Source;
@@ -57,6 +61,11 @@ pub enum FinishError {
 /// One client's media.
 pub struct MediaEngine {
     source: Source,
+    /// Whether the source gives sound: a device that is closed gives none.
+    is_open: bool,
+    process: Process,
+    /// Listens while muted, if the user wants to be warned.
+    overhearing: Option<Overhearing>,
     encoder: Encoder,
     packet: [u8; PACKET_LEN],
     pcm: Frame,
@@ -88,7 +97,10 @@ impl MediaEngine {
     /// [`CodecError::Opus`] when libopus has no memory.
     pub fn with_config(source: Source, sink: Sink, config: Config) -> Result<Self, CodecError> {
         Ok(Self {
+            is_open: !source.is_device(),
             source,
+            process: Process::default(),
+            overhearing: None,
             encoder: Encoder::new()?,
             packet: [0; PACKET_LEN],
             pcm: SILENCE,
@@ -128,7 +140,7 @@ impl MediaEngine {
         if self.talkers.len() >= MAX_TALKERS {
             return Err(CodecError::TooManyTalkers { limit: MAX_TALKERS });
         }
-        self.talkers.insert(place, (index, Talker::new(self.config)?));
+        self.talkers.insert(place, (index, Talker::new(index, self.config)?));
         Ok(())
     }
 
@@ -143,6 +155,23 @@ impl MediaEngine {
     /// meanwhile. A file or a tone does not care.
     pub fn listen(&mut self, on: bool) {
         self.source.listen(on);
+        self.is_open = on || !self.source.is_device();
+    }
+
+    /// What is done to one's own sound from now on; nothing at first. Allocates.
+    pub fn set_processing(&mut self, switches: Switches) {
+        self.process = Process::new(switches);
+    }
+
+    /// From now on a microphone that is open while muted is listened to, to warn who speaks; see
+    /// [`MediaEngine::take_warning`].
+    pub fn warn_when_muted(&mut self) {
+        self.overhearing = Some(Overhearing::default());
+    }
+
+    /// Whether somebody spoke while muted since this was asked last. At most twice a minute.
+    pub fn take_warning(&mut self) -> bool {
+        self.overhearing.as_mut().is_some_and(Overhearing::take_warning)
     }
 
     /// How the devices fare: microphone, loudspeaker.
@@ -161,7 +190,7 @@ impl MediaEngine {
     /// then and not what was said before. The packet is encoded silence: it takes about as long as sound to make, and
     /// takes the last syllable out of the encoder's memory.
     pub fn capture(&mut self, muted: bool) -> Captured<'_> {
-        self.source.next_frame(&mut self.pcm);
+        self.take_in(muted);
         if muted {
             self.pcm = SILENCE;
         }
@@ -180,12 +209,33 @@ impl MediaEngine {
     /// longer for many frames than for one.
     pub fn skip(&mut self, frames: u32) {
         self.source.skip(frames);
+        self.process.pause();
+    }
+
+    /// Lets a frame of one's own sound pass that nobody will get, but listens to it if who speaks while muted is to be
+    /// warned. Instead of [`MediaEngine::skip`] for one frame.
+    pub fn overhear(&mut self) {
+        if self.overhearing.is_some() && self.is_open { self.take_in(true) } else { self.skip(1) }
+    }
+
+    fn take_in(&mut self, muted: bool) {
+        self.source.next_frame(&mut self.pcm);
+        if !self.is_open {
+            return self.process.pause();
+        }
+        self.process.capture(&mut self.pcm);
+        match &mut self.overhearing {
+            Some(overhearing) if muted => overhearing.hear(&self.pcm),
+            Some(overhearing) => overhearing.rest(),
+            None => {}
+        }
     }
 
     /// A frame of member `index` arrived at `now` and is authentic. `seq` is the tick of the talker's frame clock,
     /// `level` its level in −dBov. `None` when there is no such talker.
     pub fn receive(&mut self, index: u16, seq: u32, muted: bool, level: u8, opus: &[u8], now: Instant) -> Option<Push> {
         let talker = self.talker_mut(index)?;
+        talker.comfort.note(muted, level);
         Some(talker.playout.push(&Arrival { seq, muted, level, payload: opus }, now))
     }
 
@@ -198,17 +248,25 @@ impl MediaEngine {
         }
     }
 
+    /// How loud member `index` is played.
+    pub fn set_volume(&mut self, index: u16, volume: Volume) {
+        if let Some(talker) = self.talker_mut(index) {
+            talker.fader.set(volume);
+        }
+    }
+
     /// Plays 20 ms of everybody into the sink. `now` is best the time at which the tick was due: a tick that comes
     /// late because the machine was busy then does not look like a change of the delay.
     pub fn render(&mut self, now: Instant) {
         self.mixer.begin();
         for (_, talker) in &mut self.talkers {
             if talker.render(now, &mut self.pcm, &mut self.faults) {
-                self.mixer.add(&self.pcm);
+                self.mixer.add(&self.pcm, &mut talker.fader);
             }
         }
         let mut out = [0; FRAME_SAMPLES];
         let heard = self.mixer.finish();
+        self.process.played(heard);
         mixer::to_i16(heard, &mut out);
         self.sink.write(&out);
         if let Some(recording) = self.recording.as_mut().filter(|_| self.records) {
@@ -237,6 +295,11 @@ impl MediaEngine {
     pub fn faults(&self) -> Faults {
         let recording = self.recording.as_ref().map_or(0, Recording::lost);
         Faults { overruns: self.sink.overruns() + recording, ..self.faults }
+    }
+
+    /// Frames that wait for the disk; see [`Sink::waiting`].
+    pub fn waiting_for_disk(&self) -> usize {
+        self.sink.waiting()
     }
 
     /// Whether one's own recording has ended.
@@ -272,14 +335,23 @@ impl MediaEngine {
 struct Talker {
     playout: Playout,
     decoder: Decoder,
+    fader: Fader,
+    comfort: Comfort,
     /// Whether the last frame was heard.
     sounding: bool,
     level: u8,
 }
 
 impl Talker {
-    fn new(config: Config) -> Result<Self, CodecError> {
-        Ok(Self { playout: Playout::new(config), decoder: Decoder::new()?, sounding: false, level: LEVEL_SILENT })
+    fn new(index: u16, config: Config) -> Result<Self, CodecError> {
+        Ok(Self {
+            playout: Playout::new(config),
+            decoder: Decoder::new()?,
+            fader: Fader::default(),
+            comfort: Comfort::new(index),
+            sounding: false,
+            level: LEVEL_SILENT,
+        })
     }
 
     /// Makes the next frame of this talker; `false` when there is nothing to hear, and `out` is then worth nothing.
@@ -295,7 +367,11 @@ impl Talker {
             Pull::Muted | Pull::Silence => self.fade_out(out),
         };
         self.level = if heard { mixer::rms_level(out) } else { LEVEL_SILENT };
-        heard
+        if heard {
+            self.comfort.rest();
+            return true;
+        }
+        self.comfort.fill(out)
     }
 
     /// The first silent frame after sound: the sound goes on for one frame and fades, for a cut would click. What comes

@@ -1,23 +1,66 @@
-//! Adds up all other talkers, and measures levels.
+//! Adds up all other talkers, each as loud as the listener wants, and measures levels.
+
+pub mod comfort;
+mod limiter;
 
 use super::format::{FRAME_SAMPLES, Frame, LEVEL_SILENT, SILENCE};
+use limiter::Limiter;
 
-/// Samples over which the gain falls when the sum exceeds full scale: 2 ms, short enough to catch the peak of a
-/// syllable, long enough not to click.
-const ATTACK: usize = 96;
-/// How much of the gain comes back per frame: from half to all in 0.2 s.
-const RELEASE: f32 = 0.05;
+/// How loud a talker is played.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Volume {
+    percent: u16,
+}
 
-/// Sums frames. Up to full scale nothing is changed: a single talker passes bit by bit. Above it the gain goes down
-/// for all of them together, and comes back when the sum has room again.
+impl Volume {
+    /// Loudest, in percent of the amplitude: +12 dB, for who is hardly heard.
+    pub const MAX_PERCENT: u16 = 400;
+    /// As the talker's own program sent it.
+    pub const UNCHANGED: Self = Self { percent: 100 };
+
+    /// `None` above [`Volume::MAX_PERCENT`].
+    pub fn new(percent: u16) -> Option<Self> {
+        (percent <= Self::MAX_PERCENT).then_some(Self { percent })
+    }
+
+    /// In percent of the amplitude.
+    pub fn percent(self) -> u16 {
+        self.percent
+    }
+
+    fn gain(self) -> f32 {
+        f32::from(self.percent) / 100.0
+    }
+}
+
+/// A talker's gain on its way to the volume that is wanted.
+pub struct Fader {
+    gain: f32,
+    volume: Volume,
+}
+
+impl Default for Fader {
+    fn default() -> Self {
+        Self { gain: 1.0, volume: Volume::UNCHANGED }
+    }
+}
+
+impl Fader {
+    /// Goes there within the next frame that is mixed.
+    pub fn set(&mut self, volume: Volume) {
+        self.volume = volume;
+    }
+}
+
+/// Sums frames. What is quieter than −0.75 dBFS passes bit by bit; above it a limiter keeps the sum within full scale.
 pub struct Mixer {
     sum: Frame,
-    gain: f32,
+    limiter: Limiter,
 }
 
 impl Default for Mixer {
     fn default() -> Self {
-        Self { sum: SILENCE, gain: 1.0 }
+        Self { sum: SILENCE, limiter: Limiter::default() }
     }
 }
 
@@ -27,33 +70,20 @@ impl Mixer {
         self.sum = SILENCE;
     }
 
-    /// Adds a talker.
-    pub fn add(&mut self, frame: &Frame) {
-        for (sum, sample) in self.sum.iter_mut().zip(frame) {
-            *sum += sample;
+    /// Adds a talker. A change of its volume is spread over the frame, so that it does not click.
+    pub fn add(&mut self, frame: &Frame, fader: &mut Fader) {
+        let (before, after) = (fader.gain, fader.volume.gain());
+        fader.gain = after;
+        let step = (after - before) / FRAME_SAMPLES as f32;
+        for (i, (sum, sample)) in self.sum.iter_mut().zip(frame).enumerate() {
+            *sum += sample * (before + step * (i + 1) as f32);
         }
     }
 
     /// The frame, within full scale.
     pub fn finish(&mut self) -> &Frame {
-        let peak = peak(&self.sum);
-        let wanted = if peak > 1.0 { peak.recip() } else { 1.0 };
-        if wanted < 1.0 || self.gain < 1.0 {
-            self.limit(wanted);
-        }
+        self.limiter.limit(&mut self.sum);
         &self.sum
-    }
-
-    fn limit(&mut self, wanted: f32) {
-        let (end, over) =
-            if wanted < self.gain { (wanted, ATTACK) } else { (wanted.min(self.gain + RELEASE), FRAME_SAMPLES) };
-        let step = (end - self.gain) / over as f32;
-        for (i, sample) in self.sum.iter_mut().enumerate() {
-            let gain = if i < over { self.gain + step * i as f32 } else { end };
-            // What is over in the first 2 ms is cut.
-            *sample = (*sample * gain).clamp(-1.0, 1.0);
-        }
-        self.gain = end;
     }
 }
 
@@ -101,15 +131,19 @@ mod tests {
     fn mixed(mixer: &mut Mixer, frames: &[Frame]) -> Frame {
         mixer.begin();
         for frame in frames {
-            mixer.add(frame);
+            mixer.add(frame, &mut Fader::default());
         }
         *mixer.finish()
     }
 
+    fn loudest(frame: &Frame) -> f32 {
+        frame.iter().fold(0.0, |loudest, sample| sample.abs().max(loudest))
+    }
+
     #[test]
-    fn a_single_talker_passes_bit_by_bit_up_to_full_scale() {
+    fn a_single_talker_passes_bit_by_bit_up_to_three_quarters_of_a_decibel_below_full_scale() {
         let mut mixer = Mixer::default();
-        for amplitude in [1e-6, 0.1, 0.7, 1.0] {
+        for amplitude in [1e-6, 0.1, 0.7, 0.917] {
             assert_eq!(mixed(&mut mixer, &[sine(amplitude, 7.0)]), sine(amplitude, 7.0));
         }
         assert_eq!(mixed(&mut mixer, &[]), SILENCE);
@@ -125,25 +159,58 @@ mod tests {
     fn loud_talkers_together_stay_within_full_scale_and_keep_their_shape() {
         let mut mixer = Mixer::default();
         let loud = [sine(0.9, 5.0), sine(0.9, 5.0), sine(0.9, 5.0)];
-        mixed(&mut mixer, &loud);
+        for _ in 0..10 {
+            assert!(loudest(&mixed(&mut mixer, &loud)) <= 1.0);
+        }
         let settled = mixed(&mut mixer, &loud);
-        let error = settled.iter().zip(sine(1.0, 5.0)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(error < 1e-5, "only the gain has changed: {error}");
+        let top = loudest(&settled);
+        let error = settled.iter().zip(sine(top, 5.0)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(top > 0.9 && error < 0.05, "mostly the gain has changed: {top}, {error}");
     }
 
     #[test]
-    fn after_loud_talkers_the_gain_comes_back_to_exactly_one() {
+    fn a_sudden_peak_is_limited_before_it_is_cut() {
         let mut mixer = Mixer::default();
-        assert!(mixed(&mut mixer, &[sine(1.0, 5.0), sine(1.0, 5.0)]).iter().all(|s| s.abs() <= 1.0));
+        let quiet = sine(0.3, 5.0);
+        mixed(&mut mixer, &[quiet]);
+        let burst: Frame = std::array::from_fn(|i| if i < 500 { quiet[i] } else { 3.0 * sine(1.0, 40.0)[i] });
+        let out = mixed(&mut mixer, &[burst]);
+        let cut = out.windows(2).filter(|pair| pair.iter().all(|sample| sample.abs() == 1.0)).count();
+        assert_eq!((loudest(&out), cut), (1.0, 0), "waves touch full scale and keep their tops");
+    }
+
+    #[test]
+    fn after_loud_talkers_the_gain_comes_back_to_exactly_one_without_a_step() {
+        let mut mixer = Mixer::default();
+        mixed(&mut mixer, &[sine(1.0, 5.0), sine(1.0, 5.0)]);
         let quiet = sine(0.5, 5.0);
         assert_ne!(mixed(&mut mixer, &[quiet]), quiet, "not at once");
         let mut last = quiet[959];
-        for _ in 0..12 {
+        for _ in 0..50 {
             let out = mixed(&mut mixer, &[quiet]);
-            assert!((out[0] - last).abs() < 0.05, "without a step");
+            assert!((out[0] - last).abs() < 0.05);
             last = out[959];
         }
         assert_eq!(mixed(&mut mixer, &[quiet]), quiet);
+    }
+
+    #[test]
+    fn a_volume_is_reached_within_a_frame_without_a_step_and_then_kept() {
+        let (mut mixer, mut fader) = (Mixer::default(), Fader::default());
+        let mut mix = |fader: &mut Fader| {
+            mixer.begin();
+            mixer.add(&[0.2; FRAME_SAMPLES], fader);
+            *mixer.finish()
+        };
+        assert_eq!(mix(&mut fader), [0.2; FRAME_SAMPLES]);
+        for (percent, level) in [(0, 0.0), (400, 0.8), (50, 0.1), (100, 0.2)] {
+            fader.set(Volume::new(percent).expect("in range"));
+            let way = mix(&mut fader);
+            assert!(way.windows(2).all(|pair| (pair[1] - pair[0]).abs() < 0.001), "{percent}");
+            let there = mix(&mut fader);
+            assert!(there.iter().all(|sample| (sample - level).abs() < 1e-6), "{percent}");
+        }
+        assert_eq!(Volume::new(401), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! know nothing of each other. Nothing here reads a clock, opens a socket or holds a key, and nothing allocates, locks
 //! or waits per frame once it is set up: files are read before the first frame ([`source`]) and written by a thread of
 //! their own ([`sink`], [`record`]), and the callbacks of sound devices end at lock-free rings ([`device`]).
+//! One part is excepted: the processing of one's own sound ([`process`]), where it is switched on.
 
 pub mod codec;
 pub mod device;
@@ -11,6 +12,7 @@ pub mod engine;
 pub mod format;
 pub mod mixer;
 pub mod playout;
+pub mod process;
 pub mod record;
 mod resample;
 pub mod said;

@@ -152,6 +152,11 @@ impl Source {
         }
     }
 
+    /// Whether this is a microphone.
+    pub fn is_device(&self) -> bool {
+        matches!(self, Self::Device(_))
+    }
+
     /// Opens a microphone, or closes it: then the system shows that nobody listens. Other sources are indifferent.
     pub fn listen(&mut self, on: bool) {
         if let Self::Device(microphone) = self {

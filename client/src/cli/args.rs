@@ -7,6 +7,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::console::Style;
+use super::sound::Sound;
 
 /// Longest time that can be given, in seconds: a year. Longer ones could not be added to a clock.
 const MAX_SECONDS: u64 = 365 * 24 * 3_600;
@@ -146,6 +147,8 @@ pub(super) struct Common {
     /// Record what you hear and say into a new file, as Ogg Opus. Everybody is told before it begins
     #[arg(long, value_name = "FILE.opus")]
     pub(super) record: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) sound: Sound,
     /// Leave after so many seconds in the meeting; a host ends it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=MAX_SECONDS))]
     pub(super) seconds: Option<u64>,

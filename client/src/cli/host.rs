@@ -63,6 +63,7 @@ fn open(host: &Host) -> Result<(Session, Option<EmbeddedRelay>), Refusal> {
         engine,
         microphone: microphone(&host.common),
         key: key(&host.common),
+        warn_when_muted: host.common.sound.warn_when_muted,
         leave_after: host.common.seconds.map(Duration::from_secs),
         linger: None,
         first,

@@ -31,6 +31,7 @@ fn prepare(join: &Join) -> Result<Session, Refusal> {
         engine,
         microphone: microphone(&join.common),
         key: key(&join.common),
+        warn_when_muted: join.common.sound.warn_when_muted,
         leave_after: join.common.seconds.map(Duration::from_secs),
         first: None,
         linger: join.linger.map(Duration::from_secs),

@@ -7,6 +7,7 @@ mod devices;
 mod host;
 mod join;
 mod mic_test;
+mod sound;
 mod words;
 
 use std::io::Write;
@@ -139,7 +140,9 @@ fn engine(common: &Common) -> Result<MediaEngine, Refusal> {
     let source = Source::open(input, if common.looped { Repeat::Loop } else { Repeat::Once })
         .map_err(|error| unusable(format!("--input: {error}")))?;
     let sink = Sink::open(&common.output).map_err(|error| unusable(format!("--output: {error}")))?;
-    let engine = MediaEngine::new(source, sink).context("cannot set up Opus")?;
+    let switches = common.sound.switches(source.is_device());
+    let mut engine = MediaEngine::new(source, sink).context("cannot set up Opus")?;
+    engine.set_processing(switches);
     let Some(path) = &common.record else { return Ok(engine) };
     let recording = Recording::create(path).map_err(|error| unusable(format!("--record: {error}")))?;
     Ok(engine.with_recording(recording))

@@ -12,6 +12,7 @@ use std::time::Duration;
 use conclave_protocol::identity::is_unsafe_to_show;
 
 use crate::audio::device::{Direction, What};
+use crate::audio::mixer::Volume;
 use crate::names;
 use crate::report::{NamedKey, Report, RosterMember, Standing, WaitingFor};
 
@@ -59,7 +60,12 @@ impl Words {
                 }
             }
             Report::Removed => "The host removed you from the meeting.".to_owned(),
-            Report::Muted { .. } | Report::Stats { .. } | Report::PushToTalk { .. } | Report::Goodbye => return None,
+            Report::Muted { .. }
+            | Report::Speaking { .. }
+            | Report::Stats { .. }
+            | Report::PushToTalk { .. }
+            | Report::Goodbye => return None,
+            Report::MutedSpeaking => "You are muted: nobody hears you. To be heard, type unmute.".to_owned(),
             Report::Alarm { kind, index, detail } => match index.and_then(|i| Some((i, self.present.get(&i)?))) {
                 Some((index, name)) => format!("ALARM ({kind}) about {}: {detail}", self.who(index, name)),
                 None => format!("ALARM ({kind}): {detail}"),
@@ -214,7 +220,9 @@ fn member(member: &RosterMember) -> String {
     let muted = member.muted.then_some("muted");
     let recording = member.recording.then_some("RECORDS");
     let blocked = member.blocked.then_some("BLOCKED: you do not hear them");
-    let marks: Vec<&str> = [host, Some(standing), muted, recording, blocked].into_iter().flatten().collect();
+    let volume = (member.volume != Volume::UNCHANGED.percent()).then(|| format!("volume {} %", member.volume));
+    let marks = [host, Some(standing), muted, recording, blocked, volume.as_deref()];
+    let marks: Vec<&str> = marks.into_iter().flatten().collect();
     let name = numbered(member.index, &member.name, member.looks_like.is_some());
     format!("{name} ({})", marks.join(", "))
 }
@@ -305,6 +313,7 @@ mod tests {
             looks_like,
             blocked: false,
             recording: index == 3,
+            volume: if index == 3 { 150 } else { 100 },
         };
         Report::Roster { epoch: 1, members: members.iter().map(member).collect() }
     }
@@ -327,7 +336,8 @@ mod tests {
         assert_eq!(
             said.as_deref(),
             Some(
-                "Here: Ada (host, you), Bob (no. 1) (verified), B0b (no. 2) (KEY CHANGED, muted), Carl (known, RECORDS), \
+                "Here: Ada (host, you), Bob (no. 1) (verified), B0b (no. 2) (KEY CHANGED, muted), \
+                 Carl (known, RECORDS, volume 150 %), \
                  Dora (new), Emil (guest)."
             )
         );

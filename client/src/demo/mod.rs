@@ -177,6 +177,7 @@ impl<'a> Stage<'a> {
                 engine,
                 microphone: Microphone::On,
                 key: TalkKey::NONE,
+                warn_when_muted: false,
                 leave_after: None,
                 linger: None,
                 // The relay is on this machine and watched: if it fails, so does the demo.

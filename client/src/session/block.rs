@@ -103,7 +103,7 @@ impl Running {
         }
     }
 
-    fn identity_of(&self, index: MemberIndex) -> Option<(PublicKey, IdentityKind, String)> {
+    pub(super) fn identity_of(&self, index: MemberIndex) -> Option<(PublicKey, IdentityKind, String)> {
         let member = self.conference.members().find(|m| m.index == index)?;
         Some((member.cert.identity, member.cert.kind, member.name.as_str().to_owned()))
     }

@@ -8,7 +8,8 @@ use conclave_protocol::id::MemberIndex;
 use conclave_protocol::sframe::frame::Microphone;
 
 use super::{Running, chance};
-use crate::command::{Command, Who};
+use crate::audio::mixer::Volume;
+use crate::command::{Command, Percent, Who};
 use crate::report::Report;
 
 impl Running {
@@ -43,6 +44,7 @@ impl Running {
             }
             Command::Block { who } => self.block(&who),
             Command::Unblock { who } => self.unblock(&who),
+            Command::Volume { who, percent: Percent(volume) } => self.set_volume(&who, volume),
             Command::Mute {} => {
                 self.switch(Microphone::Muted);
                 Ok(())
@@ -133,6 +135,18 @@ impl Running {
             _ => {}
         }
         Ok(Ok(()))
+    }
+
+    fn set_volume(&mut self, who: &Who, volume: Volume) -> Result<(), String> {
+        let index = self.find_member(who)?;
+        if self.conference.index() == Some(index) {
+            return Err("you do not hear yourself: give the volume of somebody else".to_owned());
+        }
+        let (identity, _, _) = self.identity_of(index).ok_or("nobody has that number any more")?;
+        self.talkers.set_volume(identity, volume);
+        self.talkers.follow_volumes(&self.conference, &mut self.engine);
+        self.report_roster();
+        Ok(())
     }
 
     fn end(&mut self) -> Result<(), String> {

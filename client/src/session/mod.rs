@@ -18,6 +18,7 @@ pub mod sink;
 mod talkers;
 mod ticks;
 mod told;
+mod voice;
 
 use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
@@ -55,6 +56,7 @@ use reporting::{Reporting, Staying};
 use sink::ReportSink;
 pub use talkers::TalkerSummary;
 use talkers::Talkers;
+use voice::Voice;
 
 /// The frame clock. The descriptor says 20 ms for every meeting until profiles come with the audio issue.
 const FRAME: Duration = Duration::from_millis(20);
@@ -79,6 +81,8 @@ pub struct Session {
     pub microphone: Microphone,
     /// Push-to-talk, if any.
     pub key: TalkKey,
+    /// A microphone stays open while muted, and who speaks is warned.
+    pub warn_when_muted: bool,
     /// Leave after so long: a host from now on, a guest from its admission on (and at the latest so long after now
     /// when nobody lets it in).
     pub leave_after: Option<Duration>,
@@ -184,6 +188,9 @@ struct Running {
     reports: ReportSink,
     talkers: Talkers,
     microphone: Microphone,
+    warn_when_muted: bool,
+    /// One's own.
+    voice: Voice,
     gate: SendGate,
     clock: FrameClock,
     seq: u32,
@@ -222,7 +229,11 @@ struct Lingering {
 
 impl Running {
     fn new(session: Session, link: Link, exporter: [u8; 32], reports: ReportSink) -> Self {
-        let Session { mut conference, pins, engine, microphone, leave_after, linger, mut bans, .. } = session;
+        let Session { mut conference, pins, mut engine, microphone, leave_after, linger, mut bans, .. } = session;
+        let warn_when_muted = session.warn_when_muted;
+        if warn_when_muted {
+            engine.warn_when_muted();
+        }
         let now = Instant::now();
         bans.apply(&mut conference);
         conference.connected(now, exporter);
@@ -234,6 +245,8 @@ impl Running {
             reports,
             talkers: Talkers::default(),
             microphone,
+            warn_when_muted,
+            voice: Voice::default(),
             gate: SendGate::new(microphone),
             clock: FrameClock::new(now + FRAME, FRAME),
             seq: 0,
@@ -407,6 +420,8 @@ impl Running {
         let now = Instant::now();
         if self.link.is_up() && self.gate.is_open(now) && ticks::is_fresh(due, now) {
             self.capture_and_send();
+        } else if self.microphone == Microphone::Muted {
+            self.engine.overhear();
         } else {
             self.engine.skip(1);
         }
@@ -416,10 +431,14 @@ impl Running {
         }
     }
 
-    /// A microphone is open only while somebody is to hear it: not in the waiting room, muted, or after the end.
+    /// A microphone is open only while somebody is to hear it: not in the waiting room, after the end, or muted, but
+    /// where the user wants to be warned.
     fn follow_devices(&mut self) {
         let is_heard = self.was_member && self.staying.is_none() && self.lingering.is_none();
-        self.engine.listen(is_heard && self.microphone == Microphone::On);
+        self.engine.listen(is_heard && (self.microphone == Microphone::On || self.warn_when_muted));
+        if self.engine.take_warning() {
+            self.reports.send(Report::MutedSpeaking);
+        }
         while let Some(device::Event { direction, name, what }) = self.engine.poll_device() {
             self.reports.send(Report::Device { direction, name, what });
         }
@@ -429,6 +448,7 @@ impl Running {
         let muted = self.microphone == Microphone::Muted;
         let is_silent = muted || !self.key.is_open(Instant::now());
         let captured = self.engine.capture(is_silent);
+        let spoke = self.voice.on_frame(self.microphone, captured.level, Instant::now());
         if !self.conference.can_send(Instant::now()) {
             return;
         }
@@ -443,6 +463,9 @@ impl Running {
         if self.conference.seal(Instant::now(), &frame, &mut out).is_ok() && self.link.send_frame(&out) {
             self.sent += 1;
             self.clock.on_sent();
+        }
+        if let Some((on, index)) = spoke.zip(self.conference.index()) {
+            self.reports.send(Report::Speaking { index: index.0, on });
         }
     }
 
@@ -473,6 +496,9 @@ impl Running {
         if let Some(microphone) = self.talkers.on_opened(index, frame, now, stamp()) {
             let on = microphone == Microphone::Muted;
             self.reports.send(Report::Muted { index: index.0, on });
+        }
+        if let Some(on) = self.talkers.on_level(index, frame, now) {
+            self.reports.send(Report::Speaking { index: index.0, on });
         }
     }
 

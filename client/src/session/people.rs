@@ -48,10 +48,13 @@ impl Running {
         }
     }
 
-    /// Tells who counts as muted for having fallen silent.
+    /// Tells who counts as muted for having fallen silent, and who speaks no more.
     fn report_silence(&mut self) {
         for index in self.talkers.fall_silent(self.conference.rate(), Instant::now()) {
             self.reports.send(Report::Muted { index: index.0, on: true });
+        }
+        for index in self.talkers.fall_quiet(Instant::now()) {
+            self.reports.send(Report::Speaking { index: index.0, on: false });
         }
     }
 

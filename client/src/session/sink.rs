@@ -7,8 +7,8 @@ use std::time::Instant;
 use crate::report::Report;
 
 /// Above so many reports that wait for a reader, statistics are left out, since they come without anything having
-/// happened, and no commands are read, since each may be answered by a report. What happens in the meeting is never
-/// left out.
+/// happened, and so is who speaks, which is of the moment; and no commands are read, since each may be answered by a
+/// report. Whatever else happens in the meeting is never left out.
 pub const BACKLOG: usize = 64;
 
 /// The session's end.
@@ -66,7 +66,7 @@ impl ReportSink {
     /// Hands a report over.
     pub fn send(&self, report: Report) {
         let mut count = self.backlog.count();
-        if matches!(report, Report::Stats { .. }) && count.waiting > BACKLOG {
+        if matches!(report, Report::Stats { .. } | Report::Speaking { .. }) && count.waiting > BACKLOG {
             return;
         }
         count.waiting += 1;
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn behind_a_backlog_statistics_are_left_out_and_nothing_else() {
+    fn behind_a_backlog_statistics_and_speakers_are_left_out_and_nothing_else() {
         let (sink, source) = queue(Instant::now());
         for _ in 0..2 * BACKLOG {
             sink.send(Report::Removed);
@@ -126,10 +126,11 @@ mod tests {
                 talkers: Vec::new(),
                 devices: crate::report::Devices { input: None, output: None },
             });
+            sink.send(Report::Speaking { index: 1, on: true });
         }
         drop(sink);
-        let (removed, stats): (Vec<_>, Vec<_>) = source.partition(|stamped| stamped.report == Report::Removed);
+        let (removed, rest): (Vec<_>, Vec<_>) = source.partition(|stamped| stamped.report == Report::Removed);
         assert_eq!(removed.len(), 2 * BACKLOG);
-        assert!(stats.len() <= BACKLOG);
+        assert!(rest.len() <= BACKLOG);
     }
 }

@@ -7,13 +7,16 @@ use conclave_protocol::conference::Conference;
 use conclave_protocol::epoch::statement::Rate;
 use conclave_protocol::id::MemberIndex;
 use conclave_protocol::sframe::frame::{Frame, Microphone};
+use conclave_protocol::sign::PublicKey;
 use conclave_protocol::succession::Rank;
 
 use crate::audio::codec::CodecError;
 use crate::audio::engine::MediaEngine;
+use crate::audio::mixer::Volume;
 use crate::names;
 use crate::pins::Pins;
 use crate::report::{NetworkMs, RosterMember, Standing, TalkerStats, digits};
+use crate::session::voice::Voice;
 
 /// Most delays remembered between two statistics: two seconds of frames.
 const DELAYS: usize = 128;
@@ -41,6 +44,7 @@ pub struct Talker {
     verified_mode: bool,
     /// The user never wants to hear it again.
     blocked: bool,
+    voice: Voice,
 }
 
 /// What became of one talker's frames, for a summary at the end.
@@ -59,6 +63,9 @@ pub struct TalkerSummary {
 pub struct Talkers {
     present: BTreeMap<MemberIndex, Talker>,
     gone: Vec<TalkerSummary>,
+    /// Of those whom the user wants to hear louder or quieter than they come. By identity, so that who comes back under
+    /// another index is as loud as before.
+    volumes: BTreeMap<PublicKey, Volume>,
 }
 
 impl Talkers {
@@ -84,7 +91,27 @@ impl Talkers {
         self.follow_blocks(conference, pins, engine)
     }
 
-    /// Plays nobody who is blocked, and everybody else.
+    /// From now on who has this identity is played so loud.
+    pub fn set_volume(&mut self, identity: PublicKey, volume: Volume) {
+        if volume == Volume::UNCHANGED {
+            self.volumes.remove(&identity);
+        } else {
+            self.volumes.insert(identity, volume);
+        }
+    }
+
+    /// Plays everybody as loud as the user wants.
+    pub fn follow_volumes(&self, conference: &Conference, engine: &mut MediaEngine) {
+        for member in conference.members() {
+            engine.set_volume(member.index.0, self.volume(&member.cert.identity));
+        }
+    }
+
+    fn volume(&self, identity: &PublicKey) -> Volume {
+        self.volumes.get(identity).copied().unwrap_or(Volume::UNCHANGED)
+    }
+
+    /// Plays nobody who is blocked, and everybody else as loud as the user wants.
     pub fn follow_blocks(
         &mut self,
         conference: &Conference,
@@ -94,6 +121,7 @@ impl Talkers {
         for member in conference.members() {
             self.set_blocked(member.index, pins.is_blocked(&member.cert.identity), engine)?;
         }
+        self.follow_volumes(conference, engine);
         Ok(())
     }
 
@@ -108,6 +136,18 @@ impl Talkers {
         engine.add_talker(index.0)?;
         engine.set_verified(index.0, talker.verified_mode, Instant::now());
         Ok(())
+    }
+
+    /// The level of a frame that opened. Gives whether the talker speaks now, when that has changed. Allocates nothing.
+    pub fn on_level(&mut self, index: MemberIndex, frame: &Frame<'_>, now: Instant) -> Option<bool> {
+        let talker = self.present.get_mut(&index).filter(|talker| !talker.blocked)?;
+        talker.voice.on_frame(frame.microphone, frame.level, now)
+    }
+
+    /// Who spoke and of whom nothing has come since.
+    pub fn fall_quiet(&mut self, now: Instant) -> impl Iterator<Item = MemberIndex> {
+        let quiet = move |(index, talker): (&MemberIndex, &mut Talker)| talker.voice.on_silence(now).then_some(*index);
+        self.present.iter_mut().filter_map(quiet)
     }
 
     /// A frame opened. Gives the microphone's new state when it changed. Allocates nothing.
@@ -195,6 +235,7 @@ impl Talkers {
                 looks_like: alike.get(&member.index.0).copied(),
                 blocked: pins.is_blocked(&member.cert.identity),
                 recording: false,
+                volume: self.volume(&member.cert.identity).percent(),
             }
         };
         conference.members().map(entry).collect()
@@ -242,6 +283,7 @@ impl Talker {
             last_network: None,
             verified_mode: false,
             blocked: false,
+            voice: Voice::default(),
         }
     }
 
@@ -289,7 +331,7 @@ mod tests {
     const BOB: MemberIndex = MemberIndex(1);
 
     fn with_bob(rate: Rate, now: Instant) -> Talkers {
-        Talkers { present: BTreeMap::from([(BOB, Talker::new("Bob", rate, now))]), gone: Vec::new() }
+        Talkers { present: BTreeMap::from([(BOB, Talker::new("Bob", rate, now))]), ..Talkers::default() }
     }
 
     fn hear(talkers: &mut Talkers, microphone: Microphone, now: Instant) -> Option<Microphone> {

@@ -26,6 +26,9 @@ const REPLACED_WITHIN: Duration = Duration::from_secs(1);
 
 const MIC: NullSink<'static> = NullSink { name: "mic", rate: 48_000, channels: 2 };
 const SPK: NullSink<'static> = NullSink { name: "spk", rate: 48_000, channels: 2 };
+/// What is measured is the devices, not what a processed voice is like.
+const TALKS: [&str; 8] =
+    ["--input", "device:mic.monitor", "--echo-cancellation", "off", "--noise-suppression", "off", "--auto-gain", "off"];
 
 /// A server in a folder of the test.
 fn server(stage: &Stage) -> PulseServer {
@@ -99,7 +102,7 @@ fn speech_from_a_microphone_is_heard_from_a_loudspeaker_and_mute_closes_the_micr
     ] {
         let loaded = [pulse.load(mic).unwrap(), pulse.load(spk).unwrap()];
         let mut meeting = Meeting::open(&[]);
-        let mut talker = join(&pulse, "Bela", &meeting.link, &["--input", "device:mic.monitor"]);
+        let mut talker = join(&pulse, "Bela", &meeting.link, &TALKS);
         // In the waiting room nobody could hear.
         knock_of(&meeting.host, "Bela");
         observe(Duration::from_millis(300));
@@ -128,6 +131,29 @@ fn speech_from_a_microphone_is_heard_from_a_loudspeaker_and_mute_closes_the_micr
     }
 }
 
+#[test]
+fn who_speaks_while_muted_is_warned_if_the_microphone_may_stay_open_and_is_not_heard() {
+    let stage = Stage::alone();
+    let pulse = server(&stage);
+    let mic = pulse.load(MIC).unwrap();
+    let mut meeting = Meeting::open(&[]);
+    let args = ["--input", "device:mic.monitor", "--muted", "--warn-when-muted"];
+    let talker = join(&pulse, "Bela", &meeting.link, &args);
+    meeting.admit("Bela", &talker);
+    let heard = stage.path("heard.wav");
+    let listener = join(&pulse, "Cleo", &meeting.link, &["--output", heard.to_str().unwrap()]);
+    meeting.admit("Cleo", &listener);
+    pulse.wait_readers("mic.monitor", 1, LIMIT).unwrap();
+    let file = stage.path("said.wav");
+    wav::write(&file, &speech::clip(0, SPOKEN).unwrap()).unwrap();
+    pulse.play(&file, "mic").unwrap();
+    talker.wait_event("muted_speaking", |_| true, LIMIT).unwrap();
+    assert_eq!(talker.events_named("speaking"), Vec::<Value>::new());
+    end(meeting.host, vec![talker, listener]);
+    assert_eq!(wav::rms(&wav::read(&heard).unwrap().samples), 0.0);
+    pulse.unload(&mic).unwrap();
+}
+
 /// Waits for the events of a device after a mark; gives when the last of them happened.
 fn told(client: &JsonlClient, mark: Mark, direction: &str, events: &[(&str, &str)]) -> Instant {
     let (name, what) = events.last().unwrap();
@@ -149,7 +175,7 @@ fn devices_pulled_out_in_mid_call_are_replaced_within_a_second_and_come_back() {
     let record = Config { record: Record::Sizes(100_000), ..Config::default() };
     let proxy = Proxy::start(meeting.relay.addr(), record).unwrap();
     let link = meeting.link_by_way_of(proxy.addr());
-    let talker = join(&pulse, "Bela", &link, &["--input", "device:mic.monitor"]);
+    let talker = join(&pulse, "Bela", &link, &TALKS);
     meeting.admit("Bela", &talker);
     let listener = join(&pulse, "Cleo", &meeting.link, &["--output", "device:spk"]);
     meeting.admit("Cleo", &listener);

@@ -25,5 +25,6 @@ mod sound;
 mod stage;
 mod succession;
 mod voice;
+mod volume;
 mod wave;
 mod wire;
