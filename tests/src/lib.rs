@@ -1,11 +1,12 @@
 //! What the tests of Conclave are made with.
 //!
 //! [`process`] drives the real programs, [`proxy`] is a bad network between them, [`pulse`] a sound server with devices
-//! that can be pulled out, [`speech`] is what people say and [`wav`] measures what is heard. The tests themselves are in `tests/tests/`.
+//! that can be pulled out, [`speech`] is what people say, [`wav`] measures what is heard and [`quality`] what loss does to it. The tests themselves are in `tests/tests/`.
 
 pub mod process;
 pub mod proxy;
 pub mod pulse;
+pub mod quality;
 pub mod room;
 pub mod speech;
 pub mod wav;

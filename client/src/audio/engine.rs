@@ -5,20 +5,22 @@
 //! that arrived. These three allocate nothing, lock nothing and wait for nothing; everything they need was allocated
 //! by [`MediaEngine::new`] and [`MediaEngine::add_talker`].
 
+mod mending;
 #[cfg(test)]
 mod tests;
 
 use std::time::Instant;
 
-use super::codec::{CodecError, Decoder, Encoder};
+use super::codec::{CodecError, Decoder, Effort, Encoder};
 use super::device::Event;
 use super::format::{FRAME_SAMPLES, Frame, LEVEL_SILENT, PACKET_LEN, SILENCE};
 use super::mixer::{self, Mixer};
 use super::playout::{Arrival, Config, Playout, Pull, Push, Stats, VERIFIED_HOLD};
 use super::sink::{Sink, SinkError};
 use super::source::Source;
+use mending::{Budget, Mended};
 
-/// Most talkers at a time, for each of whom about 30 kB are kept: a meeting has 1,000 members.
+/// Most talkers at a time, for each of whom about 200 kB are kept: a meeting has 1,000 members.
 pub const MAX_TALKERS: usize = 1_024;
 
 /// A frame of one's own sound, ready to be sealed.
@@ -149,24 +151,27 @@ impl MediaEngine {
     /// Verified mode of member `index` begins or ends (`docs/protocol.md` §9.4): from now on its frames come with their
     /// seals, or at once again. Nobody else's delay changes.
     pub fn set_verified(&mut self, index: u16, on: bool, now: Instant) {
-        let hold = if on { VERIFIED_HOLD } else { self.config.hold };
-        if let Some(talker) = self.talker_mut(index) {
-            talker.playout.set_hold(hold, now);
+        match self.talker_mut(index) {
+            Some(talker) if on => talker.playout.set_hold(VERIFIED_HOLD, now),
+            Some(talker) => talker.playout.set_usual_hold(now),
+            None => {}
         }
     }
 
-    /// Plays 20 ms of everybody into the sink. `now` is best the time at which the tick was due: a tick that comes
+    /// Plays 20 ms of everybody into the sink, and gives it. `now` is best the time at which the tick was due: a tick that comes
     /// late because the machine was busy then does not look like a change of the delay.
-    pub fn render(&mut self, now: Instant) {
+    pub fn render(&mut self, now: Instant) -> [i16; FRAME_SAMPLES] {
         self.mixer.begin();
+        let mut budget = Budget::of_a_tick();
         for (_, talker) in &mut self.talkers {
-            if talker.render(now, &mut self.pcm, &mut self.faults) {
+            if talker.render(now, &mut self.pcm, &mut budget, &mut self.faults) {
                 self.mixer.add(&self.pcm);
             }
         }
         let mut out = [0; FRAME_SAMPLES];
         mixer::to_i16(self.mixer.finish(), &mut out);
         self.sink.write(&out);
+        out
     }
 
     /// Figures of a talker's playout.
@@ -215,6 +220,7 @@ impl MediaEngine {
 struct Talker {
     playout: Playout,
     decoder: Decoder,
+    mended: Mended,
     /// Whether the last frame was heard.
     sounding: bool,
     level: u8,
@@ -222,19 +228,27 @@ struct Talker {
 
 impl Talker {
     fn new(config: Config) -> Result<Self, CodecError> {
-        Ok(Self { playout: Playout::new(config), decoder: Decoder::new()?, sounding: false, level: LEVEL_SILENT })
+        let (playout, decoder) = (Playout::new(config), Decoder::new()?);
+        Ok(Self { playout, decoder, mended: Mended::new(), sounding: false, level: LEVEL_SILENT })
     }
 
     /// Makes the next frame of this talker; `false` when there is nothing to hear, and `out` is then worth nothing.
-    fn render(&mut self, now: Instant, out: &mut Frame, faults: &mut Faults) -> bool {
+    fn render(&mut self, now: Instant, out: &mut Frame, budget: &mut Budget, faults: &mut Faults) -> bool {
         let heard = match self.playout.pull(now) {
             Pull::Play(packet) => {
+                self.mended.clear();
                 let decoded = self.decoder.decode(packet, out).is_ok();
                 faults.decode += u64::from(!decoded);
                 self.sounding = decoded || self.sounding;
-                decoded || (self.sounding && self.decoder.conceal(out).is_ok())
+                decoded || (self.sounding && self.decoder.conceal(budget.take(), out).is_ok())
             }
-            Pull::Conceal => self.sounding && self.decoder.conceal(out).is_ok(),
+            Pull::Repair { packet, gap } => {
+                self.sounding && self.mended.fill(&mut self.decoder, packet, gap, budget, out).is_ok()
+            }
+            Pull::Conceal => {
+                self.mended.clear();
+                self.sounding && self.decoder.conceal(budget.take(), out).is_ok()
+            }
             Pull::Muted | Pull::Silence => self.fade_out(out),
         };
         self.level = if heard { mixer::rms_level(out) } else { LEVEL_SILENT };
@@ -247,7 +261,8 @@ impl Talker {
         if !std::mem::take(&mut self.sounding) {
             return false;
         }
-        let concealed = self.decoder.conceal(out).is_ok();
+        self.mended.clear();
+        let concealed = self.decoder.conceal(Effort::Classic, out).is_ok();
         if !(self.decoder.reset().is_ok() && concealed) {
             return false;
         }

@@ -11,6 +11,7 @@ pub mod engine;
 pub mod format;
 pub mod mixer;
 pub mod playout;
+pub mod profile;
 mod resample;
 pub mod said;
 pub mod sink;

@@ -131,7 +131,7 @@ fn engine(common: &Common) -> Result<MediaEngine, Refusal> {
     let source = Source::open(input, if common.looped { Repeat::Loop } else { Repeat::Once })
         .map_err(|error| unusable(format!("--input: {error}")))?;
     let sink = Sink::open(&common.output).map_err(|error| unusable(format!("--output: {error}")))?;
-    Ok(MediaEngine::new(source, sink).context("cannot set up Opus")?)
+    Ok(MediaEngine::with_config(source, sink, common.profile.config()).context("cannot set up Opus")?)
 }
 
 /// Runs a session with its console and gives the exit status.

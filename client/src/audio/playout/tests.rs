@@ -1,3 +1,5 @@
+mod learning;
+mod repair;
 mod verified;
 
 use proptest::prelude::*;
@@ -37,6 +39,7 @@ fn speech(at: u64, seq: u32) -> Sent {
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Out {
     Played { seq: u32, at: u64 },
+    Repaired { gap: usize, from: u32 },
     Concealed,
     Muted,
     Silence,
@@ -89,6 +92,7 @@ impl Run {
             let now = self.time(at);
             let out = match self.playout.pull(now) {
                 Pull::Play(payload) => Out::Played { seq: u32::from_be_bytes(payload.try_into().unwrap()), at },
+                Pull::Repair { packet, gap } => Out::Repaired { gap, from: u32::from_be_bytes(packet.try_into().unwrap()) },
                 Pull::Conceal => Out::Concealed,
                 Pull::Muted => Out::Muted,
                 Pull::Silence => Out::Silence,
