@@ -625,7 +625,13 @@ fn the_longest_report_fits_and_a_longer_one_is_refused() {
     let mut exhibit = scene.exhibit(BOB);
     let longest = || {
         let (name, key) = (Scene::new(1).exhibit(BOB).segments[0].name, Secret::new([1; 32]));
-        SegmentProof { name, key, seal: vec![1; 985], stamp: None, frames: (0..50).map(|n| (n, [2; size_of::<FrameBytes>()])).collect() }
+        SegmentProof {
+            name,
+            key,
+            seal: vec![1; 985],
+            stamp: None,
+            frames: (0..50).map(|n| (n, [2; size_of::<FrameBytes>()])).collect(),
+        }
     };
     exhibit.segments = (0..80).map(|_| longest()).collect();
     let file = report_of(exhibit).seal(key.public(), &mut rng()).expect("sealed");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use conclave::audio::codec::{Decoder, Effort, Encoder, Redundancy};
 use conclave::audio::engine::MediaEngine;
-use conclave::audio::format::{FRAME, FRAME_SAMPLES, Frame as Pcm, PACKET_LEN, SAMPLE_RATE, SILENCE};
+use conclave::audio::format::{FRAME, FRAME_SAMPLES, Frame as Pcm, SAMPLE_RATE, SILENCE};
 use conclave::audio::playout::Stats;
 use conclave::audio::profile::Profile;
 use conclave::audio::sink::Sink;
@@ -151,7 +151,11 @@ pub fn through_plain_opus(said: &Sound, len: usize, lost: &[bool]) -> Result<Sou
     let mut decoder = Decoder::new()?;
     let (mut heard, mut out) = (Vec::with_capacity(said.samples.len()), SILENCE);
     for (packet, lost) in packets.iter().zip(lost) {
-        if *lost { decoder.conceal(Effort::Classic, &mut out)? } else { decoder.decode(packet, &mut out)? }
+        if *lost {
+            decoder.conceal(Effort::Classic, &mut out)?
+        } else {
+            decoder.decode(packet, &mut out)?
+        }
         heard.extend_from_slice(&out);
     }
     Ok(Sound { rate: SAMPLE_RATE, samples: heard })
@@ -174,6 +178,8 @@ pub fn plain_packets(said: &Sound, len: usize) -> Result<Vec<Vec<u8>>> {
 
 #[cfg(test)]
 mod tests {
+    use conclave::audio::format::PACKET_LEN;
+
     use super::*;
     use crate::speech;
 

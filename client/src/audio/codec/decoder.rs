@@ -96,7 +96,11 @@ impl Decoder {
     }
 
     /// The network follows what is decoded as long as it is switched on, so it is off for one frame only.
-    fn with(&mut self, effort: Effort, work: impl FnOnce(&mut Self) -> Result<(), CodecError>) -> Result<(), CodecError> {
+    fn with(
+        &mut self,
+        effort: Effort,
+        work: impl FnOnce(&mut Self) -> Result<(), CodecError>,
+    ) -> Result<(), CodecError> {
         if effort == Effort::Neural {
             return work(self);
         }

@@ -6,7 +6,7 @@ use super::*;
 fn without(hold: u64, lost: &[u32]) -> Vec<Out> {
     let mut run = Run::new(hold);
     let frames = steady(60, 0).into_iter().filter(|sent| !lost.contains(&sent.seq)).collect();
-    run.deliver(frames, 70 * T);
+    run.deliver(frames, 100 * T);
     let start = run.out.iter().position(|out| matches!(out, Out::Played { seq: 0, .. })).unwrap();
     run.out[start..start + 60].to_vec()
 }
