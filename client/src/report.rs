@@ -248,8 +248,10 @@ pub struct TalkerStats {
     pub late: u64,
     pub lost: u64,
     pub concealed: u64,
+    pub repaired: u64,
     pub duplicates: u64,
     pub delay_ms: Option<f64>,
+    pub hold_ms: f64,
     pub network_ms: Option<NetworkMs>,
     pub verified_mode: bool,
 }

@@ -188,7 +188,9 @@ pub(crate) mod tests {
     use super::*;
     use conclave_protocol::id::{Epoch, MemberIndex};
     use conclave_protocol::sframe::SegmentNumber;
+    use conclave_protocol::sframe::frame::PLAINTEXT_LEN;
     use conclave_protocol::sframe::header::Ctr;
+    use conclave_protocol::sframe::suite::TAG_LEN;
     use conclave_protocol::wire::datagram::header;
 
     /// A datagram with that outside, and nothing within.
@@ -197,7 +199,7 @@ pub(crate) mod tests {
         let kid = KeyName { index, epoch: Epoch::new(epoch).unwrap(), segment: SegmentNumber(segment) }.kid();
         let mut sframe = [0; Header::MAX_LEN];
         let len = Header { kid, ctr: Ctr(CTR_BASE + number) }.encode(&mut sframe);
-        [&header(Kind::Media, index), &sframe[..len], &[0; 112][..]].concat()
+        [&header(Kind::Media, index), &sframe[..len], &[0; PLAINTEXT_LEN + TAG_LEN][..]].concat()
     }
 
     #[test]

@@ -9,7 +9,7 @@ use conclave_protocol::evidence::category::Category;
 use conclave_protocol::evidence::report::opened::Timeline;
 use conclave_protocol::evidence::report::verify::{Claim, Findings, Step, Verdict, verify};
 use conclave_protocol::evidence::report::{self, MAX_FILE, Note, Report, STEP, Unreadable};
-use conclave_protocol::evidence::{EpochProof, Exhibit, SegmentProof};
+use conclave_protocol::evidence::{EpochProof, Exhibit, FrameBytes, SegmentProof};
 use conclave_protocol::id::MemberIndex;
 use conclave_protocol::identity::{DisplayName, JoinKeys, Role};
 use conclave_protocol::moderator::ModeratorKey;
@@ -184,7 +184,7 @@ fn mutants<T: Wire>(value: &T) -> Vec<T> {
 
 #[test]
 fn no_byte_of_a_frame_can_be_changed() {
-    for at in 0..112 {
+    for at in 0..size_of::<FrameBytes>() {
         assert_eq!(changed(|exhibit| exhibit.segments[1].frames[7].1[at] ^= 1), invalid(Step::Frame), "byte {at}");
     }
 }
@@ -625,7 +625,13 @@ fn the_longest_report_fits_and_a_longer_one_is_refused() {
     let mut exhibit = scene.exhibit(BOB);
     let longest = || {
         let (name, key) = (Scene::new(1).exhibit(BOB).segments[0].name, Secret::new([1; 32]));
-        SegmentProof { name, key, seal: vec![1; 985], stamp: None, frames: (0..50).map(|n| (n, [2; 112])).collect() }
+        SegmentProof {
+            name,
+            key,
+            seal: vec![1; 985],
+            stamp: None,
+            frames: (0..50).map(|n| (n, [2; size_of::<FrameBytes>()])).collect(),
+        }
     };
     exhibit.segments = (0..80).map(|_| longest()).collect();
     let file = report_of(exhibit).seal(key.public(), &mut rng()).expect("sealed");

@@ -854,12 +854,12 @@ def frames(world, epoch, index, frame_ms, wanted):
         if n and n % per_segment == 0:
             ck, segment = expand(ck, b"conclave/1 next segment"), segment + 1
         number = n % per_segment
-        opus = b"" if n == 1 else made_up(f"opus {n}", 80 if frame_ms == 20 else 40)
+        opus = b"" if n == 1 else made_up(f"opus {n}", 120 if frame_ms == 20 else 60)
         seq, stamp, muted, level = 1000 + n, 0xFFFFFFF0 + n & 0xFFFFFFFF, int(n == 1), 127 if n == 1 else 20 + n
         if n not in wanted:
             continue
         plaintext = u32(seq) + u32(stamp) + u8(muted) + u8(level) + u16(len(opus)) + opus
-        plaintext += bytes(96 - len(plaintext))
+        plaintext += bytes(132 - len(plaintext))
         kid, ctr = 1 << 63 | index << 40 | e << 16 | segment, 0x80 + number
         header = u8(0xF8) + u64(kid) + u8(ctr)
         sk = expand(ck, b"conclave/1 segment")
@@ -870,7 +870,7 @@ def frames(world, epoch, index, frame_ms, wanted):
         aad = header + world.meeting + u16(index)
         ciphertext = ChaCha20Poly1305(key).encrypt(nonce, plaintext, aad)
         datagram = u8(1) + u16(index) + header + ciphertext
-        assert len(datagram) == 125
+        assert len(datagram) == 161
         shown.append({"n": n, "seq": seq, "stamp": stamp, "muted": bool(muted), "level": level, "opus": opus,
                       "segment": segment, "number": number, "SK": sk, "kid": u64(kid), "ctr": ctr, "header": header,
                       "sframe_key": key, "sframe_salt": salt, "nonce": nonce, "aad": aad, "plaintext": plaintext,

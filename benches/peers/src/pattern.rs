@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
 /// Bytes that a server forwards as one frame: Conclave's media datagram (`docs/protocol.md` §6.3).
-pub const FRAME_LEN: usize = 125;
+pub const FRAME_LEN: usize = 161;
 
 /// Time between two frames of one talker.
 pub const INTERVAL: Duration = Duration::from_millis(20);

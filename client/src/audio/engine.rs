@@ -6,12 +6,13 @@
 //! by [`MediaEngine::new`] and [`MediaEngine::add_talker`]. Only with [`MediaEngine::set_processing`] does capturing
 //! allocate: the library that processes does.
 
+mod mending;
 #[cfg(test)]
 mod tests;
 
 use std::time::Instant;
 
-use super::codec::{CodecError, Decoder, Encoder};
+use super::codec::{CodecError, Decoder, Effort, Encoder};
 use super::device::Event;
 use super::device::line::Figures;
 use super::format::{FRAME_SAMPLES, Frame, LEVEL_SILENT, PACKET_LEN, SILENCE};
@@ -23,8 +24,9 @@ use super::process::{Process, Switches};
 use super::record::{RecordError, Recording};
 use super::sink::{Sink, SinkError};
 use super::source::Source;
+use mending::{Budget, Mended};
 
-/// Most talkers at a time, for each of whom about 30 kB are kept: a meeting has 1,000 members.
+/// Most talkers at a time, for each of whom about 200 kB are kept: a meeting has 1,000 members.
 pub const MAX_TALKERS: usize = 1_024;
 
 /// A frame of one's own sound, ready to be sealed.
@@ -242,9 +244,10 @@ impl MediaEngine {
     /// Verified mode of member `index` begins or ends (`docs/protocol.md` §9.4): from now on its frames come with their
     /// seals, or at once again. Nobody else's delay changes.
     pub fn set_verified(&mut self, index: u16, on: bool, now: Instant) {
-        let hold = if on { VERIFIED_HOLD } else { self.config.hold };
-        if let Some(talker) = self.talker_mut(index) {
-            talker.playout.set_hold(hold, now);
+        match self.talker_mut(index) {
+            Some(talker) if on => talker.playout.set_hold(VERIFIED_HOLD, now),
+            Some(talker) => talker.playout.set_usual_hold(now),
+            None => {}
         }
     }
 
@@ -255,12 +258,13 @@ impl MediaEngine {
         }
     }
 
-    /// Plays 20 ms of everybody into the sink. `now` is best the time at which the tick was due: a tick that comes
+    /// Plays 20 ms of everybody into the sink, and gives it. `now` is best the time at which the tick was due: a tick that comes
     /// late because the machine was busy then does not look like a change of the delay.
-    pub fn render(&mut self, now: Instant) {
+    pub fn render(&mut self, now: Instant) -> [i16; FRAME_SAMPLES] {
         self.mixer.begin();
+        let mut budget = Budget::of_a_tick();
         for (_, talker) in &mut self.talkers {
-            if talker.render(now, &mut self.pcm, &mut self.faults) {
+            if talker.render(now, &mut self.pcm, &mut budget, &mut self.faults) {
                 self.mixer.add(&self.pcm, &mut talker.fader);
             }
         }
@@ -273,6 +277,7 @@ impl MediaEngine {
             recording.write(heard, &self.said);
         }
         self.said = SILENCE;
+        out
     }
 
     /// Figures of a talker's playout.
@@ -337,6 +342,7 @@ struct Talker {
     decoder: Decoder,
     fader: Fader,
     comfort: Comfort,
+    mended: Mended,
     /// Whether the last frame was heard.
     sounding: bool,
     level: u8,
@@ -349,21 +355,29 @@ impl Talker {
             decoder: Decoder::new()?,
             fader: Fader::default(),
             comfort: Comfort::new(index),
+            mended: Mended::new(),
             sounding: false,
             level: LEVEL_SILENT,
         })
     }
 
     /// Makes the next frame of this talker; `false` when there is nothing to hear, and `out` is then worth nothing.
-    fn render(&mut self, now: Instant, out: &mut Frame, faults: &mut Faults) -> bool {
+    fn render(&mut self, now: Instant, out: &mut Frame, budget: &mut Budget, faults: &mut Faults) -> bool {
         let heard = match self.playout.pull(now) {
             Pull::Play(packet) => {
+                self.mended.clear();
                 let decoded = self.decoder.decode(packet, out).is_ok();
                 faults.decode += u64::from(!decoded);
                 self.sounding = decoded || self.sounding;
-                decoded || (self.sounding && self.decoder.conceal(out).is_ok())
+                decoded || (self.sounding && self.decoder.conceal(budget.take(), out).is_ok())
             }
-            Pull::Conceal => self.sounding && self.decoder.conceal(out).is_ok(),
+            Pull::Repair { packet, gap } => {
+                self.sounding && self.mended.fill(&mut self.decoder, packet, gap, budget, out).is_ok()
+            }
+            Pull::Conceal => {
+                self.mended.clear();
+                self.sounding && self.decoder.conceal(budget.take(), out).is_ok()
+            }
             Pull::Muted | Pull::Silence => self.fade_out(out),
         };
         self.level = if heard { mixer::rms_level(out) } else { LEVEL_SILENT };
@@ -380,7 +394,8 @@ impl Talker {
         if !std::mem::take(&mut self.sounding) {
             return false;
         }
-        let concealed = self.decoder.conceal(out).is_ok();
+        self.mended.clear();
+        let concealed = self.decoder.conceal(Effort::Classic, out).is_ok();
         if !(self.decoder.reset().is_ok() && concealed) {
             return false;
         }

@@ -13,6 +13,7 @@ pub mod format;
 pub mod mixer;
 pub mod playout;
 pub mod process;
+pub mod profile;
 pub mod record;
 mod resample;
 pub mod said;

@@ -13,13 +13,17 @@
 //!   a delay that is too long by more than [`Config::jump`] is cut at once.
 //! * [`Playout::set_hold`] asks for another delay. A longer one begins at once, with silence, and loses nothing; a
 //!   shorter one is reached by leaving out pauses, and after [`RETURN_WITHIN`] by a cut.
+//! * Where a frame is missing and a later one is there, that one is given out to be repaired from ([`Pull::Repair`]).
+//! * With [`Config::learn`] the hold follows what would have been missing with others (`shadow`), in pauses only.
 //! * A talker of whom nothing has come for [`Config::idle_after`] places is idle, and the next frame starts anew. So
 //!   a sudden longer path heals itself. Where the numbers themselves jump, several frames must agree before they are
 //!   followed, so that one wrong number does no harm.
 
 mod anchor;
 mod places;
+mod repair;
 mod retime;
+mod shadow;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +32,9 @@ use std::time::{Duration, Instant};
 use super::format::{FRAME, LEVEL_SILENT, PACKET_LEN};
 use anchor::Anchor;
 use places::{Place, Places};
+pub use repair::REACH;
 pub use retime::{RETURN_WITHIN, VERIFIED_HOLD};
+use shadow::Shadows;
 
 /// Frames a playout holds at most: 2.56 s. Twice the longest hold ([`VERIFIED_HOLD`]), so that seals which come late for
 /// a while and then in time again find room for what they bring; 10 kB more a talker than one hold would take.
@@ -59,14 +65,16 @@ pub struct Config {
     pub pause_level: u8,
     /// Missing places in a row after which the talker is idle, at most 32.
     pub idle_after: u32,
+    /// Whether the hold is only where it begins, and follows what arrives.
+    pub learn: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             frame: FRAME,
-            // With frames of 20 ms (DESIGN §11, poor network). There is no redundancy yet, so all of it is for jitter.
-            hold: Duration::from_millis(45),
+            // The packet after a lost one may come 5 ms late and still stand in for it.
+            hold: Duration::from_millis(25),
             // More than clocks wander in the anchor's window; a correction lands inside the range again.
             margin: Duration::from_millis(5),
             // Longer than a hiccup of the listener's own clock.
@@ -77,6 +85,7 @@ impl Default for Config {
             pause_level: 60,
             // 0.2 s: concealment has long faded out by then.
             idle_after: 10,
+            learn: false,
         }
     }
 }
@@ -116,6 +125,13 @@ pub enum Push {
 pub enum Pull<'a> {
     /// Decode this.
     Play(&'a [u8]),
+    /// Something is missing: fill the place from the redundancy in a later packet.
+    Repair {
+        /// The next packet that is there.
+        packet: &'a [u8],
+        /// How many places are missing before it, this one included: 1 to [`REACH`].
+        gap: usize,
+    },
     /// Something is missing: fill the place from what was heard before.
     Conceal,
     /// The talker is muted.
@@ -137,8 +153,10 @@ pub struct Stats {
     pub late: u64,
     /// Places whose frame has not come, though a later one has. A late frame moves from here to `late`.
     pub lost: u64,
-    /// Places that were to be concealed: lost, late, and gaps at the end of what a talker sends.
+    /// Places that were to be filled: lost, late, and gaps at the end of what a talker sends.
     pub concealed: u64,
+    /// Of those, places with a later packet to repair them from.
+    pub repaired: u64,
     /// Frames that were there already.
     pub duplicates: u64,
     /// Frames dropped to shorten the delay.
@@ -151,6 +169,8 @@ pub struct Stats {
     pub refused: u64,
     /// Mean time from arrival to playing of the last second or so, in ms; `None` before the first frame.
     pub hold_ms: Option<f32>,
+    /// How long a frame that was not queued on its way is to be held at least, in ms.
+    pub aimed_ms: f32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -188,6 +208,11 @@ pub struct Playout {
     config: Config,
     frame: i64,
     hold: i64,
+    /// The hold outside of verified mode.
+    usual: i64,
+    shadows: Option<Shadows>,
+    /// The usual hold is another one now, and the delay follows in the next pauses.
+    steering: bool,
     /// Time 0 of all nanoseconds here: the first call.
     epoch: Option<Instant>,
     /// Frame `i` of this talker is in slot `i` modulo [`SLOTS`].
@@ -226,11 +251,15 @@ impl Playout {
     pub fn new(config: Config) -> Self {
         let config = Config { idle_after: config.idle_after.clamp(1, 32), ..config };
         let frame = nanos(config.frame).max(1);
+        let hold = nanos(config.hold);
         let free = || Slot { index: None, at: 0, muted: false, level: LEVEL_SILENT, len: 0, payload: [0; MAX_PAYLOAD] };
         Self {
             config,
             frame,
-            hold: nanos(config.hold),
+            hold,
+            usual: hold,
+            shadows: config.learn.then(|| Shadows::new(hold, frame)),
+            steering: false,
             epoch: None,
             slots: std::iter::repeat_with(free).take(SLOTS).collect(),
             phase: Phase::Idle,
@@ -254,7 +283,8 @@ impl Playout {
 
     /// What has happened so far.
     pub fn stats(&self) -> Stats {
-        Stats { lost: self.places.lost, late: self.places.late, ..self.stats }
+        let aimed_ms = self.hold as f32 / 1e6;
+        Stats { lost: self.places.lost, late: self.places.late, aimed_ms, ..self.stats }
     }
 
     /// A frame arrived at `now`. Allocates nothing.
@@ -299,6 +329,9 @@ impl Playout {
             }
             Phase::Running if self.returning.is_some() => self.go_back(at),
             Phase::Running => {
+                if let Some(place) = self.steer(at) {
+                    return place;
+                }
                 self.watch_delay(at);
                 self.lengthen(at);
                 if self.phase == Phase::Holding {
@@ -355,12 +388,12 @@ impl Playout {
         *slot = Slot { index: Some(index), at, muted: arrival.muted, level: arrival.level, ..*slot };
         slot.len = arrival.payload.len();
         slot.payload[..arrival.payload.len()].copy_from_slice(arrival.payload);
+        let gap = index.saturating_sub(self.newest).saturating_sub(1).max(0);
         self.newest = self.newest.max(index);
         self.late_run = 0;
         self.ahead = None;
         self.places.on_sent_later();
-        let offset = at.saturating_sub(self.made(index));
-        self.anchor.note(at, offset);
+        self.note_arrival(index, at, gap);
         Push::Queued
     }
 
@@ -410,8 +443,7 @@ impl Playout {
         }
         self.places.on_late(behind);
         if behind < SLOTS as u64 {
-            let offset = at.saturating_sub(self.made(index));
-            self.anchor.note(at, offset);
+            self.note_arrival(index, at, 0);
         }
         Push::Late
     }
@@ -502,15 +534,7 @@ impl Playout {
         }
         self.delay_since = at;
         if self.delay == Delay::Short {
-            self.stats.inserted += 1;
-            let slot = &self.slots[slot_of(self.next)];
-            // The ring holds the next frame, or the talker is muted and has stopped sending: see `is_pause`.
-            let muted = if slot.index == Some(self.next) { slot.muted } else { true };
-            return Some(match (muted, slot.len) {
-                (true, _) => Pull::Muted,
-                (false, 0) => Pull::Silence,
-                (false, _) => Pull::Conceal,
-            });
+            return Some(self.insert());
         }
         // If the frame after a pause is not there yet, it may be speech and would be lost: rather wait.
         let slot = &self.slots[slot_of(self.next)];
@@ -518,6 +542,19 @@ impl Playout {
             self.drop_next();
         }
         None
+    }
+
+    /// What to play in a place that is inserted into a pause.
+    fn insert(&mut self) -> Pull<'static> {
+        self.stats.inserted += 1;
+        let slot = &self.slots[slot_of(self.next)];
+        // The ring holds the next frame, or the talker is muted and has stopped sending: see `is_pause`.
+        let muted = if slot.index == Some(self.next) { slot.muted } else { true };
+        match (muted, slot.len) {
+            (true, _) => Pull::Muted,
+            (false, 0) => Pull::Silence,
+            (false, _) => Pull::Conceal,
+        }
     }
 
     /// Whether the next place is known to hold no speech.
@@ -550,14 +587,23 @@ impl Playout {
 
     fn miss(&mut self) -> Pull<'_> {
         let place = self.missing_place();
+        let index = self.next;
+        let gap = self.gap();
         self.pass(place);
         self.missing += 1;
         if self.missing >= self.config.idle_after && self.newest < self.next {
             self.phase = Phase::Idle;
         }
         if place == Place::Quiet {
-            Pull::Muted
-        } else if self.missing <= self.config.idle_after {
+            return Pull::Muted;
+        }
+        if let Some(gap) = gap {
+            self.stats.concealed += 1;
+            self.stats.repaired += 1;
+            let slot = &self.slots[slot_of(index.saturating_add(gap as i64))];
+            return Pull::Repair { packet: &slot.payload[..slot.len], gap };
+        }
+        if self.missing <= self.config.idle_after {
             self.stats.concealed += 1;
             Pull::Conceal
         } else {

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::console::Style;
 use super::sound::Sound;
+use crate::audio::profile::Profile;
 
 /// Longest time that can be given, in seconds: a year. Longer ones could not be added to a clock.
 const MAX_SECONDS: u64 = 365 * 24 * 3_600;
@@ -134,6 +135,10 @@ pub(super) struct Common {
     /// `null`
     #[arg(long, value_name = "device[:NAME]|WAV|null", default_value = "null", value_parser = NonEmptyStringValueParser::new())]
     pub(super) output: String,
+    /// How much later you hear the others for how much repair of what is lost. Only you know it, and it changes nothing
+    /// for anybody else
+    #[arg(long, value_enum, default_value_t = Profile::Auto)]
+    pub(super) profile: Profile,
     /// Start muted
     #[arg(long)]
     pub(super) muted: bool,

@@ -141,7 +141,7 @@ fn engine(common: &Common) -> Result<MediaEngine, Refusal> {
         .map_err(|error| unusable(format!("--input: {error}")))?;
     let sink = Sink::open(&common.output).map_err(|error| unusable(format!("--output: {error}")))?;
     let switches = common.sound.switches(source.is_device());
-    let mut engine = MediaEngine::new(source, sink).context("cannot set up Opus")?;
+    let mut engine = MediaEngine::with_config(source, sink, common.profile.config()).context("cannot set up Opus")?;
     engine.set_processing(switches);
     let Some(path) = &common.record else { return Ok(engine) };
     let recording = Recording::create(path).map_err(|error| unusable(format!("--record: {error}")))?;

@@ -310,8 +310,10 @@ impl Talker {
             late: playout.late,
             lost: playout.lost,
             concealed: playout.concealed,
+            repaired: playout.repaired,
             duplicates: self.duplicates,
             delay_ms,
+            hold_ms: round(f64::from(playout.aimed_ms)),
             network_ms: self.last_network,
             verified_mode: self.verified_mode,
         }

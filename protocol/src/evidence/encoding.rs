@@ -98,7 +98,7 @@ impl Wire for EpochProof {
 }
 
 /// ```text
-/// KID u64 ‖ SK_i 32 ‖ seal: u16 × u8 ‖ stamp: u8 (0 or 1) × 28 ‖ frames: u8 × (number u8, ascending ‖ ciphertext 96 ‖ tag 16)
+/// KID u64 ‖ SK_i 32 ‖ seal: u16 × u8 ‖ stamp: u8 (0 or 1) × 28 ‖ frames: u8 × (number u8, ascending ‖ ciphertext 132 ‖ tag 16)
 /// ```
 impl Wire for SegmentProof {
     fn write(&self, w: &mut Writer) {

@@ -24,7 +24,7 @@ use crate::succession::Line;
 pub const KEPT: Duration = Duration::from_secs(300);
 /// For how long after the end it can still be shown (DESIGN §12).
 pub const KEPT_AFTER_END: Duration = Duration::from_secs(120);
-/// Most memory that a ring takes (DESIGN §12): all that sixteen talkers say at 10 ms, 4 MiB each; half of that at 20 ms.
+/// Most memory that a ring takes (DESIGN §12): all that sixteen talkers say takes a little more than half of it.
 pub const MAX_BYTES: usize = 64 << 20;
 /// The shortest stretch that can be reported.
 pub const MIN_LENGTH: Duration = Duration::from_secs(1);

@@ -117,7 +117,7 @@ impl Heard {
     }
 
     fn frame(number: u8) -> FrameBytes {
-        [number ^ 0x55; 112]
+        [number ^ 0x55; size_of::<FrameBytes>()]
     }
 
     /// The seal of a whole segment.
@@ -224,13 +224,13 @@ fn windows_outside_of_what_may_be_chosen_are_refused() {
 fn only_what_a_seal_lists_counts_whether_it_comes_before_the_seal_or_after() {
     let mut heard = Heard::new(&[ANN]);
     let name = heard.name(ANN);
-    heard.ring.on_frame(heard.now, ANN, name, 0, &[99; 112], false);
+    heard.ring.on_frame(heard.now, ANN, name, 0, &[99; size_of::<FrameBytes>()], false);
     (0..20).for_each(|number| heard.hear(ANN, number, false));
     assert_eq!(heard.exhibit(ANN, 0, 1).err(), Some(NoEvidence::Nothing), "no seal has come");
     assert_eq!(heard.held(ANN), None);
     heard.seal_heard(ANN);
     heard.hear(ANN, 22, false);
-    heard.ring.on_frame(heard.now, ANN, name, 23, &[99; 112], false);
+    heard.ring.on_frame(heard.now, ANN, name, 23, &[99; size_of::<FrameBytes>()], false);
     heard.now += SEGMENT;
     let exhibit = heard.exhibit(ANN, 0, 1).expect("evidence");
     check(&exhibit);
@@ -244,7 +244,7 @@ fn forgeries_before_the_seal_crowd_out_no_true_frame() {
     let mut heard = Heard::new(&[ANN]);
     let name = heard.name(ANN);
     for (number, forged) in (0..25).flat_map(|number| [(number, 97), (number, 98), (number, 99)]) {
-        heard.ring.on_frame(heard.now, ANN, name, number, &[forged; 112], false);
+        heard.ring.on_frame(heard.now, ANN, name, number, &[forged; size_of::<FrameBytes>()], false);
     }
     heard.talk(&[ANN], false);
     let exhibit = heard.exhibit(ANN, 0, 1).expect("evidence");
@@ -326,7 +326,7 @@ fn whoever_holds_most_makes_room_and_the_others_lose_nothing() {
     (0..10).for_each(|_| heard.talk(&[BOB], false));
     let (first, mut count) = (heard.segment, 0);
     // Far more than anybody can say in five minutes, and more than fits.
-    while count * 25 * 113 < MAX_BYTES + (1 << 20) {
+    while count * 25 * size_of::<(u8, FrameBytes)>() < MAX_BYTES + (1 << 20) {
         heard.hear(ANN, 0, false);
         heard.segment += 1;
         count += 1;

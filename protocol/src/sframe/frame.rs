@@ -3,16 +3,15 @@
 use crate::sframe::{HEADER_LEN, suite};
 use crate::wire::datagram;
 
-/// Longest Opus packet in a frame: 32 kbit/s at 20 ms (`docs/protocol.md` §8.4).
-pub const MAX_OPUS: usize = 80;
-/// Length of every plaintext: fields, the longest packet, and room to 96.
-pub const PLAINTEXT_LEN: usize = 96;
+/// Longest Opus packet in a frame: 48 kbit/s at 20 ms, redundancy included (`docs/protocol.md` §8.4).
+pub const MAX_OPUS: usize = 120;
+/// Length of every plaintext: fields, and the longest packet.
+pub const PLAINTEXT_LEN: usize = FIXED + MAX_OPUS;
 /// Length of every media datagram.
 pub const DATAGRAM_LEN: usize = datagram::HEADER_LEN + HEADER_LEN + PLAINTEXT_LEN + suite::TAG_LEN;
 
 const FIXED: usize = 12;
-const _: () = assert!(FIXED + MAX_OPUS <= PLAINTEXT_LEN);
-const _: () = assert!(DATAGRAM_LEN == 125);
+const _: () = assert!(DATAGRAM_LEN == 161);
 
 const MUTED: u8 = 1;
 
@@ -28,7 +27,7 @@ pub enum Microphone {
 /// One media frame.
 ///
 /// ```text
-/// seq u32 ‖ stamp u32 ‖ flags u8 (bit 0: muted) ‖ level u8 ‖ length u16 ‖ Opus ‖ zeros up to 96 bytes
+/// seq u32 ‖ stamp u32 ‖ flags u8 (bit 0: muted) ‖ level u8 ‖ length u16 ‖ Opus ‖ zeros up to 132 bytes
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Frame<'a> {

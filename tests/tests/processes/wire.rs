@@ -113,9 +113,9 @@ impl Seen {
 
 /// A control message of one length may come so often in five seconds.
 const ONCE_OR_TWICE: usize = 2;
-/// A frame's datagram is 125 bytes before QUIC; nothing else that a client sends in a quiet meeting is as long but a
+/// A frame's datagram is 161 bytes before QUIC; nothing else that a client sends in a quiet meeting is as long but a
 /// control message now and then.
-const LEAST_WITH_FRAME: usize = 125;
+const LEAST_WITH_FRAME: usize = 161;
 /// A seal has 585 bytes before its message and QUIC (`docs/protocol.md` §9.2); no message of this meeting comes near it.
 const LEAST_WITH_SEAL: usize = 585;
 /// How much longer QUIC's stream offset gets after 16 KiB of control messages (RFC 9000 §16).

@@ -237,7 +237,7 @@ impl Stage {
         if client == TALKER && self.plot == Plot::SpeaksAlone {
             return datagram;
         }
-        let opus = [client as u8; 80];
+        let opus = [client as u8; 120];
         let frame = Frame { seq: self.seq, stamp: 0, microphone: Microphone::On, level: 9, opus: &opus };
         self.clients[client].seal(self.now, &frame, &mut datagram).expect("a member seals");
         datagram

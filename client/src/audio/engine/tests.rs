@@ -125,8 +125,8 @@ fn a_tone_is_heard_after_the_hold_and_its_level_is_known() {
     }
     assert_eq!(call.listener.level(SPEAKER), Some(23), "a sine at −20 dBFS");
     let stats = call.stats();
-    // Sent at 0, there at 3, ticks at 13, 33, 53: held for 50 ms.
-    assert_eq!((stats.received, stats.played, stats.concealed, stats.hold_ms), (50, 48, 0, Some(50.0)));
+    // Sent at 0, there at 3, ticks at 13, 33: held for 30 ms.
+    assert_eq!((stats.received, stats.played, stats.concealed, stats.hold_ms), (50, 49, 0, Some(30.0)));
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn verified_mode_of_one_talker_changes_the_delay_of_nobody_else() {
     let verified = call.stats();
     let other = call.listener.stats(SPEAKER + 1).unwrap();
     assert_eq!((verified.played, verified.concealed, verified.lost), (200 - 60, 0, 0), "1.2 s behind");
-    assert_eq!((other.played, other.hold_ms), (198, Some(50.0)));
+    assert_eq!((other.played, other.hold_ms), (199, Some(30.0)));
 }
 
 #[test]
@@ -156,9 +156,10 @@ fn while_muted_the_source_goes_on_and_nothing_of_it_is_captured() {
     for n in 0..50 {
         let muted = (5..30).contains(&n);
         call.tick(muted, true);
-        if (8..45).contains(&n) {
-            assert_eq!(call.listener.level(SPEAKER), Some(127), "tick {n}");
-        }
+        // The codec's own noise is all that may be heard of the silence after it.
+        let most = if n < 31 { 127 } else { 100 };
+        let level = call.listener.level(SPEAKER).unwrap();
+        assert!(!(8..45).contains(&n) || level >= most, "tick {n}: {level}");
     }
     let stats = call.stats();
     assert_eq!((stats.muted, stats.lost), (25, 0));

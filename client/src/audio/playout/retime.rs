@@ -1,9 +1,9 @@
 //! Another delay for a talker whose frames come later from now on, or sooner again: verified mode begins or ends
-//! (`docs/protocol.md` §9.4).
+//! (`docs/protocol.md` §9.4), or the path has become another.
 
 use std::time::{Duration, Instant};
 
-use super::{Delay, Phase, Playout, nanos};
+use super::{Delay, Phase, Playout, Pull, nanos};
 
 /// The hold of a talker in verified mode. Its frames come with their segment's seal, all at once: the first of a full
 /// segment 0.5 s after it was made, the first of one that its sender did not fill 1 s after. The rest is for the seal,
@@ -36,11 +36,50 @@ impl Playout {
         }
     }
 
+    /// From `now` on what [`Self::set_hold`] gave is over: the usual hold is back.
+    pub fn set_usual_hold(&mut self, now: Instant) {
+        self.set_hold(Duration::from_nanos(self.usual.unsigned_abs()), now);
+    }
+
+    /// A frame came: where the talker's clock is, and what hold would be the best.
+    pub(super) fn note_arrival(&mut self, index: i64, at: i64, gap: i64) {
+        let offset = at.saturating_sub(self.made(index));
+        self.anchor.note(at, offset);
+        let queued = offset.saturating_sub(self.anchor.earliest().unwrap_or(offset));
+        let Some(hold) = self.shadows.as_mut().and_then(|shadows| shadows.note(queued, gap)) else { return };
+        let is_usual = self.hold == self.usual;
+        self.usual = hold;
+        if is_usual {
+            self.hold = hold;
+            self.steering = true;
+        }
+    }
+
+    /// After the usual hold has changed: in a pause places are inserted or left out until the delay is right.
+    pub(super) fn steer(&mut self, at: i64) -> Option<Pull<'static>> {
+        if !self.steering {
+            return None;
+        }
+        (self.delay, self.delay_since) = (Delay::Right, at);
+        let excess = self.excess(at)?;
+        if (0..self.frame).contains(&excess) {
+            self.steering = false;
+            return None;
+        }
+        if excess < 0 {
+            return self.is_pause().then(|| self.insert());
+        }
+        if self.is_queued(self.next) && self.next < self.newest && self.is_pause() {
+            self.drop_next();
+        }
+        None
+    }
+
     /// In verified mode a relay may hold back all seals by a second and more. What comes later than the hold has room for
     /// is waited for anew: one gap, instead of one in each segment. Not elsewhere, where who is late all the time is idle
     /// soon and begins anew.
     pub(super) fn lengthen(&mut self, at: i64) {
-        let is_long = self.hold > nanos(self.config.hold);
+        let is_long = self.hold > self.usual;
         // Half the hold is what it has room for, beside the half second that frames wait for their segment's end.
         if is_long && self.is_settled(at) && self.excess(at).is_some_and(|excess| excess < -self.hold / 2) {
             self.stats.reanchors += 1;

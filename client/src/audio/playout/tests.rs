@@ -1,3 +1,5 @@
+mod learning;
+mod repair;
 mod verified;
 
 use proptest::prelude::*;
@@ -37,6 +39,7 @@ fn speech(at: u64, seq: u32) -> Sent {
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Out {
     Played { seq: u32, at: u64 },
+    Repaired { gap: usize, from: u32 },
     Concealed,
     Muted,
     Silence,
@@ -89,6 +92,9 @@ impl Run {
             let now = self.time(at);
             let out = match self.playout.pull(now) {
                 Pull::Play(payload) => Out::Played { seq: u32::from_be_bytes(payload.try_into().unwrap()), at },
+                Pull::Repair { packet, gap } => {
+                    Out::Repaired { gap, from: u32::from_be_bytes(packet.try_into().unwrap()) }
+                }
                 Pull::Conceal => Out::Concealed,
                 Pull::Muted => Out::Muted,
                 Pull::Silence => Out::Silence,
@@ -471,14 +477,15 @@ proptest! {
         steps in prop::collection::vec(step(), 1..400),
         mut hold in 0u64..2_000,
     ) {
-        let mut playout = Playout::new(Config { hold: Duration::from_millis(hold), ..Config::default() });
+        let config = Config { hold: Duration::from_millis(hold), learn: hold % 2 == 1, ..Config::default() };
+        let mut playout = Playout::new(config);
         let start = Instant::now();
         let (mut time, mut seq, mut pulls) = (0u64, 0u32, 0u64);
         for step in &steps {
             let now = start + Duration::from_nanos(time);
             match *step {
                 Step::Push { seq, muted, level, len } => {
-                    playout.push(&Arrival { seq, muted, level, payload: &[7; 100][..len] }, now);
+                    playout.push(&Arrival { seq, muted, level, payload: &[7; MAX_PAYLOAD + 1][..len] }, now);
                 }
                 Step::Next { ahead } => {
                     seq = seq.wrapping_add(ahead);

@@ -1,0 +1,6 @@
+//! What speech sounds like where frames are lost: Conclave's profiles beside others, as a table of PESQ-WB.
+
+pub mod buffer;
+pub mod columns;
+
+pub use columns::{Column, Condition};

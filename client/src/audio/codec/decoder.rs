@@ -1,0 +1,122 @@
+//! A talker's packets to sound, and what is missing of them to something that can be listened to.
+
+use opusic_c::dred::{DRED_PACKET_SIZE, Dred, dred_packet_size};
+use opusic_c::{Channels, SampleRate};
+
+use super::CodecError;
+use crate::audio::format::{FRAME_SAMPLES, Frame, SAMPLE_RATE};
+
+/// Longest gap that is filled at once, in frames: 160 ms, of the 240 ms that clients describe. Longer ones are concealed at
+/// their beginning; filling them would take too long in one tick.
+pub const MAX_GAP: usize = 8;
+
+/// From this complexity on libopus conceals by a network (`opus_defines.h`, OPUS_SET_COMPLEXITY).
+const NEURAL: u8 = 5;
+
+/// How a missing frame is made up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Effort {
+    /// By repeating pitch periods: hardly any work.
+    Classic,
+    /// By a neural network that goes on speaking: a third of a millisecond and more, and better to hear.
+    Neural,
+}
+
+/// Decodes one talker's sound.
+pub struct Decoder(Dred);
+
+impl Decoder {
+    /// A decoder. Allocates about 100 kB.
+    ///
+    /// # Errors
+    /// [`CodecError::Opus`] when libopus has no memory.
+    pub fn new() -> Result<Self, CodecError> {
+        // The wrapper allocates what its own libopus would need.
+        if dred_packet_size() > DRED_PACKET_SIZE {
+            return Err(CodecError::Library(dred_packet_size(), DRED_PACKET_SIZE));
+        }
+        let mut opus = opusic_c::Decoder::new(Channels::Mono, SampleRate::Hz48000)?;
+        opus.set_complexity(NEURAL)?;
+        Ok(Self(Dred::new(opus)?))
+    }
+
+    /// Decodes a packet of one frame.
+    ///
+    /// # Errors
+    /// Whatever is no Opus packet of 20 ms; `out` is then worth nothing, and [`Self::conceal`] may fill the place.
+    pub fn decode(&mut self, packet: &[u8], out: &mut Frame) -> Result<(), CodecError> {
+        check(packet)?;
+        self.run(packet, false, out)
+    }
+
+    /// Fills the place of a missing frame from the packet after it, which may hold it in lower quality (LBRR). If it
+    /// does not, the frame is concealed with the given effort.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub fn recover(&mut self, next: &[u8], effort: Effort, out: &mut Frame) -> Result<(), CodecError> {
+        check(next)?;
+        self.with(effort, |decoder| decoder.run(next, true, out))
+    }
+
+    /// Fills a whole gap from the packet after it, by its coarse description of what was said before (DRED). What it
+    /// does not describe is concealed. Takes about as long as that many frames of [`Effort::Neural`].
+    ///
+    /// # Errors
+    /// As [`Self::decode`], and [`CodecError::Gap`] if `out` has no frame or more than [`MAX_GAP`].
+    pub fn bridge(&mut self, next: &[u8], out: &mut [Frame]) -> Result<(), CodecError> {
+        check(next)?;
+        if !(1..=MAX_GAP).contains(&out.len()) {
+            return Err(CodecError::Gap(out.len()));
+        }
+        let samples = out.as_flattened_mut();
+        let made = self.0.decode_float_to_slice(next, samples)?;
+        if made == samples.len() { Ok(()) } else { Err(CodecError::Duration(made)) }
+    }
+
+    /// Fills the place of a missing frame from what was heard before; fades out when it is called again and again.
+    ///
+    /// # Errors
+    /// [`CodecError::Opus`]; `out` is then worth nothing.
+    pub fn conceal(&mut self, effort: Effort, out: &mut Frame) -> Result<(), CodecError> {
+        self.with(effort, |decoder| decoder.run(&[], false, out))
+    }
+
+    /// Forgets what was heard before. To be called where a talker's packets stop: the first packet after a gap says
+    /// how the sound *changed*, and added to what was heard before the gap that is a burst of noise.
+    ///
+    /// # Errors
+    /// [`CodecError::Opus`].
+    pub fn reset(&mut self) -> Result<(), CodecError> {
+        Ok(self.0.decoder_mut().reset()?)
+    }
+
+    fn run(&mut self, packet: &[u8], redundant: bool, out: &mut Frame) -> Result<(), CodecError> {
+        whole(self.0.decoder_mut().decode_float_to_slice(packet, out, redundant)?)
+    }
+
+    /// The network follows what is decoded as long as it is switched on, so it is off for one frame only.
+    fn with(
+        &mut self,
+        effort: Effort,
+        work: impl FnOnce(&mut Self) -> Result<(), CodecError>,
+    ) -> Result<(), CodecError> {
+        if effort == Effort::Neural {
+            return work(self);
+        }
+        self.0.decoder_mut().set_complexity(0)?;
+        let done = work(self);
+        self.0.decoder_mut().set_complexity(NEURAL)?;
+        done
+    }
+}
+
+/// Asked before decoding, so that a packet of a wrong duration leaves the decoder as it was. It refuses an empty packet
+/// too, which libopus would take for a lost one.
+fn check(packet: &[u8]) -> Result<(), CodecError> {
+    whole(opus::packet::get_nb_samples(packet, SAMPLE_RATE)?)
+}
+
+fn whole(samples: usize) -> Result<(), CodecError> {
+    if samples == FRAME_SAMPLES { Ok(()) } else { Err(CodecError::Duration(samples)) }
+}

@@ -1,0 +1,54 @@
+//! How much delay a listener takes for how much repair (`docs/protocol.md` §8.4). It is a matter of the listener alone:
+//! every talker sends the same, and nobody else learns which profile somebody has.
+
+use std::time::Duration;
+
+use super::playout::Config;
+
+/// What a listener holds frames for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum Profile {
+    /// Shortest delay: 10 ms for what the network varies by, and no time to repair
+    LowDelay,
+    /// 25 ms: single lost frames are repaired from the next one
+    Default,
+    /// 105 ms: bursts of loss are bridged, up to five frames
+    PoorNetwork,
+    /// Begins like `default`, then follows what the network does, in pauses only
+    #[default]
+    Auto,
+}
+
+impl Profile {
+    /// How long a frame is held at least from its arrival, if it was not queued on its way: for `auto`, at the beginning.
+    pub fn hold(self) -> Duration {
+        Duration::from_millis(match self {
+            Self::LowDelay => 10,
+            Self::Default | Self::Auto => 25,
+            // Five frames, which is most of what a burst takes, and 5 ms as in `default`.
+            Self::PoorNetwork => 105,
+        })
+    }
+
+    /// The playout of every talker.
+    pub fn config(self) -> Config {
+        Config { hold: self.hold(), learn: self == Self::Auto, ..Config::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+
+    #[test]
+    fn profiles_have_the_names_of_the_documentation_and_longer_holds_in_turn() {
+        let names: Vec<_> = Profile::value_variants().iter().filter_map(|p| p.to_possible_value()).collect();
+        let names: Vec<_> = names.iter().map(|name| name.get_name()).collect();
+        assert_eq!(names, ["low-delay", "default", "poor-network", "auto"]);
+        assert!(Profile::LowDelay.hold() < Profile::Default.hold());
+        assert!(Profile::Default.hold() < Profile::PoorNetwork.hold());
+        assert!(Profile::Auto.config().learn && !Profile::PoorNetwork.config().learn);
+    }
+}
