@@ -24,6 +24,10 @@ use crate::sync::{Dice, lock};
 use crate::talker::Talker;
 use crate::urgency;
 
+/// What is due within this is sent with what is due now. To sleep for less, and to wake up a shard again for the next, would
+/// take more processor time than all else that sending does; the clocks of people are no more exact.
+const TOGETHER: Duration = Duration::from_micros(200);
+
 /// The thread that paces.
 pub(crate) struct Pacer {
     /// For its processor time.
@@ -103,7 +107,10 @@ impl Pacing {
         while !self.stop.load(Ordering::Relaxed) {
             // There is always the next probe.
             let Some(Reverse((at, what))) = self.due.pop() else { break };
-            std::thread::sleep(at.saturating_duration_since(Instant::now()));
+            let now = Instant::now();
+            if at > now + TOGETHER {
+                std::thread::sleep(at - now);
+            }
             match what {
                 Due::Probe => {
                     let now = self.stage.clock.now();

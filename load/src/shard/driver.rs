@@ -11,14 +11,12 @@ use conclave_relay::driver::socket::{Received, Socket};
 use conclave_relay::driver::timers::Timers;
 use conclave_relay::tls;
 use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::AsFd;
 use tokio::sync::oneshot;
 
 use super::caller::Caller;
 use super::connection::{Connection, Dial, Seen};
 use super::probe::Probe;
-use super::sockets::Sockets;
+use super::sockets::{Sockets, Woken};
 use crate::meter::Meter;
 use crate::room::Stage;
 use crate::sync::lock;
@@ -63,9 +61,9 @@ impl Driver {
         stage: Arc<Stage>,
         meter: Arc<Mutex<Meter>>,
         probe: Arc<Probe>,
-    ) -> Self {
-        let sockets = Sockets::to(stage.relay.socket);
-        Self {
+    ) -> io::Result<Self> {
+        let sockets = Sockets::to(stage.relay.socket, &inbox)?;
+        Ok(Self {
             inbox,
             outbox,
             stage,
@@ -78,57 +76,37 @@ impl Driver {
             dirty: Vec::new(),
             timers: Timers::new(Instant::now(), STROKE),
             is_over: false,
-        }
+        })
     }
 
     /// Carries connections until it is told to stop.
     pub(super) fn run(mut self) -> Result<()> {
+        let mut woken = Woken::default();
         while !self.is_over {
-            let readable = self.wait().context("a shard cannot wait")?;
+            self.wait(&mut woken).context("a shard cannot wait")?;
             let stage = Arc::clone(&self.stage);
             self.probe.answer(|| stage.clock.now());
             let now = Instant::now();
             self.take_commands(now)?;
-            for number in readable {
-                self.receive(now, number)?;
+            for number in &woken.sockets {
+                self.receive(now, *number)?;
             }
             self.fire(now);
             self.settle(now);
-            for socket in self.sockets.all() {
-                if socket.is_blocked() {
-                    socket.resume();
-                }
-                socket.flush();
-            }
+            self.sockets.flush();
         }
         Ok(())
     }
 
-    /// Waits for packets, commands, or the next time at which something is due; gives the sockets that have packets.
-    fn wait(&mut self) -> io::Result<Vec<usize>> {
+    /// Waits for packets, commands, or the next time at which something is due.
+    fn wait(&mut self, woken: &mut Woken) -> io::Result<()> {
         let now = Instant::now();
         let due = if self.dirty.is_empty() { self.timers.next() } else { Some(now) };
-        let timeout = due.map(|due| due.saturating_duration_since(now));
-        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        let sockets = self.sockets.iter().map(|socket| {
-            let flags = if socket.is_blocked() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-            PollFd::from_borrowed_fd(socket.as_fd(), flags)
-        });
-        let inbox = PollFd::from_borrowed_fd(self.inbox.as_fd(), PollFlags::IN);
-        let mut fds: Vec<_> = [inbox].into_iter().chain(sockets).collect();
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let has_packets = |fd: &PollFd<'_>| fd.revents().intersects(PollFlags::IN | PollFlags::ERR | PollFlags::HUP);
-        let readable =
-            fds.iter().skip(1).enumerate().filter(|(_, fd)| has_packets(fd)).map(|(number, _)| number).collect();
-        let is_told = fds.first().is_some_and(|fd| !fd.revents().is_empty());
-        drop(fds);
-        if is_told {
+        self.sockets.wait(due.map(|due| due.saturating_duration_since(now)), woken)?;
+        if woken.by_inbox {
             self.inbox.clear();
         }
-        Ok(readable)
+        Ok(())
     }
 
     fn take_commands(&mut self, now: Instant) -> Result<()> {

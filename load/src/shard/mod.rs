@@ -42,7 +42,7 @@ impl Shard {
         let probe = Arc::new(Probe::new()?);
         let (outbox, inbox) = inbox::pair().context("no socket to wake up a shard by")?;
         let (tell, told) = std::sync::mpsc::channel();
-        let driver = Driver::new(inbox, outbox.clone(), Arc::clone(stage), Arc::clone(&meter), Arc::clone(&probe));
+        let driver = Driver::new(inbox, outbox.clone(), Arc::clone(stage), Arc::clone(&meter), Arc::clone(&probe))?;
         let stage = Arc::clone(stage);
         let join = std::thread::Builder::new().name(format!("shard-{number}")).spawn(move || {
             // The other end waits for exactly this.
