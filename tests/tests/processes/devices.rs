@@ -26,16 +26,8 @@ const REPLACED_WITHIN: Duration = Duration::from_secs(1);
 const MIC: NullSink<'static> = NullSink { name: "mic", rate: 48_000, channels: 2 };
 const SPK: NullSink<'static> = NullSink { name: "spk", rate: 48_000, channels: 2 };
 /// What is measured is the devices, not what a processed voice is like.
-const TALKS: [&str; 8] = [
-    "--input",
-    "device:mic.monitor",
-    "--echo-cancellation",
-    "off",
-    "--noise-suppression",
-    "off",
-    "--auto-gain",
-    "off",
-];
+const TALKS: [&str; 8] =
+    ["--input", "device:mic.monitor", "--echo-cancellation", "off", "--noise-suppression", "off", "--auto-gain", "off"];
 
 /// A server in a folder of the test.
 fn server(stage: &Stage) -> PulseServer {

@@ -28,7 +28,9 @@ fn a_talker_is_as_loud_as_the_listener_wants_and_shown_as_speaking_until_muted()
         hears_more(&guest, "Hestia", 50, LIMIT);
     }
     let mark = guest.mark();
-    for refused in [json!({"do": "volume", "who": "Bela", "percent": 50}), json!({"do": "volume", "who": 0, "percent": 401})] {
+    for refused in
+        [json!({"do": "volume", "who": "Bela", "percent": 50}), json!({"do": "volume", "who": 0, "percent": 401})]
+    {
         guest.send(&refused).unwrap();
     }
     guest.wait_event_after(mark, "error", |event| event["message"].to_string().contains("400"), LIMIT).unwrap();
