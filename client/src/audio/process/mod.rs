@@ -53,7 +53,7 @@ impl Switches {
             high_pass_filter: Some(HighPassFilter::default()),
             echo_canceller: self.echo_cancellation.then(EchoCanceller::default),
             noise_suppression: self.noise_suppression.then(|| NoiseSuppression {
-                // Of the four levels the one above which speech in little noise gets worse (tests::noise).
+                // Of the library's four levels the third; the fourth harms speech in little noise.
                 level: NoiseSuppressionLevel::High,
                 ..NoiseSuppression::default()
             }),
