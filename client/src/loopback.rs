@@ -7,6 +7,7 @@ use conclave_protocol::id::{Epoch, MeetingId, MemberIndex};
 use conclave_protocol::sframe::frame::{DATAGRAM_LEN, Frame, Microphone, PLAINTEXT_LEN};
 use conclave_protocol::sframe::receiver::{Ciphertext, Opener, Play};
 use conclave_protocol::sframe::sender::Sealer;
+use conclave_protocol::wire::datagram::Datagram;
 use rand_core::Rng;
 
 use crate::audio::codec::CodecError;
@@ -90,7 +91,8 @@ impl Loopback {
         let (level, peak) = self.engine.own_levels();
         let mut plaintext = [0; PLAINTEXT_LEN];
         let not_opened = |why: &dyn std::fmt::Display| LoopbackError::NotOpened(why.to_string());
-        let ciphertext = Ciphertext::parse(&datagram).map_err(|why| not_opened(&why))?;
+        let body = Datagram::parse(&datagram).map_or(&[][..], |datagram| datagram.body);
+        let ciphertext = Ciphertext::parse(body).map_err(|why| not_opened(&why))?;
         let opened =
             self.opener.open(&ciphertext, Play::AtOnce, due, &mut plaintext).map_err(|why| not_opened(&why))?;
         if let Some(Frame { seq, level, opus, .. }) = opened {

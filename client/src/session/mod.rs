@@ -323,6 +323,7 @@ impl Running {
                 Woken::Stop => self.leave("signal"),
             }
             self.drain();
+            self.announce_recording();
             self.report_moderators();
             self.send_reports();
             self.tell_held_up_reports();
@@ -621,7 +622,7 @@ impl Running {
         self.note_members();
         self.forget_recorders();
         self.report_roster();
-        self.announce_recording();
+        self.owe_announcement();
     }
 
     fn on_denied(&mut self, denial: Denial) {

@@ -10,25 +10,35 @@ use crate::report::Report;
 
 /// Who records, as they have told.
 #[derive(Default)]
-pub(super) struct Recorders(BTreeSet<MemberIndex>);
+pub(super) struct Recorders {
+    told: BTreeSet<MemberIndex>,
+    /// This client has to tell.
+    owes: bool,
+}
 
 impl Recorders {
     /// A member told. Whether that is news.
     fn note(&mut self, index: MemberIndex, on: bool) -> bool {
-        if on { self.0.insert(index) } else { self.0.remove(&index) }
+        if on { self.told.insert(index) } else { self.told.remove(&index) }
     }
 
     pub(super) fn contains(&self, index: u16) -> bool {
-        self.0.contains(&MemberIndex(index))
+        self.told.contains(&MemberIndex(index))
     }
 }
 
 impl Running {
-    /// Tells everybody of one's own recording, in each roster anew, because newcomers have not heard of it; then it runs.
+    /// Tells everybody of one's own recording; then it runs. What cannot be told yet is told later.
     pub(super) fn announce_recording(&mut self) {
-        if self.engine.has_recording() && self.conference.announce_recording(Instant::now(), true).is_ok() {
+        if self.recorders.owes && self.conference.announce_recording(Instant::now(), true).is_ok() {
+            self.recorders.owes = false;
             self.engine.start_recording();
         }
+    }
+
+    /// There is somebody who may not have heard of one's own recording.
+    pub(super) fn owe_announcement(&mut self) {
+        self.recorders.owes = self.engine.has_recording();
     }
 
     pub(super) fn on_recording(&mut self, index: MemberIndex, on: bool) {
@@ -41,6 +51,6 @@ impl Running {
     /// Whoever is gone records no more.
     pub(super) fn forget_recorders(&mut self) {
         let here: BTreeSet<MemberIndex> = self.conference.members().map(|member| member.index).collect();
-        self.recorders.0.retain(|index| here.contains(index));
+        self.recorders.told.retain(|index| here.contains(index));
     }
 }

@@ -1,47 +1,32 @@
 //! Push-to-talk, recording, and the test of one's own microphone.
 
 use std::process::Command;
-use std::time::Duration;
 
 use conclave_tests::process::{JsonlClient, binary};
-use conclave_tests::proxy::{Config, Direction, Proxy, Record};
 use conclave_tests::wav;
 use serde_json::{Value, json};
 
-use crate::stage::{LIMIT, Meeting, Stage, end, hears_more, join, observe};
+use crate::stage::{LIMIT, Meeting, Stage, end, hears_more};
 
-fn press(talker: &mut JsonlClient, on: bool) {
+/// Presses the key of a client, or releases it, and waits until that counts.
+pub fn press(talker: &mut JsonlClient, on: bool) {
     let mark = talker.mark();
     talker.send(&json!({ "do": "push_to_talk", "on": on })).unwrap();
     talker.wait_event_after(mark, "push_to_talk", |event| event["open"] == on, LIMIT).unwrap();
 }
 
 #[test]
-fn the_key_of_push_to_talk_decides_what_is_heard_and_changes_nothing_on_the_wire() {
+fn the_key_of_push_to_talk_decides_what_is_heard_and_mutes_nobody() {
     let stage = Stage::shared();
     let heard = stage.argument("heard.wav");
     let mut meeting = Meeting::open(&["--output", &heard]);
-    let proxy =
-        Proxy::start(meeting.relay.addr(), Config { record: Record::Sizes(100_000), ..Config::default() }).unwrap();
-    let args = ["--input", "tone", "--push-to-talk", "--hold-ms", "100"];
-    let mut talker = join("Bela", &meeting.link_by_way_of(proxy.addr()), &args);
-    meeting.admit("Bela", &talker);
-    hears_more(&meeting.host, "Bela", 50, LIMIT);
-    proxy.take_recorded();
-    observe(Duration::from_secs(2));
+    let mut talker = meeting.guest("Bela", &["--input", "tone", "--push-to-talk", "--hold-ms", "100"]);
+    hears_more(&meeting.host, "Bela", 100, LIMIT);
     press(&mut talker, true);
-    observe(Duration::from_secs(2));
+    hears_more(&meeting.host, "Bela", 100, LIMIT);
     press(&mut talker, false);
-    observe(Duration::from_secs(2));
+    hears_more(&meeting.host, "Bela", 100, LIMIT);
 
-    // The lengths of packet numbers and acknowledgements differ.
-    let is_frame = |len: usize| (125..250).contains(&len);
-    let sent = proxy.take_recorded().into_iter().filter(|sent| sent.direction == Direction::Up && is_frame(sent.len));
-    let sent: Vec<_> = sent.collect();
-    let longest = sent.iter().map(|sent| sent.len).max().unwrap();
-    assert!(sent.iter().all(|sent| longest - sent.len < 16), "a frame of another size");
-    let rate = (sent.len() - 1) as f64 / (sent[sent.len() - 1].at - sent[0].at).as_secs_f64();
-    assert!((49.0..51.5).contains(&rate), "{rate} frames a second");
     // Who holds no key down is not muted.
     let muted =
         meeting.host.events_named("muted").into_iter().filter(|event| event["index"] == 1 && event["on"] == true);
@@ -51,9 +36,9 @@ fn the_key_of_push_to_talk_decides_what_is_heard_and_changes_nothing_on_the_wire
     let loud = wav::rms_20ms(&wav::read(std::path::Path::new(&heard)).unwrap());
     let first = loud.iter().position(|rms| *rms > 0.03).expect("the tone is heard");
     let last = loud.iter().rposition(|rms| *rms > 0.03).unwrap();
-    let seconds = (last - first) as f64 / 50.0;
     assert!(first > 50, "it is heard before the key was pressed");
-    assert!((1.8..3.0).contains(&seconds), "{seconds} s were heard");
+    let heard = loud[first..=last].iter().filter(|rms| **rms > 0.03).count();
+    assert!(heard > 75, "{heard} frames of the tone were heard");
     assert!(loud.len() - last > 50, "it is heard after the key was released");
 }
 

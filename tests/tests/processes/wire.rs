@@ -13,20 +13,23 @@ use conclave_tests::proxy::{Config, Direction, Observed, Proxy, Record};
 use conclave_tests::{speech, wav};
 
 use crate::stage::{LIMIT, Meeting, Stage, admit, end, hears_more, join, observe, quantile};
+use crate::voice::press;
 
 /// How long each state is watched.
 const WATCHED: Duration = Duration::from_secs(5);
 
 #[test]
-fn speaking_silent_and_muted_sender_look_alike_on_the_wire() {
+fn speaking_silent_and_muted_sender_look_alike_on_the_wire_and_so_does_one_who_holds_no_key_down() {
     let stage = Stage::alone();
     let input = stage.sound("talk.wav", &speech::clip(0, 8.0).unwrap());
     let mut meeting = Meeting::open(&[]);
     let recorder =
         || Proxy::start(meeting.relay.addr(), Config { record: Record::Sizes(100_000), ..Config::default() }).unwrap();
     let (of_speaker, of_silent) = (recorder(), recorder());
-    let mut speaker = join("Bela", &meeting.link_by_way_of(of_speaker.addr()), &["--input", &input, "--loop"]);
+    let mut speaker =
+        join("Bela", &meeting.link_by_way_of(of_speaker.addr()), &["--input", &input, "--loop", "--push-to-talk"]);
     meeting.admit("Bela", &speaker);
+    press(&mut speaker, true);
     let silent = join("Cleo", &meeting.link_by_way_of(of_silent.addr()), &["--input", "silence"]);
     meeting.admit("Cleo", &silent);
     hears_more(&meeting.host, "Cleo", 50, LIMIT);
@@ -37,6 +40,8 @@ fn speaking_silent_and_muted_sender_look_alike_on_the_wire() {
         Seen::of(&proxy.take_recorded())
     };
     let mut states = vec![("speaking", watch(&of_speaker)), ("silent", watch(&of_silent))];
+    press(&mut speaker, false);
+    states.push(("key up", watch(&of_speaker)));
     speaker.act("mute").unwrap();
     meeting.host.wait_event("muted", |muted| muted["on"] == true && muted["index"] == 1, LIMIT).unwrap();
     states.push(("muted", watch(&of_speaker)));
