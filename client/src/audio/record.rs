@@ -14,7 +14,7 @@ use ogg::{PacketWriteEndInfo, PacketWriter};
 use opus::{Application, Bitrate, Channels};
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use super::format::{FRAME_SAMPLES, Frame, SAMPLE_RATE};
+use super::format::{FRAME_SAMPLES, Frame, SAMPLE_RATE, SILENCE};
 
 /// Frames that fit into the ring: 4 s, longer than a disk of a healthy machine pauses.
 const RING_FRAMES: usize = 200;
@@ -160,6 +160,10 @@ impl Writing {
             let last = self.ring.is_abandoned();
             self.empty()?;
             if last {
+                if self.frames == 0 {
+                    // A stream ends with a packet (RFC 7845 §4), so nothing is a moment of silence.
+                    self.encode(&SILENCE)?;
+                }
                 let end = PacketWriteEndInfo::EndStream;
                 return self
                     .write(end)
@@ -187,20 +191,25 @@ impl Writing {
     }
 
     fn empty(&mut self) -> Result<(), RecordError> {
-        let mut frame = [0.0; FRAME_SAMPLES];
+        let mut frame = SILENCE;
         while self.ring.slots() >= FRAME_SAMPLES && self.ring.pop_entire_slice(&mut frame).is_ok() {
-            let mut packet = vec![0; LONGEST_PACKET];
-            let length = self.encoder.encode_float(&frame, &mut packet)?;
-            packet.truncate(length);
-            let ends_page = self.frames > 0 && self.frames.is_multiple_of(PAGE_FRAMES);
-            let end = if ends_page { PacketWriteEndInfo::EndPage } else { PacketWriteEndInfo::NormalPacket };
-            self.write(end).map_err(|error| self.failed(error))?;
-            if ends_page {
-                self.pages.inner_mut().flush().map_err(|error| self.failed(error))?;
-            }
-            self.frames += 1;
-            self.waiting = Some(packet);
+            self.encode(&frame)?;
         }
+        Ok(())
+    }
+
+    fn encode(&mut self, frame: &Frame) -> Result<(), RecordError> {
+        let mut packet = vec![0; LONGEST_PACKET];
+        let length = self.encoder.encode_float(frame, &mut packet)?;
+        packet.truncate(length);
+        let ends_page = self.frames > 0 && self.frames.is_multiple_of(PAGE_FRAMES);
+        let end = if ends_page { PacketWriteEndInfo::EndPage } else { PacketWriteEndInfo::NormalPacket };
+        self.write(end).map_err(|error| self.failed(error))?;
+        if ends_page {
+            self.pages.inner_mut().flush().map_err(|error| self.failed(error))?;
+        }
+        self.frames += 1;
+        self.waiting = Some(packet);
         Ok(())
     }
 
