@@ -286,7 +286,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("meeting.opus");
-        drop(Recording::create(&path).unwrap());
+        Recording::create(&path).unwrap().write(&heard(0), &SAID);
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, MODE);
         let error = Recording::create(&path).err().unwrap().to_string();
         assert!(error.contains("meeting.opus") && error.contains("no file yet"), "{error}");

@@ -28,7 +28,8 @@ pub(super) const RATES: std::ops::RangeInclusive<u32> = 8_000..=192_000;
 /// Length of the resampler's filter: a delay of 1.3 ms at 48 kHz. Twice as long is sharper at the edge of the band, which
 /// speech does not reach.
 const FILTER: usize = 128;
-/// What the margin grows by each time it was too small. The gap is heard; a second one should not be.
+/// What the margin grows by at least each time it was too small, else by a half. The gap is heard; a second one should not
+/// be.
 const MARGIN_STEP: f64 = 0.005;
 /// Frames without a gap after which the margin shrinks by a step again: a minute. The machine may have been busy for a
 /// while only, and one that is always busy has one more gap a minute.
@@ -175,7 +176,7 @@ impl Level {
     }
 
     fn widen(&mut self) {
-        self.margin = (self.margin + MARGIN_STEP).min(MOST_MARGIN);
+        self.margin = (self.margin + MARGIN_STEP.max(self.margin / 2.0)).min(MOST_MARGIN);
         self.calm = 0;
     }
 
