@@ -26,7 +26,7 @@ use super::sink::{Sink, SinkError};
 use super::source::Source;
 use mending::{Budget, Mended};
 
-/// Most talkers at a time, for each of whom about 200 kB are kept: a meeting has 1,000 members.
+/// Most talkers at a time, for each of whom about 160 kB are kept: a meeting has 1,000 members.
 pub const MAX_TALKERS: usize = 1_024;
 
 /// A frame of one's own sound, ready to be sealed.
