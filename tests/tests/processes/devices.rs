@@ -15,6 +15,8 @@ use crate::stage::{LIMIT, Meeting, Stage, at, end, hears_more, knock_of, next_st
 
 /// Speech that is scored, in seconds.
 const SPOKEN: f64 = 4.0;
+/// Speech that somebody says who is muted, in seconds: several words, for one may be over before it is told from noise.
+const OVERHEARD: f64 = 8.0;
 /// Speech of which it is only asked whether it is there, in seconds.
 const UTTERED: f64 = 1.5;
 /// The share of it from which on it is there. Of silence it is 0.
@@ -151,7 +153,7 @@ fn who_speaks_while_muted_is_warned_if_the_microphone_may_stay_open_and_is_not_h
     meeting.admit("Cleo", &listener);
     pulse.wait_readers("mic.monitor", 1, LIMIT).unwrap();
     let file = stage.path("said.wav");
-    wav::write(&file, &speech::clip(0, SPOKEN).unwrap()).unwrap();
+    wav::write(&file, &speech::clip(0, OVERHEARD).unwrap()).unwrap();
     pulse.play(&file, "mic").unwrap();
     talker.wait_event("muted_speaking", |_| true, LIMIT).unwrap();
     assert_eq!(talker.events_named("speaking"), Vec::<Value>::new());
