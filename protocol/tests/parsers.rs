@@ -277,7 +277,7 @@ fn messages_to_all_near_well_formed_ones_are_refused_or_canonical() {
         }
     }
     // A value that is not shown is zeros.
-    let mut hidden = sample(8, &["messages", "10", "message"])[1..].to_vec();
+    let mut hidden = sample(8, &["messages", "12", "message"])[1..].to_vec();
     assert_eq!(hidden[12..45], [0; 33]);
     hidden[44] = 1;
     assert!(!check::<Confirm>(&hidden));

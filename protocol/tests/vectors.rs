@@ -1099,7 +1099,7 @@ fn signatures_of_messages_to_all_verify_and_heartbeats_are_chained() {
     }
     seen.sort();
     seen.dedup();
-    assert_eq!(seen, ["chat", "confirm", "hand", "heartbeat", "passed", "published"]);
+    assert_eq!(seen, ["chat", "confirm", "hand", "heartbeat", "passed", "published", "recording"]);
 }
 
 // ---- §7.9 ----
