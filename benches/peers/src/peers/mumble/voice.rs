@@ -14,16 +14,20 @@ const OPUS: u8 = 4 << 5;
 pub const PING: [u8; 2] = [1 << 5, 0];
 
 /// A frame takes this many bytes before the Opus packet: kind, sequence number and length.
-const HEADER_LEN: usize = 3;
+const HEADER_LEN: usize = 4;
 
-/// A frame's length is a varint of one byte.
-const _: () = assert!(FRAME_LEN < 0x80);
+/// A varint of two bytes: the first begins with the bits 10, and 14 bits of the number follow.
+const TWO_BYTES: u8 = 0b1000_0000;
+
+/// A frame's length is such a varint, and below the bit that says that a talker has ended.
+const _: () = assert!(FRAME_LEN < 0x2000);
 
 /// A talker's packet. Servers pass the sequence number on without looking at it; here it is always 0.
 pub fn packet(frame: &[u8; FRAME_LEN]) -> [u8; HEADER_LEN + FRAME_LEN] {
     let mut bytes = [0; HEADER_LEN + FRAME_LEN];
     bytes[0] = OPUS;
-    bytes[2] = FRAME_LEN as u8;
+    let [high, low] = (FRAME_LEN as u16).to_be_bytes();
+    (bytes[2], bytes[3]) = (TWO_BYTES | high, low);
     bytes[HEADER_LEN..].copy_from_slice(frame);
     bytes
 }
@@ -35,8 +39,11 @@ pub fn frame(packet: &[u8]) -> Option<&[u8]> {
         return None;
     }
     let rest = after_varint(after_varint(rest)?)?;
-    let (length, rest) = rest.split_first()?;
-    rest.get(..usize::from(*length))
+    let ([high, low], rest) = rest.split_first_chunk()?;
+    if high & 0b1100_0000 != TWO_BYTES {
+        return None;
+    }
+    rest.get(..usize::from(u16::from_be_bytes([high & !TWO_BYTES, *low])))
 }
 
 /// What follows a varint: the ones at the head of its first byte tell how many bytes come after it.
