@@ -92,7 +92,8 @@ fn processing_frees_what_it_allocates() {
     let _profiler = dhat::Profiler::builder().testing().build();
     run(0..300);
     let (allocated, kept) = counted(|| run(300..600));
-    println!("{} blocks in a frame", allocated / 300);
+    // Were it none, the documentation of the media path would say too much.
+    assert!(allocated > 0, "the library does not allocate any more: say so in the documentation");
     assert_eq!(kept, 0);
 }
 
