@@ -14,7 +14,7 @@ pub enum Profile {
     Default,
     /// 105 ms: bursts of loss are bridged, up to five frames
     PoorNetwork,
-    /// Begins like `default`, then follows what the network does, in pauses only
+    /// Begins with 45 ms, then follows what the network does, in pauses only
     #[default]
     Auto,
 }
@@ -24,7 +24,9 @@ impl Profile {
     pub fn hold(self) -> Duration {
         Duration::from_millis(match self {
             Self::LowDelay => 10,
-            Self::Default | Self::Auto => 25,
+            Self::Default => 25,
+            // What it is at first must do for most networks, until some seconds have shown more.
+            Self::Auto => 45,
             // Five frames, which is most of what a burst takes, and 5 ms as in `default`.
             Self::PoorNetwork => 105,
         })

@@ -70,7 +70,9 @@ impl Person {
         let mut said = Sound::silence(speech::RATE, self.begin());
         said.samples.extend(self.speech().samples);
         let input = stage.sound(&format!("said-by-{}.wav", self.name), &said);
-        vec!["--input".to_owned(), input, "--output".to_owned(), stage.argument(&self.heard_file())]
+        let output = stage.argument(&self.heard_file());
+        // Held for longer than this machine stands still: what is scored is the sound, not the machine.
+        ["--input", &input, "--output", &output, "--profile", "poor-network"].map(str::to_owned).to_vec()
     }
 }
 

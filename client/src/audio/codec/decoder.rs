@@ -18,7 +18,7 @@ const NEURAL: u8 = 5;
 pub enum Effort {
     /// By repeating pitch periods: hardly any work.
     Classic,
-    /// By a neural network that goes on speaking: a third of a millisecond and more, and better to hear.
+    /// By a neural network that goes on speaking: it takes longer, and is better to hear.
     Neural,
 }
 
