@@ -58,7 +58,7 @@ pub use talkers::TalkerSummary;
 use talkers::Talkers;
 use voice::Voice;
 
-/// The frame clock. The descriptor says 20 ms for every meeting until profiles come with the audio issue.
+/// The frame clock. The descriptor says 20 ms for every meeting.
 const FRAME: Duration = Duration::from_millis(20);
 /// How often statistics are reported.
 const STATS: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@ use opusic_c::{Application, Bitrate, Channels, InbandFec, SampleRate};
 use super::CodecError;
 use crate::audio::format::{FRAME_SAMPLES, Frame, PACKET_LEN, SAMPLE_RATE};
 
-/// Highest effort: about 0.3 ms per frame of encoding.
+/// Highest effort.
 const COMPLEXITY: u8 = 10;
 
 /// What a packet holds besides its own frame. Its size is the same in any case.
@@ -22,8 +22,8 @@ impl Redundancy {
     /// Nothing besides the frame itself.
     pub const NONE: Self = Self { loss_percent: 0, deep: 0 };
     /// What every client sends: the frame before, and 240 ms of coarse description. With less than 20 % the description
-    /// is starved and bursts of loss stay gaps; with more, every frame sounds worse though none is lost. Measured by
-    /// `cargo run -p conclave-benches --bin repair`.
+    /// is starved and bursts of loss stay gaps; with more, every frame sounds worse though none is lost.
+    /// `cargo run -p conclave-benches --bin repair` compares.
     pub const SENT: Self = Self { loss_percent: 20, deep: 24 };
 }
 
