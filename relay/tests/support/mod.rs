@@ -163,6 +163,15 @@ impl Relay {
         Client { dialed: self.try_dial(&self.trust(), "relay.test").await.unwrap() }
     }
 
+    /// The code with which the relay closes the connection of one whom it turns away: while it still dials, or after.
+    pub async fn turned_away(&self) -> CloseCode {
+        match self.try_dial(&self.trust(), "relay.test").await {
+            Ok(dialed) => close_code(&dialed.connection).await,
+            Err(DialError::Connection(error)) => code(&error),
+            Err(other) => panic!("not closed by the relay: {other}"),
+        }
+    }
+
     /// A connection whose control stream is in the test's hands, byte by byte.
     pub async fn raw(&self) -> (quinn::Connection, quinn::SendStream, quinn::RecvStream) {
         let tls = client_config(&self.trust()).unwrap();
@@ -200,7 +209,11 @@ impl Client {
 
 /// The code with which the relay closes a connection.
 pub async fn close_code(connection: &quinn::Connection) -> CloseCode {
-    match tokio::time::timeout(PATIENCE, connection.closed()).await.unwrap() {
+    code(&tokio::time::timeout(PATIENCE, connection.closed()).await.unwrap())
+}
+
+fn code(error: &ConnectionError) -> CloseCode {
+    match error {
         ConnectionError::ApplicationClosed(close) => CloseCode(u32::try_from(close.error_code.into_inner()).unwrap()),
         other => panic!("not closed by the relay: {other}"),
     }
