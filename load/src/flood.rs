@@ -163,7 +163,7 @@ async fn knocks(stage: &Arc<Stage>, room: Option<Arc<Room>>) -> Result<()> {
 async fn knock(stage: &Stage, room: &Room, bind: SocketAddr) -> Result<()> {
     let endpoint = dial::client_endpoint(bind)?;
     let relay = &stage.relay;
-    let Dialed { connection, mut writer, mut reader, exporter } =
+    let Dialed { connection, mut writer, mut reader, exporter, .. } =
         dial::dial(&endpoint, relay.socket, &relay.name, &relay.trust, KNOCK).await?;
     let mut guest = stranger(room)?;
     guest.connected(Instant::now(), exporter);

@@ -86,7 +86,7 @@ async fn ask_some(
     let mut resolved = tokio::net::lookup_host((address.host.as_str(), address.port)).await?;
     let remote = resolved.next().context("its name has no address")?;
     let endpoint = dial::client_endpoint(dial::bind_for(remote))?;
-    let Dialed { connection, mut writer, mut reader, exporter } =
+    let Dialed { connection, mut writer, mut reader, exporter, .. } =
         dial::dial(&endpoint, remote, &address.host, &trust(pin), PATIENCE).await?;
     let mut list = Writer::default();
     list.list(checks);

@@ -1,14 +1,17 @@
 //! The client's way in: opens a connection to a relay and its control stream.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
-use quinn::{ConnectError, ConnectionError, Endpoint};
+use quinn::{ConnectError, ConnectionError, Endpoint, EndpointConfig, Runtime, TokioRuntime};
 use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::framing::{MessageReader, MessageWriter};
+use crate::media::tap::{Datagrams, Tap};
 use crate::tls::{Pin, TlsError, Trust, client_config};
 use crate::transport;
 
@@ -49,8 +52,10 @@ pub enum DialError {
 /// A connection to a relay, with its control stream. The relay hears of the stream with its first message, which it
 /// expects within [`crate::server::Deadlines::hello`].
 pub struct Dialed {
-    /// The connection, for datagrams and for its end.
+    /// The connection, for its end.
     pub connection: quinn::Connection,
+    /// Its datagrams.
+    pub datagrams: Datagrams,
     /// Sends control messages.
     pub writer: MessageWriter,
     /// Receives control messages.
@@ -65,12 +70,38 @@ impl fmt::Debug for Dialed {
     }
 }
 
+/// A UDP socket for connections to relays: `quinn`'s endpoint, beside which media packets travel ([`crate::media`]).
+#[derive(Clone, Debug)]
+pub struct ClientEndpoint {
+    quinn: Endpoint,
+    tap: Arc<Tap>,
+}
+
+impl Deref for ClientEndpoint {
+    type Target = Endpoint;
+
+    fn deref(&self) -> &Endpoint {
+        &self.quinn
+    }
+}
+
 /// Opens a UDP socket for connections to relays. Must be called on a tokio runtime.
 ///
 /// # Errors
 /// What the system says about the address.
-pub fn client_endpoint(bind: SocketAddr) -> io::Result<Endpoint> {
-    Endpoint::client(bind)
+pub fn client_endpoint(bind: SocketAddr) -> io::Result<ClientEndpoint> {
+    let runtime = Arc::new(TokioRuntime);
+    let tap = Arc::new(Tap::new(runtime.wrap_udp_socket(UdpSocket::bind(bind)?)?));
+    let quinn = Endpoint::new_with_abstract_socket(endpoint_config(), None, Arc::clone(&tap) as _, runtime)?;
+    Ok(ClientEndpoint { quinn, tap })
+}
+
+/// An endpoint's settings: QUIC's fixed bit tells its packets from media packets, so it may not be greased (RFC 9287).
+#[must_use]
+pub fn endpoint_config() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    config.grease_quic_bit(false);
+    config
 }
 
 /// The address to bind for reaching `remote`: any of the same family, any port.
@@ -89,7 +120,7 @@ pub fn bind_for(remote: SocketAddr) -> SocketAddr {
 /// # Errors
 /// [`DialError`].
 pub async fn dial(
-    endpoint: &Endpoint,
+    endpoint: &ClientEndpoint,
     address: SocketAddr,
     name: &str,
     trust: &Trust,
@@ -108,7 +139,9 @@ pub async fn dial(
     let exporter = transport::exporter(&connection).ok_or(ConnectionError::LocallyClosed)?;
     let opened = timeout(deadline, connection.open_bi()).await;
     let (send, receive) = opened.map_err(|_| DialError::TimedOut)??;
-    Ok(Dialed { connection, writer: MessageWriter::new(send), reader: MessageReader::new(receive), exporter })
+    let datagrams = Datagrams::new(connection.clone(), Arc::clone(&endpoint.tap));
+    let (writer, reader) = (MessageWriter::new(send), MessageReader::new(receive));
+    Ok(Dialed { connection, datagrams, writer, reader, exporter })
 }
 
 fn explain(error: ConnectionError, trust: &Trust, refused: Option<Pin>) -> DialError {

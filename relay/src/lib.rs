@@ -16,6 +16,7 @@ pub mod framing;
 pub mod gate;
 pub mod hub;
 pub mod logging;
+pub mod media;
 pub mod metrics;
 pub mod moderator;
 pub mod reports;

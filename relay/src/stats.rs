@@ -117,6 +117,10 @@ counters! {
     handshakes_failed,
     /// Handshakes that weren't finished in time.
     handshakes_late,
+    /// Media packets that came of a client.
+    media_in,
+    /// Media packets that came of nobody here, or of somebody else than they say, or a second time.
+    media_unknown,
     /// Connections closed because their first message didn't come in time.
     hellos_late,
     /// Connections closed because they broke the framing of the control stream.

@@ -5,19 +5,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use conclave_protocol::wire::relay::SEALED;
 use conclave_relay::driver::control::{Control, Read};
+use conclave_relay::media::{self, ClientPath, Secrets};
 use conclave_relay::transport;
-use quinn_proto::{Dir, Event, StreamEvent, VarInt};
+use quinn_proto::{Dir, EcnCodepoint, Event, StreamEvent, Transmit, VarInt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::connection::{Connection, Dial, Dialed, Seen, Valve};
 use crate::meter::Meter;
 use crate::room::{SharedListener, Stage, count};
 use crate::sync::lock;
-
-/// Type byte of a seal that comes from the relay (`docs/protocol.md` §6.2).
-const SEALED: u8 = 14;
 
 /// See the module.
 pub(super) struct Caller {
@@ -32,6 +31,8 @@ pub(super) struct Caller {
     unsent: VecDeque<Bytes>,
     /// Not to be read before.
     read_again: Option<Instant>,
+    /// Its media packets, from the end of the handshake on.
+    media: Option<ClientPath>,
     listener: SharedListener,
     valve: Arc<Valve>,
     seen: Arc<Seen>,
@@ -58,6 +59,7 @@ impl Caller {
             control: None,
             unsent: VecDeque::new(),
             read_again: None,
+            media: None,
             listener: dial.listener,
             valve: dial.valve,
             seen,
@@ -75,7 +77,8 @@ impl Caller {
 
     /// When it is to be looked at, whatever happens before.
     pub(super) fn due(&mut self) -> Option<Instant> {
-        [self.quic.poll_timeout(), self.read_again].into_iter().flatten().min()
+        let ask_at = self.media.as_ref().map(ClientPath::ask_at);
+        [self.quic.poll_timeout(), self.read_again, ask_at].into_iter().flatten().min()
     }
 
     /// Its time has come.
@@ -116,12 +119,18 @@ impl Caller {
         }
     }
 
+    /// What names it in media packets, once that is known.
+    pub(super) fn media_id(&self) -> Option<u64> {
+        self.media.as_ref().map(ClientPath::id)
+    }
+
     fn open(&mut self, now: Instant) -> Result<[u8; 32], String> {
         if self.quic.datagrams().max_size().is_none() {
             return Err("the relay takes no datagrams".to_owned());
         }
         let stream = self.quic.streams().open(Dir::Bi).ok_or("the relay takes no control stream")?;
         self.control = Some(Control::new(stream, now));
+        self.media = Secrets::of_driven(&self.quic).and_then(|secrets| ClientPath::new(now, &secrets));
         transport::exporter_of(&self.quic).ok_or_else(|| "TLS gives no exporter".to_owned())
     }
 
@@ -167,10 +176,47 @@ impl Caller {
         self.unsent.push_back(message);
     }
 
-    /// Sends a datagram; like a client's, the oldest gives way when there is no room.
-    pub(super) fn send_datagram(&mut self, datagram: Bytes) {
+    /// Sends a datagram: by the media packet that comes back, or in QUIC, where the oldest gives way if there is no room.
+    pub(super) fn send_datagram(&mut self, now: Instant, datagram: Bytes) -> Option<(Transmit, Vec<u8>)> {
+        if let Some(media) = self.media.as_mut().filter(|media| media.carries(now)) {
+            let mut buffer = Vec::new();
+            return media.seal(now, &datagram, &mut buffer).then(|| (self.direct(&buffer), buffer));
+        }
         // Fails only when the connection is about to go.
         let _sent = self.quic.datagrams().send(datagram, true);
+        None
+    }
+
+    /// The question whether media packets come through, if it is time.
+    pub(super) fn ask(&mut self, now: Instant) -> Option<(Transmit, Vec<u8>)> {
+        let mut buffer = Vec::new();
+        let is_due = self.media.as_mut()?.ask(now, &mut buffer);
+        is_due.then(|| (self.direct(&buffer), buffer))
+    }
+
+    fn direct(&self, packet: &[u8]) -> Transmit {
+        Transmit {
+            destination: self.quic.remote_address(),
+            ecn: Some(EcnCodepoint::Ect0),
+            size: packet.len(),
+            segment_size: None,
+            src_ip: self.from,
+        }
+    }
+
+    /// Opens a media packet; `false` if it is none of this connection's.
+    pub(super) fn open_media(&mut self, now: Instant, packet: &mut BytesMut) -> bool {
+        self.media.as_mut().is_some_and(|media| media.open(now, packet).is_some())
+    }
+
+    /// Hears what is in an opened media packet.
+    pub(super) fn hear_media(&mut self, stage: &Stage, packet: &[u8], meter: &mut Meter) {
+        let now = stage.clock.now();
+        let mut listener = lock(&self.listener);
+        for datagram in media::frames(packet) {
+            self.seen.frame();
+            listener.hear(now, datagram, meter);
+        }
     }
 
     /// Closes once all is written and acknowledged.

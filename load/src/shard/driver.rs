@@ -1,16 +1,18 @@
 //! The loop of a shard.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use conclave_relay::dial::endpoint_config;
 use conclave_relay::driver::inbox::{Inbox, Outbox};
 use conclave_relay::driver::socket::{Received, Socket};
 use conclave_relay::driver::timers::Timers;
-use conclave_relay::tls;
-use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig};
+use conclave_relay::{media, tls};
+use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, Transmit};
 use tokio::sync::oneshot;
 
 use super::caller::Caller;
@@ -47,6 +49,10 @@ pub(super) struct Driver {
     endpoint: Endpoint,
     /// By the numbers of their handles.
     callers: Vec<Option<Box<Caller>>>,
+    /// The same, by what names them in media packets.
+    by_media: HashMap<u64, usize>,
+    /// Media packets to be heard, opened, and of whom.
+    arrived: Vec<(usize, BytesMut)>,
     /// Connections that there have been.
     dialed: u64,
     dirty: Vec<usize>,
@@ -70,8 +76,10 @@ impl Driver {
             meter,
             probe,
             sockets,
-            endpoint: Endpoint::new(Arc::new(EndpointConfig::default()), None, true, None),
+            endpoint: Endpoint::new(Arc::new(endpoint_config()), None, true, None),
             callers: Vec::new(),
+            by_media: HashMap::new(),
+            arrived: Vec::new(),
             dialed: 0,
             dirty: Vec::new(),
             timers: Timers::new(Instant::now(), STROKE),
@@ -91,6 +99,7 @@ impl Driver {
             for number in &woken.sockets {
                 self.receive(now, *number)?;
             }
+            self.hear_arrived();
             self.fire(now);
             self.settle(now);
             self.sockets.flush();
@@ -113,7 +122,7 @@ impl Driver {
         while let Some(command) = self.inbox.take() {
             match command {
                 Command::Dial(dial) => self.dial(now, *dial)?,
-                Command::Datagram(number, datagram) => self.with(number, |caller| caller.send_datagram(datagram)),
+                Command::Datagram(number, datagram) => self.send_datagram(now, number, datagram),
                 Command::Control(number, message) => self.with(number, |caller| caller.send_control(message)),
                 Command::Finish(number, done) => self.with(number, |caller| caller.finish(done)),
                 Command::Close(number) => self.with(number, |caller| caller.close(now, "closed here")),
@@ -152,10 +161,44 @@ impl Driver {
 
     /// Does something with a connection, if it is still there.
     fn with(&mut self, number: u64, act: impl FnOnce(&mut Caller)) {
-        let at = usize::try_from(number & u64::from(u32::MAX)).unwrap_or(usize::MAX);
-        if let Some(caller) = self.callers.get_mut(at).and_then(Option::as_deref_mut).filter(|c| c.number == number) {
+        if let Some((at, caller)) = self.find(number) {
             act(caller);
             self.mark(at);
+        }
+    }
+
+    fn find(&mut self, number: u64) -> Option<(usize, &mut Caller)> {
+        let at = usize::try_from(number & u64::from(u32::MAX)).ok()?;
+        let caller = self.callers.get_mut(at)?.as_deref_mut().filter(|caller| caller.number == number)?;
+        Some((at, caller))
+    }
+
+    fn send_datagram(&mut self, now: Instant, number: u64, datagram: Bytes) {
+        let Some((at, caller)) = self.find(number) else { return };
+        let socket = caller.socket;
+        match caller.send_datagram(now, datagram) {
+            Some(packet) => self.send(socket, packet),
+            None => self.mark(at),
+        }
+    }
+
+    fn send(&mut self, socket: usize, (transmit, mut bytes): (Transmit, Vec<u8>)) {
+        if let Some(socket) = self.sockets.get(socket) {
+            socket.send(transmit, &mut bytes);
+        }
+    }
+
+    /// Hears what has come in media packets.
+    fn hear_arrived(&mut self) {
+        if self.arrived.is_empty() {
+            return;
+        }
+        let meter = Arc::clone(&self.meter);
+        let mut meter = lock(&meter);
+        for (at, packet) in self.arrived.drain(..) {
+            if let Some(caller) = self.callers.get_mut(at).and_then(Option::as_deref_mut) {
+                caller.hear_media(&self.stage, &packet, &mut meter);
+            }
         }
     }
 
@@ -170,11 +213,11 @@ impl Driver {
     /// Takes in what has come on a socket.
     fn receive(&mut self, now: Instant, number: usize) -> Result<()> {
         for _ in 0..BATCHES {
-            let Self { sockets, endpoint, callers, dirty, .. } = self;
+            let Self { sockets, endpoint, callers, dirty, by_media, arrived, .. } = self;
             let Some(socket) = sockets.get(number) else { break };
             let mut answers = Vec::new();
             let is_more = socket.receive(|received| {
-                let mut taken = Taken { endpoint, callers, dirty };
+                let mut taken = Taken { endpoint, callers, dirty, by_media, arrived };
                 answers.extend(taken.packet(now, received));
             });
             let is_more = is_more.context("a member's socket")?;
@@ -198,6 +241,10 @@ impl Driver {
                 continue;
             }
             caller.on_time(now, &self.stage);
+            let (socket, question) = (caller.socket, caller.ask(now));
+            if let Some(question) = question {
+                self.send(socket, question);
+            }
             self.mark(at);
         }
     }
@@ -211,6 +258,9 @@ impl Driver {
             let Some(caller) = self.callers.get_mut(at).and_then(Option::as_deref_mut) else { continue };
             caller.is_dirty = false;
             caller.hear(now, &self.stage, &mut meter);
+            if let Some(id) = caller.media_id() {
+                self.by_media.insert(id, at);
+            }
             if let Some(socket) = self.sockets.get(caller.socket) {
                 transmit(caller, now, socket);
             }
@@ -236,7 +286,9 @@ impl Driver {
                 self.mark(at);
             }
             if is_drained {
-                self.callers[at] = None;
+                if let Some(id) = self.callers[at].take().and_then(|caller| caller.media_id()) {
+                    self.by_media.remove(&id);
+                }
                 self.timers.forget(at);
             }
         }
@@ -258,11 +310,17 @@ struct Taken<'a> {
     endpoint: &'a mut Endpoint,
     callers: &'a mut Vec<Option<Box<Caller>>>,
     dirty: &'a mut Vec<usize>,
+    by_media: &'a HashMap<u64, usize>,
+    arrived: &'a mut Vec<(usize, BytesMut)>,
 }
 
 impl Taken<'_> {
     /// Hands a packet to its connection. What QUIC answers at once to one of no connection comes back.
-    fn packet(&mut self, now: Instant, received: Received) -> Option<(quinn_proto::Transmit, Vec<u8>)> {
+    fn packet(&mut self, now: Instant, received: Received) -> Option<(Transmit, Vec<u8>)> {
+        if media::is_media(&received.bytes) {
+            self.media(now, received.bytes);
+            return None;
+        }
         let Received { from, ecn, bytes, .. } = received;
         // Allocates only when there is an answer.
         let mut answer = Vec::new();
@@ -280,6 +338,17 @@ impl Taken<'_> {
             // Without a server's configuration nobody can come in.
             DatagramEvent::NewConnection(_) => None,
             DatagramEvent::Response(transmit) => Some((transmit, answer)),
+        }
+    }
+
+    fn media(&mut self, now: Instant, mut packet: BytesMut) {
+        let at = media::destination(&packet).and_then(|id| self.by_media.get(&id).copied());
+        let caller = at.and_then(|at| self.callers.get_mut(at)).and_then(Option::as_deref_mut);
+        if let (Some(at), Some(caller)) = (at, caller)
+            && caller.takes_packet()
+            && caller.open_media(now, &mut packet)
+        {
+            self.arrived.push((at, packet));
         }
     }
 }

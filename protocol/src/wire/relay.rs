@@ -207,6 +207,9 @@ impl std::fmt::Debug for KnockTokenBytes {
     }
 }
 
+/// Type byte of [`FromRelay::Sealed`], which some handle without a look inside.
+pub const SEALED: u8 = 14;
+
 /// What a relay says to a client.
 #[derive(Clone, PartialEq, Debug)]
 pub enum FromRelay {
@@ -677,7 +680,7 @@ impl Wire for FromRelay {
             }
             Self::Closing => w.u8(13),
             Self::Sealed { from, stamp, bytes } => {
-                w.u8(14);
+                w.u8(SEALED);
                 from.write(w);
                 stamp.write(w);
                 w.bytes(bytes);
@@ -743,7 +746,7 @@ impl Wire for FromRelay {
             11 => Self::Refused { reason: Refusal::read(r)? },
             12 => Self::Detached { reason: Refusal::read(r)? },
             13 => Self::Closing,
-            14 => {
+            SEALED => {
                 Self::Sealed { from: MemberIndex::read(r)?, stamp: Stamp::read(r)?, bytes: r.bytes(MAX_SEAL)?.to_vec() }
             }
             15 => Self::ReportTaken { id: ReportId::read(r)?, receipt: Receipt::read(r)? },

@@ -34,7 +34,7 @@ use conclave_protocol::descriptor::{Descriptor, Region};
 use conclave_protocol::id::{MeetingId, MemberIndex};
 use conclave_protocol::time::WallClock;
 use conclave_protocol::wire::codec::Wire;
-use conclave_protocol::wire::relay::{FromRelay, Refusal, ToRelay};
+use conclave_protocol::wire::relay::{FromRelay, Refusal, SEALED, ToRelay};
 
 use crate::core::{CloseCode, ConnId, Core, Delivery, Figures, Output, Peer, ReportTicket};
 use crate::moderator::Moderator;
@@ -386,6 +386,11 @@ impl Core for Hub {
             }
             Err(reason) => self.stats.count_drop(reason),
         }
+    }
+
+    fn may_wait(message: &[u8]) -> bool {
+        // A seal is in time for another second and more (`docs/protocol.md` §9.4).
+        message.first() == Some(&SEALED)
     }
 
     fn disconnected(&mut self, now: Instant, conn: ConnId, out: &mut Vec<Output>) {

@@ -100,6 +100,8 @@ fn packets(page: &mut Page<'_>, totals: &Snapshot) -> fmt::Result {
     page.counter("packets_received_bytes", "Bytes in UDP packets received.", totals.packet_bytes_in)?;
     page.counter("packets_sent", "UDP packets sent.", totals.packets_out)?;
     page.counter("packets_sent_bytes", "Bytes in UDP packets sent.", totals.packet_bytes_out)?;
+    let media = [("opened", totals.media_in), ("refused", totals.media_unknown)];
+    page.counters("media_packets_received", "Media packets received: opened, or of nobody here.", "outcome", &media)?;
     page.counter("control_messages_received", "Control messages received.", totals.control_in)?;
     page.counter("control_messages_received_bytes", "Bytes of those.", totals.control_bytes_in)?;
     page.counter("control_messages_sent", "Control messages handed to QUIC.", totals.control_out)?;

@@ -69,12 +69,18 @@ impl<C: Core> Shell<C> {
         if client.heard_as().is_none() {
             return;
         }
+        let may_wait = C::may_wait(&bytes);
         let Some(control) = &mut client.control else { return };
         if control.send(bytes).is_err() {
             self.stats.slow_readers.increment();
             return self.end(now, at, CloseCode::SLOW_READER);
         }
-        self.mark(at);
+        if may_wait && let Some(until) = client.may_wait(now) {
+            self.timers.set(at, until);
+        } else {
+            client.hurry(now);
+            self.mark(at);
+        }
     }
 
     /// Closes the connection once the messages queued so far have been sent.

@@ -9,6 +9,7 @@ use super::{CONTROL_FOR, Shell};
 use crate::core::{CloseCode, ConnId, Core, Peer};
 use crate::driver::control::Control;
 use crate::gate::{Address, Prefix, Refusal, Verdict};
+use crate::media::Secrets;
 use crate::transport;
 
 impl<C: Core> Shell<C> {
@@ -118,6 +119,10 @@ impl<C: Core> Shell<C> {
         let Stage::Hello { peer, prefix, .. } = &client.stage else { return None };
         let (peer, prefix) = (peer.clone(), *prefix);
         client.stage = Stage::Open { conn, prefix };
+        client.media_id = Secrets::of_driven(&client.quic).map(|secrets| secrets.at_relay());
+        if let Some(id) = client.media_id {
+            self.by_media.insert(id, at);
+        }
         self.generation = self.generation.wrapping_add(1);
         self.gate.handshake_over();
         self.stats.connections.increment();

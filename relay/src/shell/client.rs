@@ -2,43 +2,67 @@
 
 use std::time::{Duration, Instant};
 
-use quinn_proto::Connection;
+use quinn_proto::{Connection, EcnCodepoint, Transmit};
 
 use super::bundle::Bundle;
 use crate::core::{CloseCode, ConnId, Peer};
 use crate::driver::control::{Control, Stopped, Written};
 use crate::gate::{Allowance, Prefix};
+use crate::media::{Flags, RelayPath, Secrets};
 
 /// How long what is not a frame may wait for the next: a frame's duration. A packet for itself costs as much as one with
 /// frames, and to say a little later that somebody spoke, or that a packet came, costs nothing.
 const WAIT: Duration = Duration::from_millis(20);
 
-/// Bytes of control messages that may go along with the frames of one moment. With those of three talkers they fill a packet
-/// of QUIC's least MTU, so they cost no packet of their own.
-const ALONG: usize = 600;
+/// How long what may wait is kept for company where frames go in media packets: with those of five talkers a listener gets
+/// twelve seals a second, and a packet that carries several is acknowledged by one.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Bytes of control messages that a client gets in a millisecond where frames come: as much as has room beside those of three
+/// talkers in a packet of QUIC's least MTU, so they cost no packet of their own there.
+const RATE: usize = 30;
+/// What goes at once, with frames in QUIC: the room of one moment.
+const ALONG: Burst = Burst { least: 600, most: 600 };
+/// Beside them: full packets, and two of them for what has waited.
+const ALONE: Burst = Burst { least: 1_200, most: 2_600 };
 /// What may go beyond that, of all clients: a newcomer's roster at once, but not the same long message to a thousand people,
 /// for whose packets frames would wait a tenth of a second. One token is [`MORE`] bytes.
 pub(super) const BEYOND: Allowance = Allowance { per_second: 1_000, burst: 250 };
 pub(super) const MORE: usize = 1_000;
 
-/// How much of the control messages has gone to a client lately.
+/// How many bytes go at once at least, unless there are no more, and at most.
+#[derive(Clone, Copy)]
+struct Burst {
+    least: usize,
+    most: usize,
+}
+
+/// How much of the control messages may go to a client: [`RATE`], in bursts.
 #[derive(Default)]
 pub(super) struct Pace {
     since: Option<Instant>,
-    gone: usize,
+    saved: usize,
 }
 
 impl Pace {
     /// How many bytes may go now.
-    fn room(&mut self, now: Instant) -> usize {
-        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= WAIT) {
-            (self.since, self.gone) = (Some(now), 0);
+    fn room(&mut self, now: Instant, burst: Burst) -> usize {
+        let elapsed = self.since.map_or(Duration::MAX, |since| now.saturating_duration_since(since));
+        let earned = usize::try_from(elapsed.as_millis()).unwrap_or(usize::MAX).saturating_mul(RATE);
+        if earned > 0 {
+            (self.since, self.saved) = (Some(now), self.saved.saturating_add(earned).min(burst.most));
         }
-        ALONG.saturating_sub(self.gone)
+        if self.saved < burst.least { 0 } else { self.saved }
     }
 
-    fn next(&self, now: Instant) -> Instant {
-        self.since.unwrap_or(now) + WAIT
+    fn spend(&mut self, bytes: usize) {
+        self.saved = self.saved.saturating_sub(bytes);
+    }
+
+    /// When there is room again.
+    fn next(&self, now: Instant, burst: Burst) -> Instant {
+        let missing = burst.least.saturating_sub(self.saved).div_ceil(RATE);
+        now + Duration::from_millis(u64::try_from(missing).unwrap_or_default().max(1))
     }
 }
 
@@ -56,6 +80,10 @@ pub(super) struct Client {
     /// Datagrams that were read.
     pub(super) datagrams: u64,
     pub(super) queued: Queued,
+    /// What names it in media packets.
+    pub(super) media_id: Option<u64>,
+    /// From its first media packet on.
+    media: Option<RelayPath>,
 }
 
 /// In which of the shell's queues a connection is already.
@@ -123,6 +151,8 @@ impl Client {
             read_again: None,
             datagrams: 0,
             queued: Queued::default(),
+            media_id: None,
+            media: None,
         }
     }
 
@@ -151,6 +181,17 @@ impl Client {
         is_waiting
     }
 
+    /// A control message has been queued that may wait for others: until when it does; `None` if it goes as any other.
+    pub(super) fn may_wait(&mut self, now: Instant) -> Option<Instant> {
+        let may_wait = self.takes_media(now) && self.bundle.is_busy(now);
+        may_wait.then(|| *self.queued.waits_until.get_or_insert(now + PATIENCE))
+    }
+
+    /// There is something to be sent that does not wait as long as that.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.queued.waits_until = self.queued.waits_until.map(|until| until.min(now + WAIT));
+    }
+
     /// Hands QUIC what waits on the control stream. Where frames come, that is no more than can go along with them, and what
     /// `beyond` gives for it.
     ///
@@ -158,18 +199,20 @@ impl Client {
     /// [`Stopped`].
     pub(super) fn write_control(&mut self, now: Instant, mut beyond: impl FnMut() -> bool) -> Result<Written, Stopped> {
         let is_busy = self.heard_as().is_some() && self.bundle.is_busy(now);
+        let burst = if self.takes_media(now) { ALONE } else { ALONG };
         let Some(control) = &mut self.control else { return Ok(Written::default()) };
         self.write_again = None;
         if !is_busy {
             return control.write(&mut self.quic, usize::MAX);
         }
-        let mut written = control.write(&mut self.quic, self.pace.room(now))?;
-        self.pace.gone += written.taken;
+        let room = self.pace.room(now, burst);
+        let mut written = if room > 0 { control.write(&mut self.quic, room)? } else { Written::default() };
+        self.pace.spend(written.taken);
         // What QUIC takes no more of is written when it does.
-        let mut is_taken = written.taken > 0 || self.pace.room(now) == 0;
+        let mut is_taken = written.taken > 0 || room == 0;
         while is_taken && control.is_waiting() {
             if !beyond() {
-                self.write_again = Some(self.pace.next(now));
+                self.write_again = Some(self.pace.next(now, burst));
                 break;
             }
             let more = control.write(&mut self.quic, MORE)?;
@@ -191,6 +234,46 @@ impl Client {
             .min()
     }
 
+    /// Opens a media packet in place; whose it is, and what it says beside its frames. `None` for one that is not authentic,
+    /// has come before, or of which the core is not to hear.
+    pub(super) fn open_media(&mut self, now: Instant, packet: &mut [u8]) -> Option<(ConnId, Flags)> {
+        let conn = self.heard_as()?;
+        if self.media.is_none() {
+            self.media = Secrets::of_driven(&self.quic).and_then(|secrets| RelayPath::new(&secrets));
+        }
+        Some((conn, self.media.as_mut()?.open(now, packet)?))
+    }
+
+    /// The answer to one that asks.
+    pub(super) fn answer_media(&mut self) -> Option<(Transmit, Vec<u8>)> {
+        let mut buffer = Vec::new();
+        let is_made = self.media.as_mut()?.answer(&mut buffer);
+        is_made.then(|| (self.direct(&buffer), buffer))
+    }
+
+    /// Whether its frames go in media packets.
+    pub(super) fn takes_media(&self, now: Instant) -> bool {
+        self.media.as_ref().is_some_and(|media| media.carries(now))
+    }
+
+    /// Completes a media packet.
+    pub(super) fn complete_media(&mut self, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        let is_made = self.media.as_mut()?.seal(buffer);
+        is_made.then(|| self.direct(buffer))
+    }
+
+    /// To where QUIC has found the client, whose address it has proved.
+    fn direct(&self, packet: &[u8]) -> Transmit {
+        Transmit {
+            destination: self.quic.remote_address(),
+            // As QUIC's packets, so that they go by one call.
+            ecn: Some(EcnCodepoint::Ect0),
+            size: packet.len(),
+            segment_size: None,
+            src_ip: self.quic.local_ip(),
+        }
+    }
+
     /// Datagrams that came and were never read.
     pub(super) fn unread(&self) -> u64 {
         self.quic.stats().frame_rx.datagram.saturating_sub(self.datagrams)
@@ -204,12 +287,28 @@ mod tests {
     #[test]
     fn along_with_the_frames_of_each_moment_goes_as_much_as_has_room_there() {
         let (mut pace, start) = (Pace::default(), Instant::now());
-        assert_eq!(pace.room(start), ALONG);
-        pace.gone += 450;
-        assert_eq!(pace.room(start + WAIT / 2), ALONG - 450);
-        pace.gone += MORE;
-        assert_eq!(pace.room(start + WAIT / 2), 0);
-        assert_eq!(pace.next(start + WAIT / 2), start + WAIT);
-        assert_eq!(pace.room(start + WAIT), ALONG);
+        assert_eq!(pace.room(start, ALONG), 600);
+        pace.spend(450);
+        assert_eq!(pace.room(start + WAIT / 2, ALONG), 0);
+        assert_eq!(pace.next(start + WAIT / 2, ALONG), start + WAIT * 3 / 4);
+        assert_eq!(pace.room(start + WAIT, ALONG), 600);
+        pace.spend(600);
+        let moments = (1..=500).filter(|moment| {
+            let room = pace.room(start + WAIT + Duration::from_millis(2) * *moment, ALONG);
+            pace.spend(room);
+            room > 0
+        });
+        assert_eq!(moments.count(), 50, "in a second");
+    }
+
+    #[test]
+    fn beside_frames_go_full_packets_and_two_after_a_while() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        assert_eq!(pace.room(start, ALONE), 2_600);
+        pace.spend(2_600);
+        assert_eq!(pace.room(start + WAIT, ALONE), 0);
+        assert_eq!(pace.next(start + WAIT, ALONE), start + WAIT * 2);
+        assert_eq!(pace.room(start + WAIT * 2, ALONE), 1_200);
+        assert_eq!(pace.room(start + WAIT * 20, ALONE), 2_600);
     }
 }

@@ -1,9 +1,11 @@
 //! Packets in, frames to their listeners, packets out.
 
-use std::collections::VecDeque;
+use std::cell::Cell;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use quinn_proto::{
     ConnectionError, ConnectionHandle, DatagramEvent, Endpoint, Event, Incoming, SendDatagramError, StreamEvent,
     Transmit,
@@ -14,6 +16,7 @@ use super::client::{BEYOND, Client, Stage};
 use super::{MAX_INCOMING, SEND_FOR, Shell, place};
 use crate::core::{CloseCode, ConnId, Core};
 use crate::driver::socket::Received;
+use crate::media;
 use crate::stats::Stats;
 
 /// A packet that is shorter has room for any frame that still waits, so none does. Smaller than QUIC's least MTU of 1,200
@@ -29,21 +32,63 @@ enum Packets {
     UntilOneHasRoom,
 }
 
+/// Frames that leave together, or are late.
+struct Departing<'a> {
+    stats: &'a Stats,
+    now: Instant,
+    deadline: Duration,
+    frames: Cell<u64>,
+    bytes: Cell<u64>,
+}
+
+impl<'a> Departing<'a> {
+    fn new(stats: &'a Stats, now: Instant, deadline: Duration) -> Self {
+        Self { stats, now, deadline, frames: Cell::new(0), bytes: Cell::new(0) }
+    }
+
+    /// Whether it may still leave.
+    fn is_timely(&self, frame: &Frame) -> bool {
+        let stay = self.now.saturating_duration_since(frame.arrived);
+        let is_timely = stay <= self.deadline;
+        if is_timely {
+            self.stats.residence.record(stay);
+        } else {
+            self.stats.dropped_late.increment();
+        }
+        is_timely
+    }
+
+    fn leaves(&self, frame: &Frame) {
+        self.frames.update(|frames| frames + 1);
+        self.bytes.update(|bytes| bytes + frame.bytes.len() as u64);
+    }
+
+    fn count(&self) {
+        self.stats.datagrams_out.add(self.frames.get());
+        self.stats.datagram_bytes_out.add(self.bytes.get());
+    }
+}
+
 /// What a packet that came may touch.
 pub(super) struct Taken<'a> {
     pub(super) endpoint: &'a mut Endpoint,
     pub(super) clients: &'a mut Vec<Option<Box<Client>>>,
     pub(super) dirty: &'a mut Vec<usize>,
     pub(super) incoming: &'a mut VecDeque<Incoming>,
+    pub(super) by_media: &'a HashMap<u64, usize>,
+    pub(super) arrived: &'a mut Vec<(ConnId, Bytes)>,
     pub(super) stats: &'a Arc<Stats>,
 }
 
 impl Taken<'_> {
     /// Hands a packet to its connection. What QUIC answers at once to one of no connection comes back.
     pub(super) fn packet(self, now: Instant, received: Received) -> Option<(Transmit, Vec<u8>)> {
-        let Received { from, local, ecn, bytes } = received;
         self.stats.packets_in.increment();
-        self.stats.packet_bytes_in.add(bytes.len() as u64);
+        self.stats.packet_bytes_in.add(received.bytes.len() as u64);
+        if media::is_media(&received.bytes) {
+            return self.media(now, received);
+        }
+        let Received { from, local, ecn, bytes } = received;
         // Allocates only when there is an answer.
         let mut answer = Vec::new();
         match self.endpoint.handle(now, from, local, ecn, bytes, &mut answer)? {
@@ -66,6 +111,22 @@ impl Taken<'_> {
             }
             DatagramEvent::Response(transmit) => Some((transmit, answer)),
         }
+    }
+
+    /// Opens a media packet, whose frames wait in `arrived` then. The answer to a question comes back.
+    fn media(self, now: Instant, received: Received) -> Option<(Transmit, Vec<u8>)> {
+        let mut packet = received.bytes;
+        let at = media::destination(&packet).and_then(|id| self.by_media.get(&id));
+        let client = at.and_then(|at| self.clients.get_mut(*at)).and_then(Option::as_deref_mut);
+        let opened = client.and_then(|client| Some((client.open_media(now, &mut packet)?, client)));
+        let Some(((conn, flags), client)) = opened else {
+            self.stats.media_unknown.increment();
+            return None;
+        };
+        self.stats.media_in.increment();
+        let packet = packet.freeze();
+        self.arrived.extend(media::frames(&packet).map(|frame| (conn, packet.slice_ref(frame))));
+        flags.asks.then(|| client.answer_media()).flatten()
     }
 }
 
@@ -220,17 +281,31 @@ impl<C: Core> Shell<C> {
             };
             let Some(bytes) = client.quic.datagrams().recv() else { return };
             client.datagrams += 1;
-            self.stats.datagrams_in.increment();
-            self.stats.datagram_bytes_in.add(bytes.len() as u64);
-            let Some(conn) = conn else { continue };
-            let mut receivers = std::mem::take(&mut self.receivers);
-            receivers.clear();
-            self.core.datagram(now, conn, &bytes, &mut receivers);
-            for receiver in &receivers {
-                self.push(*receiver, Frame { bytes: bytes.clone(), arrived: now });
-            }
-            self.receivers = receivers;
+            self.forward(now, conn, &bytes);
         }
+    }
+
+    /// Forwards the datagrams that have come in media packets.
+    pub(super) fn forward_arrived(&mut self, now: Instant) {
+        let mut arrived = std::mem::take(&mut self.arrived);
+        for (conn, bytes) in arrived.drain(..) {
+            self.forward(now, Some(conn), &bytes);
+        }
+        self.arrived = arrived;
+    }
+
+    /// Forwards a datagram, or only counts it if the core has nothing more to hear from its sender.
+    fn forward(&mut self, now: Instant, conn: Option<ConnId>, bytes: &Bytes) {
+        self.stats.datagrams_in.increment();
+        self.stats.datagram_bytes_in.add(bytes.len() as u64);
+        let Some(conn) = conn else { return };
+        let mut receivers = std::mem::take(&mut self.receivers);
+        receivers.clear();
+        self.core.datagram(now, conn, bytes, &mut receivers);
+        for receiver in &receivers {
+            self.push(*receiver, Frame { bytes: bytes.clone(), arrived: now });
+        }
+        self.receivers = receivers;
     }
 
     /// A frame for one listener: it leaves with those that come with it.
@@ -268,34 +343,61 @@ impl<C: Core> Shell<C> {
             && now.saturating_duration_since(begun) < SEND_FOR
             && let Some(at) = self.ready.pop_front()
         {
-            self.send_frames(now, at);
-            self.transmit(now, at, Packets::UntilOneHasRoom);
+            if self.client(at).is_some_and(|client| client.takes_media(now)) {
+                self.send_media(now, at);
+            } else {
+                self.send_frames(now, at);
+                self.transmit(now, at, Packets::UntilOneHasRoom);
+            }
             now = Instant::now();
         }
     }
 
+    /// Sends a listener's frames in as few media packets as hold them.
+    fn send_media(&mut self, now: Instant, at: usize) {
+        let departing = Departing::new(&self.stats, now, self.forwarding.deadline);
+        let Self { clients, socket, .. } = self;
+        let Some(client) = clients.get_mut(at).and_then(Option::as_deref_mut) else { return };
+        client.queued.ready = false;
+        let mut frames = std::mem::take(&mut client.bundle.frames);
+        let mut timely = frames.drain(..).filter(|frame| departing.is_timely(frame)).peekable();
+        while timely.peek().is_some() {
+            let mut buffer = socket.buffer();
+            media::begin(&mut buffer);
+            let mut is_empty = true;
+            while let Some(frame) = timely.next_if(|frame| media::push(&mut buffer, &frame.bytes)) {
+                departing.leaves(&frame);
+                is_empty = false;
+            }
+            if is_empty {
+                // No packet has room for it.
+                timely.next();
+                self.stats.dropped_too_large.increment();
+            } else if let Some(transmit) = client.complete_media(&mut buffer) {
+                self.stats.packets_out.increment();
+                self.stats.packet_bytes_out.add(transmit.size as u64);
+                socket.send(transmit, &mut buffer);
+            }
+            socket.give_back(buffer);
+        }
+        drop(timely);
+        client.bundle.frames = frames;
+        departing.count();
+    }
+
     fn send_frames(&mut self, now: Instant, at: usize) {
-        let deadline = self.forwarding.deadline;
+        let departing = Departing::new(&self.stats, now, self.forwarding.deadline);
         let Some(client) = self.clients.get_mut(at).and_then(Option::as_deref_mut) else { return };
         client.queued.ready = false;
-        let (mut sent, mut bytes) = (0, 0);
-        for frame in client.bundle.frames.drain(..) {
-            let length = frame.bytes.len() as u64;
-            let stay = now.saturating_duration_since(frame.arrived);
-            if stay > deadline {
-                self.stats.dropped_late.increment();
-                continue;
-            }
-            self.stats.residence.record(stay);
+        for frame in client.bundle.frames.drain(..).filter(|frame| departing.is_timely(frame)) {
             // Should an earlier one still wait, the oldest makes room: late audio is worth nothing.
-            match client.quic.datagrams().send(frame.bytes, true) {
-                Ok(()) => (sent, bytes) = (sent + 1, bytes + length),
+            match client.quic.datagrams().send(frame.bytes.clone(), true) {
+                Ok(()) => departing.leaves(&frame),
                 Err(SendDatagramError::TooLarge) => self.stats.dropped_too_large.increment(),
                 Err(_) => self.stats.dropped_gone.increment(),
             }
         }
-        self.stats.datagrams_out.add(sent);
-        self.stats.datagram_bytes_out.add(bytes);
+        departing.count();
     }
 
     /// Sends what the connection has to send, and sees when it is to be looked at again.
@@ -341,7 +443,10 @@ impl<C: Core> Shell<C> {
             }
             if is_drained {
                 self.take_leave(at);
-                self.clients[at] = None;
+                let client = self.clients[at].take();
+                if let Some(id) = client.and_then(|client| client.media_id) {
+                    self.by_media.remove(&id);
+                }
                 self.timers.forget(at);
             }
         }
@@ -361,6 +466,7 @@ impl<C: Core> Shell<C> {
             }
             if client.quic.poll_timeout().is_some_and(|due| due <= now) {
                 client.quic.handle_timeout(now);
+                client.hurry(now);
             }
             if client.read_again.take_if(|time| *time <= now).is_some() {
                 self.mark_readable(at);

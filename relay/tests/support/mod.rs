@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use conclave_relay::core::{CloseCode, ConnId, Core, Output, Peer};
-use conclave_relay::dial::{DialError, Dialed, client_endpoint, dial};
+use conclave_relay::dial::{ClientEndpoint, DialError, Dialed, client_endpoint, dial};
 use conclave_relay::embedded::{EmbeddedRelay, spawn_thread};
 use conclave_relay::gate::Limits;
 use conclave_relay::server::{Deadlines, ServerConfig};
@@ -123,7 +123,7 @@ impl Core for Room {
 pub struct Relay {
     pub embedded: EmbeddedRelay,
     pub told: Told,
-    endpoint: quinn::Endpoint,
+    endpoint: ClientEndpoint,
 }
 
 impl Relay {

@@ -159,7 +159,7 @@ async fn talk_nonsense(relay: SocketAddr, trust: &Trust, seed: u64) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let endpoint = client_endpoint(bind_for(relay)).unwrap();
     let dialed = dial(&endpoint, relay, "localhost", trust, LIMIT).await.unwrap();
-    let Dialed { connection, mut writer, reader: _reader, exporter: _ } = dialed;
+    let Dialed { connection, mut writer, reader: _reader, exporter: _, .. } = dialed;
     for number in 0..200u32 {
         let mut message = vec![0; rng.next_u32() as usize % MAX_MESSAGE];
         rng.fill_bytes(&mut message);

@@ -102,7 +102,7 @@ async fn take_part(
     let start = Instant::now();
     let endpoint = client_endpoint(bind_for(relay)).map_err(|error| error.to_string())?;
     let dialed = dial(&endpoint, relay, "localhost", &trust, LIMIT).await.map_err(|error| error.to_string())?;
-    let Dialed { connection, mut writer, mut reader, exporter } = dialed;
+    let Dialed { connection, mut writer, mut reader, exporter, .. } = dialed;
     let (outgoing, mut to_write) = mpsc::unbounded_channel::<Bytes>();
     let writing = tokio::spawn(async move {
         while let Some(message) = to_write.recv().await {

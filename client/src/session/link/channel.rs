@@ -6,7 +6,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
+use conclave_relay::dial::ClientEndpoint;
 use conclave_relay::framing::{MessageReader, MessageWriter};
+use conclave_relay::media::tap::Datagrams;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -36,8 +38,9 @@ pub(super) enum Carried {
 /// A connection and its tasks.
 pub(super) struct Channel {
     relay: usize,
-    endpoint: quinn::Endpoint,
+    endpoint: ClientEndpoint,
     connection: quinn::Connection,
+    datagrams: Datagrams,
     incoming: mpsc::Receiver<Vec<u8>>,
     outgoing: mpsc::Sender<Bytes>,
     writer: JoinHandle<()>,
@@ -58,6 +61,7 @@ impl Channel {
             relay,
             endpoint,
             connection: dialed.connection,
+            datagrams: dialed.datagrams,
             incoming,
             outgoing,
             writer,
@@ -84,7 +88,7 @@ impl Channel {
 
     /// UDP datagrams received so far, of any content.
     pub(super) fn received(&self) -> u64 {
-        self.connection.stats().udp_rx.datagrams
+        self.datagrams.packets()
     }
 
     /// Waits for something to arrive, and writes meanwhile. Cancel-safe.
@@ -94,7 +98,7 @@ impl Channel {
             tokio::select! {
                 // Media first: a late frame is lost, a late message is not.
                 biased;
-                datagram = self.connection.read_datagram() => return match datagram {
+                datagram = self.datagrams.next() => return match datagram {
                     Ok(datagram) => Carried::Datagram(datagram),
                     // Nobody else here closes a connection that is still read.
                     Err(quinn::ConnectionError::LocallyClosed) => Carried::Ended(TAKES_NOTHING.to_owned()),
@@ -122,7 +126,7 @@ impl Channel {
         tokio::select! {
             biased;
             // A lost connection is told by [`Channel::next`].
-            datagram = self.connection.read_datagram() => datagram.ok(),
+            datagram = self.datagrams.next() => datagram.ok(),
             () = std::future::ready(()) => None,
         }
     }
@@ -139,7 +143,7 @@ impl Channel {
 
     /// Sends a datagram; `false` when the connection is gone, which [`Channel::next`] tells.
     pub(super) fn send_datagram(&self, datagram: Bytes) -> bool {
-        self.connection.send_datagram(datagram).is_ok()
+        self.datagrams.send(datagram)
     }
 
     /// Closes the connection once everything is written and acknowledged, or after this time.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use conclave_protocol::link::RelayAddress;
-use conclave_relay::dial::{self, DialError, Dialed};
+use conclave_relay::dial::{self, ClientEndpoint, DialError, Dialed};
 use conclave_relay::tls::{Pin, Trust};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
@@ -32,7 +32,7 @@ pub(super) struct Connected {
     /// Which of the link's relays.
     pub(super) relay: usize,
     /// Must live as long as the connection.
-    pub(super) endpoint: quinn::Endpoint,
+    pub(super) endpoint: ClientEndpoint,
     /// The connection and its control stream.
     pub(super) dialed: Dialed,
 }

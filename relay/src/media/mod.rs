@@ -1,0 +1,37 @@
+//! Media packets: frames beside QUIC, on the same port and with keys of the same TLS session (`docs/protocol.md` §6.5).
+//!
+//! A QUIC packet costs both ends more than what is in it: it is remembered until it is acknowledged, it may be declared lost,
+//! and acknowledgements are packets too. Nobody sends a frame again, so frames need none of that. A media packet is what is
+//! left: an address among a socket's connections, a number, frames, and RFC 9001's packet protection around them.
+//! Everything else stays in QUIC; and where media packets don't get through, frames travel in QUIC too.
+//!
+//! Pure: bytes and times come in as arguments. [`tap`] alone knows a socket, that of `quinn`.
+
+mod client;
+mod keys;
+mod packet;
+mod relay;
+pub mod tap;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use std::time::Duration;
+
+pub use client::ClientPath;
+pub use keys::{Opener, Sealer, Secrets};
+pub use packet::{Flags, MAX_PACKET, destination, frames, is_media};
+pub(crate) use packet::{begin, push};
+pub(crate) use relay::RelayPath;
+
+/// How often a client asks whether its media packets come through: two small packets a second for both ends.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often until there is an answer: the relay gives none before the first control message.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// So many times; then something on the way seems to let only QUIC through, which may change.
+const EAGER: u32 = 10;
+const ASK_RARELY: Duration = Duration::from_secs(5);
+
+/// Silence after which a direction counts as blocked: two questions and their answers may be lost.
+const TRUSTED_FOR: Duration = Duration::from_millis(3_500);

@@ -1,0 +1,92 @@
+//! What a media packet looks like (`docs/protocol.md` §6.5).
+//!
+//! ```text
+//! 0   first byte   0 0 0 A Q H 1 1: what the sender says of the path; the lower five bits are protected
+//! 1   destination  u64, names the connection at the receiver
+//! 9   number       u32, protected
+//! 13  frames       each: u16 length ‖ datagram (§6.3)
+//!     tag          16
+//! ```
+
+use std::ops::Range;
+
+/// The longest packet: what every path of QUIC carries (RFC 9000 §14).
+pub const MAX_PACKET: usize = 1_200;
+
+pub(super) const DESTINATION: Range<usize> = 1..9;
+pub(super) const NUMBER: Range<usize> = 9..13;
+/// Bytes before the frames.
+pub(super) const HEADER: usize = 13;
+/// Bytes behind them.
+pub(super) const TAG: usize = 16;
+/// Bytes of a frame's length.
+const LENGTH: usize = 2;
+
+/// Bits that no media packet has: QUIC's header form and fixed bit (RFC 9000 §17.2, §17.3.1), and one for what may come.
+const RESERVED: u8 = 0b1110_0000;
+/// Says to header protection that the number has four bytes (RFC 9001 §5.4.1).
+const NUMBER_OF_FOUR: u8 = 0b11;
+
+/// What the sender says of the path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Flags {
+    /// Media packets reach it.
+    pub hears: bool,
+    /// It wants an answer.
+    pub asks: bool,
+    /// This is one.
+    pub answers: bool,
+}
+
+impl Flags {
+    pub(super) fn first_byte(self) -> u8 {
+        NUMBER_OF_FOUR | u8::from(self.hears) << 2 | u8::from(self.asks) << 3 | u8::from(self.answers) << 4
+    }
+
+    pub(super) fn of(first: u8) -> Self {
+        Self { hears: first & 1 << 2 != 0, asks: first & 1 << 3 != 0, answers: first & 1 << 4 != 0 }
+    }
+}
+
+/// Whether a UDP datagram is a media packet, and not one of QUIC. That holds where the receiver has not allowed QUIC's fixed
+/// bit to be greased (RFC 9287).
+#[must_use]
+pub fn is_media(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|first| first & RESERVED == 0)
+}
+
+/// For which connection of the receiver a media packet is; `None` if it is too short to be one.
+#[must_use]
+pub fn destination(packet: &[u8]) -> Option<u64> {
+    let long_enough = packet.len() >= HEADER + TAG;
+    let bytes = packet.get(DESTINATION).filter(|_| long_enough)?;
+    Some(u64::from_be_bytes(bytes.try_into().ok()?))
+}
+
+/// Begins a packet in an empty buffer.
+pub(crate) fn begin(buffer: &mut Vec<u8>) {
+    buffer.resize(HEADER, 0);
+}
+
+/// Adds a frame to a packet that has begun; `false` if it has no room there.
+pub(crate) fn push(buffer: &mut Vec<u8>, frame: &[u8]) -> bool {
+    let Ok(length) = u16::try_from(frame.len()) else { return false };
+    if buffer.len() + LENGTH + frame.len() + TAG > MAX_PACKET {
+        return false;
+    }
+    buffer.extend_from_slice(&length.to_be_bytes());
+    buffer.extend_from_slice(frame);
+    true
+}
+
+/// The frames of an opened packet. Ends where the packet is malformed, which only its authentic sender can have made it.
+pub fn frames(packet: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let end = packet.len().saturating_sub(TAG);
+    let mut rest = packet.get(HEADER..end).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (length, behind) = rest.split_first_chunk::<LENGTH>()?;
+        let (frame, behind) = behind.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+        rest = behind;
+        (!frame.is_empty()).then_some(frame)
+    })
+}

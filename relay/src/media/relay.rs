@@ -1,0 +1,49 @@
+//! The relay's end of one client's media packets.
+
+use std::time::Instant;
+
+use super::keys::{Opener, Sealer, Secrets};
+use super::{Flags, TRUSTED_FOR, begin};
+
+/// See the module.
+pub(crate) struct RelayPath {
+    sealer: Sealer,
+    opener: Opener,
+    /// The client has said that media packets reach it, which is believed until then.
+    heard_until: Option<Instant>,
+}
+
+impl RelayPath {
+    pub(crate) fn new(secrets: &Secrets) -> Option<Self> {
+        let (sealer, opener) = secrets.relay()?;
+        Some(Self { sealer, opener, heard_until: None })
+    }
+
+    /// Opens a packet in place; see [`Opener::open`].
+    pub(crate) fn open(&mut self, now: Instant, packet: &mut [u8]) -> Option<Flags> {
+        let flags = self.opener.open(packet)?;
+        if flags.hears {
+            self.heard_until = Some(now + TRUSTED_FOR);
+        } else if flags.asks {
+            // It says at once that it hears nothing any more.
+            self.heard_until = None;
+        }
+        Some(flags)
+    }
+
+    /// Whether frames reach the client in media packets.
+    pub(crate) fn carries(&self, now: Instant) -> bool {
+        self.heard_until.is_some_and(|until| until > now) && self.sealer.is_fresh()
+    }
+
+    /// Completes a packet; `false` if that can't be done.
+    pub(crate) fn seal(&mut self, buffer: &mut Vec<u8>) -> bool {
+        self.sealer.seal(Flags { hears: true, ..Flags::default() }, buffer)
+    }
+
+    /// Makes the answer to a question, in an empty buffer; `false` if that can't be done.
+    pub(crate) fn answer(&mut self, buffer: &mut Vec<u8>) -> bool {
+        begin(buffer);
+        self.sealer.seal(Flags { hears: true, answers: true, ..Flags::default() }, buffer)
+    }
+}

@@ -1,0 +1,222 @@
+use std::time::{Duration, Instant};
+
+use super::packet::{HEADER, TAG};
+use super::{ClientPath, EAGER, MAX_PACKET, RelayPath, Secrets, TRUSTED_FOR, begin, destination, frames, is_media, push};
+
+fn secrets(seed: u8) -> Secrets {
+    let export = |out: &mut [u8]| {
+        for (place, byte) in (0..=u8::MAX).cycle().zip(out) {
+            *byte = place ^ seed;
+        }
+        Ok(())
+    };
+    Secrets::exported(export).unwrap()
+}
+
+/// Both ends of one connection, and a time at which they ask and answer.
+struct Ends {
+    client: ClientPath,
+    relay: RelayPath,
+    now: Instant,
+}
+
+impl Ends {
+    fn new() -> Self {
+        let now = Instant::now();
+        let secrets = secrets(1);
+        Self { client: ClientPath::new(now, &secrets).unwrap(), relay: RelayPath::new(&secrets).unwrap(), now }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    fn question(&mut self) -> Option<Vec<u8>> {
+        let mut packet = Vec::new();
+        self.client.ask(self.now, &mut packet).then_some(packet)
+    }
+
+    /// The relay gets a packet; its answer, if that is wanted.
+    fn at_relay(&mut self, packet: &mut [u8]) -> Option<Vec<u8>> {
+        let flags = self.relay.open(self.now, packet).expect("authentic");
+        let mut answer = Vec::new();
+        (flags.asks && self.relay.answer(&mut answer)).then_some(answer)
+    }
+
+    fn at_client(&mut self, packet: &mut [u8]) -> Vec<Vec<u8>> {
+        self.client.open(self.now, packet).expect("authentic").map(<[u8]>::to_vec).collect()
+    }
+
+    /// A question, its answer, and the next question, which says that the answer has come.
+    fn meet(&mut self) {
+        for _ in 0..2 {
+            let mut question = self.question().expect("is due");
+            let mut answer = self.at_relay(&mut question).expect("was asked");
+            assert!(self.at_client(&mut answer).is_empty());
+            self.pass(Duration::from_secs(1));
+        }
+    }
+
+    fn frame(&mut self, frame: &[u8]) -> Vec<u8> {
+        let mut packet = Vec::new();
+        assert!(self.client.seal(self.now, frame, &mut packet));
+        packet
+    }
+}
+
+fn bundle(relay: &mut RelayPath, those: &[&[u8]]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    begin(&mut packet);
+    for frame in those {
+        assert!(push(&mut packet, frame));
+    }
+    assert!(relay.seal(&mut packet));
+    packet
+}
+
+#[test]
+fn frames_travel_beside_quic_once_both_directions_are_known_to_work() {
+    let mut ends = Ends::new();
+    assert!(!ends.client.carries(ends.now) && !ends.relay.carries(ends.now));
+    let mut first = ends.question().unwrap();
+    let mut answer = ends.at_relay(&mut first).unwrap();
+    assert!(!ends.relay.carries(ends.now), "nobody has said yet that answers arrive");
+    ends.at_client(&mut answer);
+    assert!(ends.client.carries(ends.now));
+    // The first frame says so.
+    let mut frame = ends.frame(b"frame");
+    assert_eq!(ends.at_relay(&mut frame), None);
+    assert!(ends.relay.carries(ends.now));
+    assert_eq!(frames(&frame).collect::<Vec<_>>(), [b"frame"]);
+    let mut packet = bundle(&mut ends.relay, &[b"one", b"two"]);
+    assert_eq!(ends.at_client(&mut packet), [b"one", b"two"]);
+}
+
+#[test]
+fn who_gets_no_answers_goes_back_to_quic_and_finds_out_when_they_come_again() {
+    let mut ends = Ends::new();
+    ends.meet();
+    let last = ends.now;
+    while ends.client.carries(ends.now) {
+        // On the way to the relay packets get lost from now on.
+        ends.question();
+        ends.pass(Duration::from_millis(20));
+    }
+    assert!(ends.now - last <= TRUSTED_FOR);
+    assert!(!ends.relay.carries(ends.now + TRUSTED_FOR));
+    ends.pass(Duration::from_secs(60));
+    ends.meet();
+    assert!(ends.client.carries(ends.now) && ends.relay.carries(ends.now));
+}
+
+#[test]
+fn a_relay_whose_packets_are_lost_hears_of_it_and_goes_back_to_quic() {
+    let mut ends = Ends::new();
+    ends.meet();
+    let last = ends.now;
+    for _ in 0..300 {
+        if let Some(mut question) = ends.question() {
+            // The answer is lost.
+            ends.at_relay(&mut question).unwrap();
+        }
+        ends.pass(Duration::from_millis(20));
+        if !ends.relay.carries(ends.now) {
+            break;
+        }
+    }
+    assert!(!ends.relay.carries(ends.now));
+    assert!(ends.now - last <= TRUSTED_FOR + Duration::from_secs(1));
+}
+
+#[test]
+fn a_path_that_lets_only_quic_through_is_asked_rarely() {
+    let mut ends = Ends::new();
+    let mut asked = 0;
+    for _ in 0..60 * 50 {
+        asked += u32::from(ends.question().is_some());
+        ends.pass(Duration::from_millis(20));
+    }
+    assert!((EAGER..EAGER + 13).contains(&asked), "{asked}");
+}
+
+#[test]
+fn all_frames_ask_on_their_way_once_a_second() {
+    let mut ends = Ends::new();
+    ends.meet();
+    let mut asked = 0;
+    for _ in 0..250 {
+        let mut packet = ends.frame(b"frame");
+        if let Some(mut answer) = ends.at_relay(&mut packet) {
+            asked += 1;
+            ends.at_client(&mut answer);
+        }
+        assert!(ends.question().is_none());
+        ends.pass(Duration::from_millis(20));
+    }
+    assert_eq!(asked, 5);
+}
+
+#[test]
+fn a_packet_counts_once_and_only_as_it_was_made_and_where_it_belongs() {
+    let mut ends = Ends::new();
+    let packet = ends.frame(b"a frame");
+    assert!(is_media(&packet));
+    assert_eq!(destination(&packet), Some(secrets(1).at_relay()));
+    for place in 0..packet.len() {
+        let mut changed = packet.clone();
+        changed[place] ^= 1;
+        // The destination is looked up before, and protected with the rest.
+        assert_eq!(ends.relay.open(ends.now, &mut changed), None, "byte {place}");
+        let mut cut = packet[..place].to_vec();
+        assert_eq!(ends.relay.open(ends.now, &mut cut), None, "first {place} bytes");
+    }
+    let mut other = RelayPath::new(&secrets(2)).unwrap();
+    assert_eq!(other.open(ends.now, &mut packet.clone()), None);
+    assert!(ends.client.open(ends.now, &mut packet.clone()).is_none(), "it was sent back");
+    assert!(ends.relay.open(ends.now, &mut packet.clone()).is_some());
+    assert_eq!(ends.relay.open(ends.now, &mut packet.clone()), None, "a second time");
+}
+
+#[test]
+fn packets_of_equal_frames_have_nothing_in_common_but_length_and_destination() {
+    let mut ends = Ends::new();
+    let (one, two) = (ends.frame(&[7; 161]), ends.frame(&[7; 161]));
+    assert_eq!((one.len(), two.len()), (192, 192));
+    assert_eq!(one[1..9], two[1..9]);
+    let alike = one[HEADER..].iter().zip(&two[HEADER..]).filter(|(a, b)| a == b).count();
+    assert!(alike < 20, "{alike} of 179 bytes");
+}
+
+#[test]
+fn no_packet_is_longer_than_every_path_carries() {
+    let mut ends = Ends::new();
+    let mut packet = Vec::new();
+    begin(&mut packet);
+    let count = std::iter::repeat_with(|| push(&mut packet, &[1; 161])).take_while(|has_room| *has_room).count();
+    assert_eq!(count, 7);
+    assert!(ends.relay.seal(&mut packet) && packet.len() <= MAX_PACKET);
+    assert_eq!(ends.at_client(&mut packet).len(), 7);
+    let longest = MAX_PACKET - HEADER - 2 - TAG;
+    assert_eq!(ends.frame(&vec![1; longest]).len(), MAX_PACKET);
+    assert!(!ends.client.seal(ends.now, &vec![1; longest + 1], &mut Vec::new()));
+}
+
+#[test]
+fn what_is_no_packet_is_looked_at_and_passed_over() {
+    let mut ends = Ends::new();
+    for length in 0..HEADER + TAG {
+        assert_eq!(destination(&vec![3; length]), None);
+        assert_eq!(ends.relay.open(ends.now, &mut vec![3; length]), None);
+        assert_eq!(frames(&vec![0; length]).count(), 0);
+    }
+    for quic in [0x40, 0x80, 0xC0, 0xFF, 0x20] {
+        assert!(!is_media(&[quic; 40]));
+    }
+    // Lengths that lead out of the packet, and an empty frame.
+    for length in [0u16, 9, u16::MAX] {
+        let mut opened = vec![0; HEADER];
+        opened.extend_from_slice(&length.to_be_bytes());
+        opened.extend_from_slice(&[1; 8 + TAG]);
+        assert_eq!(frames(&opened).count(), 0);
+    }
+}
