@@ -255,7 +255,7 @@ impl<C: Core> Shell<C> {
                         }
                     }
                     self.part(now);
-                    self.settle_dirty(now);
+                    self.settle_some(now);
                     self.stopping = Stopping::WindDown(now + WIND_DOWN);
                 }
                 self.clients.iter().all(Option::is_none)

@@ -89,10 +89,10 @@ pub(super) struct Client {
 /// In which of the shell's queues a connection is already.
 #[derive(Default)]
 pub(super) struct Queued {
-    /// Its events, messages and packets are to be looked at.
+    /// A packet came.
     pub(super) dirty: bool,
-    /// And not only because a packet came.
-    pub(super) wanted: bool,
+    /// Its messages and packets are to be looked at.
+    pub(super) unsettled: bool,
     /// Its control stream is to be read.
     pub(super) readable: bool,
     /// Its frames are to leave.

@@ -46,7 +46,8 @@ const BATCHES: usize = 16;
 /// with them, and when they came is known. With 4 ms, talkers of a meeting of a thousand were taken for that much apart, and
 /// asked to move by it.
 const SEND_FOR: Duration = Duration::from_micros(500);
-/// How long a round may spend on control messages, and on new connections; at least one is dealt with.
+/// How long a round may spend on control messages that came, on new connections, and on what is not a frame and leaves; at
+/// least one is dealt with.
 const CONTROL_FOR: Duration = Duration::from_micros(500);
 /// For timers alone nobody wakes up but so often: a frame's duration, for where there are frames somebody is awake as often.
 /// The shortest of QUIC's timers that matters waits for 25 ms, an acknowledgement's (RFC 9000 §18.2), and a probe's for more
@@ -92,8 +93,10 @@ pub(crate) struct Shell<C> {
     /// What control messages may take beyond what goes along with frames.
     beyond: Bucket,
     incoming: VecDeque<Incoming>,
-    /// Connections to be looked at, those whose control stream is to be read, those whose frames are to leave.
+    /// Connections of which packets came, those to which something goes, those whose control stream is to be read, those whose
+    /// frames are to leave.
     dirty: Vec<usize>,
+    unsettled: VecDeque<usize>,
     readable: VecDeque<usize>,
     ready: VecDeque<usize>,
     /// Connections whose frames are to leave at that time, in its order.
@@ -156,6 +159,7 @@ impl<C: Core> Shell<C> {
             beyond: Bucket::default(),
             incoming: VecDeque::new(),
             dirty: Vec::new(),
+            unsettled: VecDeque::new(),
             readable: VecDeque::new(),
             ready: VecDeque::new(),
             held: VecDeque::new(),
@@ -193,8 +197,8 @@ impl<C: Core> Shell<C> {
     }
 
     fn round(&mut self, woken: Woken) -> io::Result<()> {
-        // While there is more to send, packets gather anyway.
-        if woken.by_packets && !self.is_behind && self.ready.is_empty() {
+        // While there is more to do, packets gather anyway.
+        if woken.by_packets && !self.is_behind && self.ready.is_empty() && self.unsettled.is_empty() {
             thread::sleep(self.forwarding.gather);
         }
         let now = Instant::now();
@@ -209,7 +213,6 @@ impl<C: Core> Shell<C> {
         self.release_held(now);
         self.send_ready();
         self.socket.flush();
-        self.settle_dirty(now);
         let now = Instant::now();
         if woken.by_commands {
             self.take_commands(now);
@@ -218,7 +221,7 @@ impl<C: Core> Shell<C> {
         self.read_controls(now);
         self.accept(now);
         self.fire(now);
-        self.settle_dirty(now);
+        self.settle_some(Instant::now());
         self.part(now);
         self.socket.flush();
         Ok(())
@@ -250,7 +253,7 @@ impl<C: Core> Shell<C> {
         let is_stuck = self.socket.is_blocked();
         let has_work = !(self.readable.is_empty() && self.incoming.is_empty());
         // What is to be sent waits for room in the socket.
-        let has_packets = !self.ready.is_empty() || !self.dirty.is_empty();
+        let has_packets = !self.ready.is_empty() || !self.unsettled.is_empty();
         let due = if has_work || (has_packets && !is_stuck) { Some(now) } else { self.next_due() };
         let timeout = due.map(|due| due.saturating_duration_since(now));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());

@@ -13,7 +13,7 @@ use quinn_proto::{
 
 use super::bundle::{Frame, Leave};
 use super::client::{BEYOND, Client, Stage};
-use super::{MAX_INCOMING, SEND_FOR, Shell, place};
+use super::{CONTROL_FOR, MAX_INCOMING, SEND_FOR, Shell, place};
 use crate::core::{CloseCode, ConnId, Core};
 use crate::driver::socket::Received;
 use crate::media;
@@ -132,11 +132,10 @@ impl Taken<'_> {
 
 impl<C: Core> Shell<C> {
     pub(super) fn mark(&mut self, at: usize) {
-        if let Some(client) = self.clients.get_mut(at).and_then(Option::as_deref_mut) {
-            client.queued.wanted = true;
-            if !std::mem::replace(&mut client.queued.dirty, true) {
-                self.dirty.push(at);
-            }
+        if let Some(client) = self.clients.get_mut(at).and_then(Option::as_deref_mut)
+            && !std::mem::replace(&mut client.queued.unsettled, true)
+        {
+            self.unsettled.push_back(at);
         }
     }
 
@@ -160,18 +159,19 @@ impl<C: Core> Shell<C> {
     /// frames leave, and leave with them. Most packets only acknowledge.
     pub(super) fn hear_dirty(&mut self, now: Instant) {
         let mut dirty = std::mem::take(&mut self.dirty);
-        dirty.retain(|&at| {
+        for at in dirty.drain(..) {
             let is_heard = self.hear(now, at);
-            let Some(client) = self.client(at) else { return true };
-            let is_wanted = is_heard || client.queued.wanted || !client.waits_for_frames(now);
-            client.queued.dirty = is_wanted;
+            let Some(client) = self.client(at) else { continue };
+            client.queued.dirty = false;
+            let waits = client.waits_for_frames(now);
             if let Some(until) = client.queued.waits_until {
                 self.timers.set(at, until);
             }
-            is_wanted
-        });
-        // What was marked meanwhile.
-        dirty.append(&mut self.dirty);
+            if is_heard || !waits {
+                self.mark(at);
+            }
+        }
+        // The list's room is kept.
         self.dirty = dirty;
     }
 
@@ -185,22 +185,20 @@ impl<C: Core> Shell<C> {
         is_heard
     }
 
-    /// Looks at every connection of which something has come, or to which something goes.
-    pub(super) fn settle_dirty(&mut self, now: Instant) {
+    /// Looks at the connections to which something goes, for a while; the others' turn comes first in the next round. A
+    /// message to a thousand members would else keep their frames waiting.
+    pub(super) fn settle_some(&mut self, begun: Instant) {
+        let mut now = begun;
         // While the kernel takes no more, packets would only pile up.
-        if self.socket.is_blocked() {
-            return;
-        }
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for at in dirty.drain(..) {
+        while !self.socket.is_blocked()
+            && now.saturating_duration_since(begun) < CONTROL_FOR
+            && let Some(at) = self.unsettled.pop_front()
+        {
             if let Some(client) = self.client(at) {
-                (client.queued.dirty, client.queued.wanted) = (false, false);
+                client.queued.unsettled = false;
             }
             self.settle(now, at);
-        }
-        // What was marked meanwhile waits for the next round; else the list's room is kept.
-        if self.dirty.is_empty() {
-            self.dirty = dirty;
+            now = Instant::now();
         }
     }
 
