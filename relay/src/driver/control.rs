@@ -154,6 +154,12 @@ impl Control {
         Ok(())
     }
 
+    /// Whether so much waits that whoever holds it back should not.
+    #[must_use]
+    pub fn is_long(&self) -> bool {
+        self.queued > MAX_QUEUED / 4 || self.queued_bytes > MAX_QUEUED_BYTES / 4
+    }
+
     /// Whether something waits for [`Control::write`].
     #[must_use]
     pub fn is_waiting(&self) -> bool {

@@ -193,7 +193,7 @@ impl Client {
     }
 
     /// Hands QUIC what waits on the control stream. Where frames come, that is no more than can go along with them, and what
-    /// `beyond` gives for it.
+    /// `beyond` gives for it; unless so much waits that the client would be taken for one that does not read.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -202,7 +202,7 @@ impl Client {
         let burst = if self.takes_media(now) { ALONE } else { ALONG };
         let Some(control) = &mut self.control else { return Ok(Written::default()) };
         self.write_again = None;
-        if !is_busy {
+        if !is_busy || control.is_long() {
             return control.write(&mut self.quic, usize::MAX);
         }
         let room = self.pace.room(now, burst);
