@@ -11,3 +11,9 @@ pub fn clip(name: &str) -> Vec<i16> {
     });
     reader.into_samples().map(Result::unwrap).collect()
 }
+
+#[test]
+#[should_panic(expected = "scripts/setup")]
+fn a_missing_clip_fails_its_test_and_says_what_to_run() {
+    clip("No_Such_Clip");
+}
