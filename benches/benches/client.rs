@@ -5,11 +5,12 @@
 
 #![allow(missing_docs, clippy::unwrap_used)] // criterion's macros make public items; a bench may panic.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use conclave::audio::engine::MediaEngine;
 use conclave::audio::format::{FRAME, FRAME_SAMPLES, PACKET_LEN, SAMPLE_RATE};
 use conclave::audio::process::{Process, Switches};
+use conclave::audio::profile::Profile;
 use conclave::audio::sink::Sink;
 use conclave::audio::source::{Recording, Repeat, Source};
 use conclave_protocol::conference::Conference;
@@ -106,7 +107,7 @@ impl Call {
     }
 }
 
-fn sealed(client: &mut Conference, seq: u32, level: u8, opus: &[u8], now: std::time::Instant) -> [u8; DATAGRAM_LEN] {
+fn sealed(client: &mut Conference, seq: u32, level: u8, opus: &[u8], now: Instant) -> [u8; DATAGRAM_LEN] {
     let frame = Frame { seq, stamp: 0, microphone: Microphone::On, level, opus };
     let mut out = [0; DATAGRAM_LEN];
     client.seal(now, &frame, &mut out).unwrap();
@@ -166,5 +167,58 @@ fn processing(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, calls, processing);
+/// Ten talkers at one listener who all lose the same frames, as they do with a packet of a relay.
+struct Crowd {
+    engine: MediaEngine,
+    talkers: Vec<Talker>,
+    start: Instant,
+    seq: u32,
+}
+
+impl Crowd {
+    fn new(profile: Profile) -> Self {
+        let talkers: Vec<Talker> = (0..10).map(speaker).map(Talker::new).collect();
+        let mut engine = MediaEngine::with_config(Source::Silence, Sink::Null, profile.config()).unwrap();
+        (0..10).for_each(|index| engine.add_talker(index).unwrap());
+        Self { engine, talkers, start: Instant::now(), seq: 0 }
+    }
+
+    /// The time in which a tick is played; before it everybody's frame came, or nobody's.
+    fn tick(&mut self, arrives: bool) -> Duration {
+        self.seq += 1;
+        let now = self.start + FRAME * self.seq;
+        for (index, talker) in self.talkers.iter().enumerate().filter(|_| arrives) {
+            let (level, opus) = &talker.frames[self.seq as usize % FRAMES];
+            self.engine.receive(u16::try_from(index).unwrap(), self.seq, false, *level, opus, now);
+        }
+        let start = cpu();
+        self.engine.render(now);
+        cpu() - start
+    }
+
+    /// The longest tick of a second in which so many frames in a row are lost.
+    fn longest(&mut self, lost: usize) -> Duration {
+        (0..FRAMES).map(|n| self.tick(n >= lost)).max().unwrap()
+    }
+}
+
+fn losses(c: &mut Criterion) {
+    let mut group = c.benchmark_group("the longest tick, ten talkers");
+    group.sample_size(10).sampling_mode(SamplingMode::Flat);
+    for (name, profile, lost) in [
+        ("nothing lost", Profile::PoorNetwork, 0),
+        ("one frame of each lost", Profile::Default, 1),
+        ("five of each lost, not bridged", Profile::Default, 5),
+        ("five of each lost, bridged", Profile::PoorNetwork, 5),
+    ] {
+        group.bench_function(name, |b| {
+            let mut crowd = Crowd::new(profile);
+            crowd.longest(0);
+            b.iter_custom(|seconds| (0..seconds).map(|_| crowd.longest(lost)).sum());
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, calls, processing, losses);
 criterion_main!(benches);

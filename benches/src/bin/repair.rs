@@ -1,21 +1,23 @@
 //! Prints what speech sounds like where frames are lost (`benches/README.md`).
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::thread;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use conclave_benches::repair::columns::{COLUMNS, CONDITIONS};
-use conclave_benches::repair::{Column, Condition};
+use conclave::audio::codec::Redundancy;
+use conclave_benches::repair::columns::{COLUMNS, Column, Speech};
+use conclave_benches::repair::table::Table;
+use conclave_benches::repair::{progress, run};
+use conclave_tests::speech;
 use conclave_tests::wav::{self, Sound};
-use conclave_tests::{quality, speech};
 
 /// What speech sounds like where frames are lost: PESQ-WB (1.0 to 4.64) of Conclave's profiles, of plain Opus, of Mumble's
-/// settings and of the neteq crate, all over the same losses.
+/// settings and of the neteq crate, all over the same losses. Takes some minutes; each row is printed when it is known.
 ///
-/// Exit status: 0 if Conclave's profiles reach what is wanted of them, 1 if not.
+/// Exit status: 0 if Conclave's profiles reach what is wanted of them, 1 if not, or if something failed.
 #[derive(Parser)]
 #[command(name = "repair")]
 struct Arguments {
@@ -28,9 +30,21 @@ struct Arguments {
     /// Patterns of loss per row
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
-    /// Leave out the column of the neteq crate, which runs in real time: as long as the speech
+    /// Further columns: Conclave with frames held for so many milliseconds, to see what a shorter or longer hold would do
+    #[arg(long, value_name = "MS", num_args = 1.., value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    hold: Vec<u64>,
+    /// Another redundancy in Conclave's packets than that of all clients: loss that its encoder prepares for, in percent
+    #[arg(long, value_name = "PERCENT", default_value_t = Redundancy::SENT.loss_percent, value_parser = clap::value_parser!(u8).range(0..=100))]
+    prepare_for: u8,
+    /// The same: how much of what was said before is described, in units of 10 ms
+    #[arg(long, value_name = "UNITS", default_value_t = Redundancy::SENT.deep, value_parser = clap::value_parser!(u8).range(0..=100))]
+    describe: u8,
+    /// Leave out the column of the neteq crate, which runs in real time
     #[arg(long)]
     no_neteq: bool,
+    /// Write all scores to FILE
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -45,40 +59,45 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<bool> {
-    let said = quality::prepared(&said(arguments)?)?;
-    let columns: Vec<_> =
-        COLUMNS.into_iter().filter(|(_, column)| !(arguments.no_neteq && *column == Column::Neteq)).collect();
-    let scored: Vec<Vec<f64>> =
-        columns.iter().map(|(_, column)| scores(*column, &said, arguments.seeds)).collect::<Result<_>>()?;
-    let mut out = std::io::stdout();
-    writeln!(out, "PESQ-WB, {:.0} s of speech, {} patterns of loss\n", said.seconds(), arguments.seeds)?;
-    write!(out, "{:<20}", "frames lost")?;
-    for (name, _) in &columns {
-        write!(out, " {name:>12}")?;
+    let redundancy = Redundancy { loss_percent: arguments.prepare_for, deep: arguments.describe };
+    let speech = Speech::new(&said(arguments)?, redundancy)?;
+    let columns = columns(arguments);
+    let mut table = Table::new(speech.seconds(), columns.clone(), arguments.seeds);
+    say(&table.head())?;
+    let bar = progress::bar(run::all(columns.len(), arguments.seeds).len());
+    run::scores(&speech, &columns, arguments.seeds, |run, score| {
+        let lines = table.take(run, score);
+        bar.inc(1);
+        bar.suspend(|| lines.iter().try_for_each(|line| say(line)))
+    })?;
+    bar.finish_and_clear();
+    if let Some(doubt) = table.doubt() {
+        writeln!(std::io::stderr(), "repair: {doubt}")?;
     }
-    writeln!(out)?;
-    let mut reached = true;
-    for (row, condition) in CONDITIONS.iter().enumerate() {
-        let scores: Vec<f64> = scored.iter().map(|column| column[row]).collect();
-        write!(out, "{:<20}", condition.name)?;
-        for score in &scores {
-            write!(out, " {score:>12.2}")?;
-        }
-        writeln!(out, "{}", verdict(condition, &columns, &scores, &mut reached))?;
+    if let Some(path) = &arguments.json {
+        write_json(path, &table).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    Ok(reached)
+    Ok(table.is_reached())
 }
 
-/// What is wanted of a profile in this row, and whether it is there.
-fn verdict(condition: &Condition, columns: &[(&str, Column)], scores: &[f64], reached: &mut bool) -> String {
-    let Some((profile, least)) = condition.wanted else { return String::new() };
-    let Some(at) = columns.iter().position(|(_, column)| *column == Column::Conclave(profile)) else {
-        return String::new();
-    };
-    let is_reached = scores[at] >= least;
-    *reached &= is_reached;
-    let (name, _) = columns[at];
-    format!("   {name}: at least {least}{}", if is_reached { "" } else { ", NOT REACHED" })
+fn columns(arguments: &Arguments) -> Vec<Column> {
+    let held = arguments.hold.iter().map(|ms| Column::Held(*ms));
+    let in_time = (!arguments.no_neteq).then_some(Column::Neteq);
+    COLUMNS.into_iter().chain(held).chain(in_time).collect()
+}
+
+/// Flushed, so that who writes to a file sees it, too.
+fn say(line: &str) -> Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}
+
+fn write_json(path: &Path, table: &Table) -> Result<()> {
+    let mut file = BufWriter::new(File::create(path)?);
+    serde_json::to_writer_pretty(&mut file, table)?;
+    writeln!(file)?;
+    Ok(file.flush()?)
 }
 
 fn said(arguments: &Arguments) -> Result<Sound> {
@@ -90,16 +109,4 @@ fn said(arguments: &Arguments) -> Result<Sound> {
         samples.extend(wav::read(path)?.resampled(speech::RATE)?.samples);
     }
     Ok(Sound { rate: speech::RATE, samples }.between(0.0, arguments.seconds))
-}
-
-/// A column's score in each condition. What runs in real time does so in all conditions at once.
-fn scores(column: Column, said: &Sound, seeds: u64) -> Result<Vec<f64>> {
-    let score = |condition: Condition| column.score(said, condition.loss, seeds);
-    if column != Column::Neteq {
-        return CONDITIONS.into_iter().map(score).collect();
-    }
-    thread::scope(|scope| {
-        let running = CONDITIONS.map(|condition| scope.spawn(move || score(condition)));
-        running.into_iter().map(|cell| cell.join().ok().context("a thread has ended")?).collect()
-    })
 }

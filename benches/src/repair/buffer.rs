@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 use conclave::audio::codec::Decoder;
 use conclave::audio::format::{FRAME_SAMPLES, SAMPLE_RATE, SILENCE};
+use conclave::realtime;
 use conclave_tests::wav::Sound;
 use neteq::codec::AudioDecoder;
 use neteq::{AudioPacket, NetEq, NetEqConfig, NetEqError, RtpHeader};
@@ -34,16 +35,21 @@ impl AudioDecoder for Opus {
     }
 }
 
-/// What is heard of the packets that are not lost. Takes as long as they last.
+/// What is heard of the packets that are not lost, and how late a tick came at most. Takes as long as they last. It goes
+/// before the rest of the machine where the system lets it: a tick that is late because others compute is not its fault.
 ///
 /// # Errors
 /// When the codec or the buffer fails.
-pub fn heard(said: &Sound, packets: &[Vec<u8>], lost: &[bool]) -> Result<Sound> {
+pub fn heard(packets: &[Vec<u8>], lost: &[bool]) -> Result<(Sound, Duration)> {
     let mut buffer = listening()?;
-    let mut samples = Vec::with_capacity(said.samples.len());
-    let start = Instant::now();
-    for tick in 0..(2 * packets.len() + TAIL) as u32 {
-        thread::sleep((start + TICK * tick).saturating_duration_since(Instant::now()));
+    let ticks = (2 * packets.len() + TAIL) as u32;
+    let mut samples = Vec::with_capacity(ticks as usize * TICK_SAMPLES);
+    let _raised = realtime::raise();
+    let (start, mut late) = (Instant::now(), Duration::ZERO);
+    for tick in 0..ticks {
+        let due = start + TICK * tick;
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        late = late.max(due.elapsed());
         let n = tick as usize / 2;
         if let Some(packet) = packets.get(n).filter(|_| tick.is_multiple_of(2) && !lost[n]) {
             let header = RtpHeader::new(n as u16, (n * FRAME_SAMPLES) as u32, 1, 0, false);
@@ -53,7 +59,7 @@ pub fn heard(said: &Sound, packets: &[Vec<u8>], lost: &[bool]) -> Result<Sound> 
         frame.resize(TICK_SAMPLES, 0.0);
         samples.extend(frame);
     }
-    Ok(Sound { rate: SAMPLE_RATE, samples })
+    Ok((Sound { rate: SAMPLE_RATE, samples }, late))
 }
 
 fn listening() -> Result<NetEq> {

@@ -1,36 +1,44 @@
-//! Rows and columns of the table, and a cell.
+//! Rows and columns of the table, and what one column hears in one pattern of loss.
+
+use std::time::Duration;
 
 use anyhow::Result;
+use clap::ValueEnum;
+use conclave::audio::codec::Redundancy;
+use conclave::audio::playout::Config;
 use conclave::audio::profile::Profile;
-use conclave_tests::quality::{self, Loss};
+use conclave_tests::quality::{self, Loss, Sent};
 use conclave_tests::wav::Sound;
 
 use super::buffer;
 
 /// Bytes of 20 ms at 32 kbit/s.
-pub const PLAIN_LEN: usize = 80;
+const PLAIN_LEN: usize = 80;
 /// Bytes of 20 ms at 40 kbit/s, which is what Mumble sends unless told otherwise (its `Settings.cpp`).
-pub const MUMBLE_LEN: usize = 100;
+const MUMBLE_LEN: usize = 100;
 
 /// Whose sound it is.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Column {
     /// Conclave, with a profile.
     Conclave(Profile),
-    /// Opus of so many bytes per frame, without redundancy, with classic concealment and no delay for repair.
-    Plain(usize),
-    /// Opus at 32 kbit/s behind the `neteq` crate, in real time.
+    /// Conclave, with a fixed hold of so many milliseconds.
+    Held(u64),
+    /// Opus at 32 kbit/s without redundancy, with classic concealment and no delay for repair.
+    Plain,
+    /// The same at Mumble's bit rate.
+    Mumble,
+    /// The packets of [`Column::Plain`] behind the `neteq` crate, in real time.
     Neteq,
 }
 
-/// The columns in the order in which they are shown.
-pub const COLUMNS: [(&str, Column); 6] = [
-    ("low-delay", Column::Conclave(Profile::LowDelay)),
-    ("default", Column::Conclave(Profile::Default)),
-    ("poor-network", Column::Conclave(Profile::PoorNetwork)),
-    ("Opus 32k", Column::Plain(PLAIN_LEN)),
-    ("Mumble's 40k", Column::Plain(MUMBLE_LEN)),
-    ("neteq 32k", Column::Neteq),
+/// The columns that are always shown, in order; [`Column::Neteq`] comes last.
+pub const COLUMNS: [Column; 5] = [
+    Column::Conclave(Profile::LowDelay),
+    Column::Conclave(Profile::Default),
+    Column::Conclave(Profile::PoorNetwork),
+    Column::Plain,
+    Column::Mumble,
 ];
 
 /// How frames are lost in a row, and what the audio issue wants of a profile there.
@@ -58,27 +66,91 @@ pub const CONDITIONS: [Condition; 6] = [
     condition("20 % in bursts of 3", 0.2, 3.0, Some((Profile::PoorNetwork, 2.5))),
 ];
 
+impl Condition {
+    /// Patterns of loss in this row, of so many that are asked for: without loss all are one.
+    pub fn patterns(&self, seeds: u64) -> u64 {
+        if self.loss == Loss::NONE { 1 } else { seeds }
+    }
+}
+
+/// Speech, and what talkers make of it: encoded once for all cells.
+pub struct Speech {
+    said: Sound,
+    sent: Sent,
+    plain: Vec<Vec<u8>>,
+    mumble: Vec<Vec<u8>>,
+}
+
+impl Speech {
+    /// Brings speech to its level and encodes it; `redundancy` is what Conclave's packets hold.
+    ///
+    /// # Errors
+    /// When it cannot be converted to 48 kHz, or the codec fails.
+    pub fn new(said: &Sound, redundancy: Redundancy) -> Result<Self> {
+        let said = quality::prepared(said)?;
+        let sent = quality::sent(&said, redundancy)?;
+        let (plain, mumble) = (quality::plain_packets(&said, PLAIN_LEN)?, quality::plain_packets(&said, MUMBLE_LEN)?);
+        Ok(Self { said, sent, plain, mumble })
+    }
+
+    /// How long it is.
+    pub fn seconds(&self) -> f64 {
+        self.said.seconds()
+    }
+
+    /// Which frames of it are lost.
+    pub fn lost(&self, loss: Loss, seed: u64) -> Vec<bool> {
+        loss.pattern(quality::frames(&self.said), seed)
+    }
+}
+
+/// What a column's sound is worth.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Score {
+    /// PESQ-WB, 1.0 to 4.64.
+    pub pesq_wb: f64,
+    /// How late a tick of it came at most, where it runs in real time.
+    pub late: Duration,
+}
+
 impl Column {
-    /// The mean score over all seeds.
+    /// As shown.
+    pub fn name(self) -> String {
+        match self {
+            Self::Conclave(profile) => {
+                profile.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+            }
+            Self::Held(ms) => format!("held {ms} ms"),
+            Self::Plain => "Opus 32k".to_owned(),
+            Self::Mumble => "Mumble's 40k".to_owned(),
+            Self::Neteq => "neteq 32k".to_owned(),
+        }
+    }
+
+    /// Whether it takes as long as the speech, and nearly no computing.
+    pub fn is_in_real_time(self) -> bool {
+        self == Self::Neteq
+    }
+
+    /// The score of one pattern of loss.
     ///
     /// # Errors
     /// When something of the path fails.
-    pub fn score(self, said: &Sound, loss: Loss, seeds: u64) -> Result<f64> {
-        // Without loss all seeds are one, and in real time one pass takes long enough.
-        let seeds = if loss == Loss::NONE || self == Self::Neteq { 1 } else { seeds };
-        let mut sum = 0.0;
-        for seed in 1..=seeds {
-            let lost = loss.pattern(quality::frames(said), seed);
-            sum += quality::score(said, &self.heard(said, &lost)?)?;
-        }
-        Ok(sum / seeds as f64)
+    pub fn score(self, speech: &Speech, lost: &[bool]) -> Result<Score> {
+        let (heard, late) = match self {
+            Self::Neteq => buffer::heard(&speech.plain, lost)?,
+            _ => (self.heard(speech, lost)?, Duration::ZERO),
+        };
+        Ok(Score { pesq_wb: quality::score(&speech.said, &heard)?, late })
     }
 
-    fn heard(self, said: &Sound, lost: &[bool]) -> Result<Sound> {
+    fn heard(self, speech: &Speech, lost: &[bool]) -> Result<Sound> {
+        let ours = |config| Ok(quality::through_conclave(&speech.sent, config, lost)?.0);
         match self {
-            Self::Conclave(profile) => Ok(quality::through_conclave(said, profile, lost)?.0),
-            Self::Plain(len) => quality::through_plain_opus(said, len, lost),
-            Self::Neteq => buffer::heard(said, &quality::plain_packets(said, PLAIN_LEN)?, lost),
+            Self::Conclave(profile) => ours(profile.config()),
+            Self::Held(ms) => ours(Config { hold: Duration::from_millis(ms), ..Config::default() }),
+            Self::Plain | Self::Neteq => quality::through_plain_opus(&speech.plain, lost),
+            Self::Mumble => quality::through_plain_opus(&speech.mumble, lost),
         }
     }
 }

@@ -2,5 +2,8 @@
 
 pub mod buffer;
 pub mod columns;
+pub mod progress;
+pub mod run;
+pub mod table;
 
 pub use columns::{Column, Condition};

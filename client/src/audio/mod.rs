@@ -19,5 +19,7 @@ mod resample;
 pub mod said;
 pub mod sink;
 pub mod source;
+#[cfg(test)]
+mod spoken;
 
 pub use format::{FRAME, FRAME_SAMPLES, Frame, PACKET_LEN, SAMPLE_RATE};

@@ -1,9 +1,12 @@
 //! A talker's packets to sound, and what is missing of them to something that can be listened to.
 
+use std::slice;
+
 use opusic_c::dred::{DRED_PACKET_SIZE, Dred, dred_packet_size};
 use opusic_c::{Channels, SampleRate};
 
 use super::CodecError;
+use super::packet::{Earlier, holds_the_frame_before};
 use crate::audio::format::{FRAME_SAMPLES, Frame, SAMPLE_RATE};
 
 /// Longest gap that is filled at once, in frames: 160 ms, of the 240 ms that clients describe. Longer ones are concealed at
@@ -23,7 +26,10 @@ pub enum Effort {
 }
 
 /// Decodes one talker's sound.
-pub struct Decoder(Dred);
+pub struct Decoder {
+    dred: Dred,
+    earlier: Earlier,
+}
 
 impl Decoder {
     /// A decoder. Allocates about 100 kB.
@@ -37,7 +43,7 @@ impl Decoder {
         }
         let mut opus = opusic_c::Decoder::new(Channels::Mono, SampleRate::Hz48000)?;
         opus.set_complexity(NEURAL)?;
-        Ok(Self(Dred::new(opus)?))
+        Ok(Self { dred: Dred::new(opus)?, earlier: Earlier::new()? })
     }
 
     /// Decodes a packet of one frame.
@@ -50,17 +56,21 @@ impl Decoder {
     }
 
     /// Fills the place of a missing frame from the packet after it, which may hold it in lower quality (LBRR). If it
-    /// does not, the frame is concealed with the given effort.
+    /// does not, the frame is made up with the given effort: by a network also from its coarse description (DRED).
     ///
     /// # Errors
     /// As [`Self::decode`].
     pub fn recover(&mut self, next: &[u8], effort: Effort, out: &mut Frame) -> Result<(), CodecError> {
         check(next)?;
+        if effort == Effort::Neural && !holds_the_frame_before(next) {
+            return self.describe(next, slice::from_mut(out));
+        }
         self.with(effort, |decoder| decoder.run(next, true, out))
     }
 
-    /// Fills a whole gap from the packet after it, by its coarse description of what was said before (DRED). What it
-    /// does not describe is concealed. Takes about as long as that many frames of [`Effort::Neural`].
+    /// Fills a whole gap from the packet after it: its last frame as [`Self::recover`] does, those before by the packet's
+    /// coarse description of what was said (DRED). What it does not describe is concealed. Takes about as long as that
+    /// many frames of [`Effort::Neural`].
     ///
     /// # Errors
     /// As [`Self::decode`], and [`CodecError::Gap`] if `out` has no frame or more than [`MAX_GAP`].
@@ -69,8 +79,22 @@ impl Decoder {
         if !(1..=MAX_GAP).contains(&out.len()) {
             return Err(CodecError::Gap(out.len()));
         }
+        if !holds_the_frame_before(next) {
+            return self.describe(next, out);
+        }
+        let Some((last, before)) = out.split_last_mut() else { return Ok(()) };
+        if !before.is_empty() {
+            // The wrapper fills what is directly before a packet, and nothing else.
+            let (earlier, len) = self.earlier.of(next)?;
+            self.describe(&earlier[..len], before)?;
+        }
+        self.run(next, true, last)
+    }
+
+    /// Fills what is directly before a packet by its coarse description of it.
+    pub(super) fn describe(&mut self, next: &[u8], out: &mut [Frame]) -> Result<(), CodecError> {
         let samples = out.as_flattened_mut();
-        let made = self.0.decode_float_to_slice(next, samples)?;
+        let made = self.dred.decode_float_to_slice(next, samples)?;
         if made == samples.len() { Ok(()) } else { Err(CodecError::Duration(made)) }
     }
 
@@ -88,11 +112,11 @@ impl Decoder {
     /// # Errors
     /// [`CodecError::Opus`].
     pub fn reset(&mut self) -> Result<(), CodecError> {
-        Ok(self.0.decoder_mut().reset()?)
+        Ok(self.dred.decoder_mut().reset()?)
     }
 
     fn run(&mut self, packet: &[u8], redundant: bool, out: &mut Frame) -> Result<(), CodecError> {
-        whole(self.0.decoder_mut().decode_float_to_slice(packet, out, redundant)?)
+        whole(self.dred.decoder_mut().decode_float_to_slice(packet, out, redundant)?)
     }
 
     /// The network follows what is decoded as long as it is switched on, so it is off for one frame only.
@@ -104,9 +128,9 @@ impl Decoder {
         if effort == Effort::Neural {
             return work(self);
         }
-        self.0.decoder_mut().set_complexity(0)?;
+        self.dred.decoder_mut().set_complexity(0)?;
         let done = work(self);
-        self.0.decoder_mut().set_complexity(NEURAL)?;
+        self.dred.decoder_mut().set_complexity(NEURAL)?;
         done
     }
 }

@@ -5,6 +5,7 @@
 
 mod decoder;
 mod encoder;
+mod packet;
 #[cfg(test)]
 mod tests;
 

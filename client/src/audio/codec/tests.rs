@@ -4,7 +4,7 @@ use super::*;
 use crate::audio::format::{Frame, SAMPLE_RATE, SILENCE};
 
 /// A loud frame of a pitch that moves with `n`.
-fn voice(n: usize) -> Frame {
+pub(super) fn voice(n: usize) -> Frame {
     let pitch = 100.0 + 7.0 * (n % 50) as f32;
     std::array::from_fn(|i| {
         let t = (n * FRAME_SAMPLES + i) as f32 / SAMPLE_RATE as f32;
@@ -144,6 +144,30 @@ fn a_gap_is_bridged_to_its_end_where_concealment_has_faded() {
     let mut out = SILENCE;
     decoder.decode(&packets[40 + MAX_GAP], &mut out).unwrap();
     assert!(out.iter().all(|sample| sample.is_finite()));
+}
+
+#[test]
+fn a_gap_begins_as_described_and_ends_with_the_frame_that_the_next_packet_holds() {
+    let (mut decoder, packets) = listening(40, Redundancy::SENT);
+    let mut wanted = SILENCE;
+    packets[40..43].iter().for_each(|packet| decoder.decode(packet, &mut wanted).unwrap());
+    let next = &packets[43];
+    let (mut described, mut bridged) = ([SILENCE; 3], [SILENCE; 3]);
+    listening(40, Redundancy::SENT).0.describe(next, &mut described).unwrap();
+    listening(40, Redundancy::SENT).0.bridge(next, &mut bridged).unwrap();
+    assert!(bridged[..2] == described[..2], "what is before the last frame is described at its place");
+    let (held, described) = (likeness(&wanted, &bridged[2]), likeness(&wanted, &described[2]));
+    assert!(held > described, "{held} from the packet, {described} by its description");
+}
+
+#[test]
+fn where_the_next_packet_does_not_hold_a_frame_its_description_fills_the_place() {
+    let (mut decoder, packets) = listening(40, Redundancy { loss_percent: 0, deep: 24 });
+    assert!(!packet::holds_the_frame_before(&packets[41]));
+    let (mut recovered, mut described) = (SILENCE, [SILENCE]);
+    decoder.recover(&packets[41], Effort::Neural, &mut recovered).unwrap();
+    listening(40, Redundancy { loss_percent: 0, deep: 24 }).0.describe(&packets[41], &mut described).unwrap();
+    assert!(recovered == described[0]);
 }
 
 #[test]

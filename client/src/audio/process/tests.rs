@@ -1,6 +1,5 @@
 //! What the processing reaches in a simulated room, on the spoken clips of Debian's alsa-utils.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::overhear::Overhearing;
@@ -11,25 +10,18 @@ use crate::audio::mixer::sample_to_i16;
 use crate::audio::resample::converted;
 use crate::audio::sink::Sink;
 use crate::audio::source::{Recording, Repeat, Source};
+use crate::audio::spoken;
 
 const SECOND: usize = SAMPLE_RATE as usize;
 
-/// `seconds` of speech that begins with clip `first`; `None` where the clips are not installed.
-fn speech(first: usize, seconds: usize) -> Option<Vec<f32>> {
+/// `seconds` of speech that begins with clip `first`.
+fn speech(first: usize, seconds: usize) -> Vec<f32> {
     let names = ["Front_Center", "Front_Left", "Rear_Center", "Side_Right", "Rear_Left", "Front_Right", "Side_Left"];
-    let clip = |name: &str| {
-        let path = format!("/usr/share/sounds/alsa/{name}.wav");
-        if !Path::new(&path).exists() {
-            println!("not tested: the spoken clips of alsa-utils are not installed");
-            return None;
-        }
-        let mut reader = hound::WavReader::open(path).unwrap();
-        Some(reader.samples::<i16>().map(|s| f32::from(s.unwrap()) / 32_768.0).collect::<Vec<f32>>())
-    };
-    let clips: Vec<Vec<f32>> = names.iter().map(|name| clip(name)).collect::<Option<_>>()?;
+    let clip = |name: &&str| spoken::clip(name).into_iter().map(|s| f32::from(s) / 32_768.0).collect();
+    let clips: Vec<Vec<f32>> = names.iter().map(clip).collect();
     let pause = std::iter::repeat_n(0.0, SECOND / 4);
     let said = clips.iter().cycle().skip(first).flat_map(|clip| clip.iter().copied().chain(pause.clone()));
-    Some(said.take(seconds * SECOND).collect())
+    said.take(seconds * SECOND).collect()
 }
 
 /// Uniform noise, the same in every run, of a root mean square of 1.
@@ -107,7 +99,7 @@ fn pesq(reference: &[f32], heard: &[f32]) -> f32 {
 
 #[test]
 fn an_echo_is_quieter_by_25_db_after_three_seconds() {
-    let Some(far) = speech(0, 10) else { return };
+    let far = speech(0, 10);
     let echo = room(&far);
     for (name, switches) in [("echo cancellation", ECHO), ("all", Switches::ALL)] {
         let out = processed(switches, &echo, &far);
@@ -119,7 +111,7 @@ fn an_echo_is_quieter_by_25_db_after_three_seconds() {
 
 #[test]
 fn who_speaks_over_the_loudspeaker_is_still_heard() {
-    let (Some(far), Some(near)) = (speech(0, 10), speech(3, 10)) else { return };
+    let (far, near) = (speech(0, 10), speech(3, 10));
     let near: Vec<f32> = near.iter().enumerate().map(|(i, s)| if i < 4 * SECOND { 0.0 } else { *s }).collect();
     let alone = processed(ECHO, &near, &vec![0.0; near.len()]);
     let both = 4 * SECOND..10 * SECOND;
@@ -139,7 +131,7 @@ fn who_speaks_over_the_loudspeaker_is_still_heard() {
 
 #[test]
 fn noise_is_quieter_by_10_db_against_speech_that_stays_good() {
-    let Some(said) = speech(0, 12) else { return };
+    let said = speech(0, 12);
     let hiss = scaled(&noise(said.len()), db(power(&said)) - 15.0);
     let silence = vec![0.0; said.len()];
     let out = processed(NOISE, &sum(&said, &hiss), &silence);
@@ -174,7 +166,7 @@ fn noise_is_quieter_by_10_db_against_speech_that_stays_good() {
 
 #[test]
 fn quiet_speech_becomes_as_loud_as_speech_is_and_loud_speech_stays() {
-    let Some(said) = speech(0, 20) else { return };
+    let said = speech(0, 20);
     let silence = vec![0.0; said.len()];
     let end = 15 * SECOND..;
     let levels: Vec<f64> = [-55.0, -40.0, -25.0]
@@ -190,7 +182,7 @@ fn quiet_speech_becomes_as_loud_as_speech_is_and_loud_speech_stays() {
 
 #[test]
 fn all_of_it_takes_less_than_a_frame() {
-    let Some(said) = speech(0, 4) else { return };
+    let said = speech(0, 4);
     for (name, switches) in [("echo", ECHO), ("noise", NOISE), ("gain", GAIN), ("all", Switches::ALL)] {
         let out = processed(switches, &said, &vec![0.0; said.len()]);
         let late = lag(&said[..2 * SECOND], &out[..3 * SECOND]);
@@ -207,7 +199,7 @@ fn what_is_switched_off_leaves_every_sample_as_it_is() {
 
 #[test]
 fn who_speaks_while_muted_is_warned_once_and_noise_warns_nobody() {
-    let Some(said) = speech(0, 8) else { return };
+    let said = speech(0, 8);
     let warnings = |overhearing: &mut Overhearing, sound: &[f32]| {
         let warns = sound.chunks_exact(FRAME_SAMPLES).filter(|frame| {
             overhearing.hear(frame);
@@ -258,7 +250,7 @@ fn called(far: &[f32], microphone: &[f32], switches: Switches) -> (Vec<f32>, f64
 
 #[test]
 fn the_engine_takes_what_it_plays_out_of_what_it_hears() {
-    let Some(far) = speech(0, 10) else { return };
+    let far = speech(0, 10);
     let (heard, _) = called(&far, &[], Switches::default());
     let echo = room(&heard);
     let (_, with) = called(&far, &echo, Switches::default());
