@@ -23,9 +23,9 @@ pub const PIECE: f64 = 8.0;
 const MAX_DELAY: f64 = 0.3;
 /// Root mean square of speech when it is scored: about −26 dB below full scale, P.830's level.
 const LEVEL: f64 = 0.05;
-/// What a frame takes on its way, and when in a listener's tick it comes.
+/// What a frame takes on its way, and when the listener's next step is.
 const ON_THE_WAY: Duration = Duration::from_millis(3);
-const TICK: Duration = Duration::from_millis(13);
+const TICK: Duration = Duration::from_millis(5);
 
 /// How frames are lost.
 #[derive(Clone, Copy, PartialEq, Debug)]

@@ -1,30 +1,33 @@
 //! Composes the pipeline: source → encoder on one side, playouts → decoders → mixer → sink on the other.
 //!
-//! Sans-IO but for the source's and the sink's files: the caller has the frame clock, the network and the keys. Per
-//! frame it calls [`MediaEngine::capture`] and [`MediaEngine::render`], and [`MediaEngine::receive`] for each frame
-//! that arrived. These three allocate nothing, lock nothing and wait for nothing; everything they need was allocated
+//! Sans-IO but for the source's and the sink's files: the caller has the clocks, the network and the keys. Per frame of
+//! its own it calls [`MediaEngine::capture`], per step of what is heard [`MediaEngine::step`], and
+//! [`MediaEngine::receive`] for each frame that arrived; the two clocks need not agree. These three allocate nothing, lock nothing and wait for nothing; everything they need was allocated
 //! by [`MediaEngine::new`] and [`MediaEngine::add_talker`]. Only with [`MediaEngine::set_processing`] does capturing
 //! allocate: the library that processes does.
 
 mod mending;
+mod pieces;
+mod talker;
 #[cfg(test)]
 mod tests;
 
 use std::time::Instant;
 
-use super::codec::{CodecError, Decoder, Effort, Encoder};
+use super::codec::{CodecError, Encoder};
 use super::device::Event;
 use super::device::line::Figures;
-use super::format::{FRAME_SAMPLES, Frame, LEVEL_SILENT, PACKET_LEN, SILENCE};
-use super::mixer::comfort::Comfort;
-use super::mixer::{self, Fader, Mixer, Volume};
-use super::playout::{Arrival, Config, Playout, Pull, Push, Stats, VERIFIED_HOLD};
+use super::format::{FRAME_SAMPLES, Frame, LEVEL_SILENT, PACKET_LEN, SILENCE, STEP, STEP_SAMPLES, STEPS};
+use super::mixer::{self, Mixer, Volume};
+use super::playout::{Arrival, Config, Push, Stats, VERIFIED_HOLD};
 use super::process::overhear::Overhearing;
 use super::process::{Process, Switches};
 use super::record::{RecordError, Recording};
 use super::sink::{Sink, SinkError};
 use super::source::Source;
-use mending::{Budget, Mended};
+use mending::Budget;
+use pieces::{Reference, Said};
+use talker::Talker;
 
 /// Most talkers at a time, for each of whom about 160 kB are kept: a meeting has 1,000 members.
 pub const MAX_TALKERS: usize = 1_024;
@@ -74,13 +77,17 @@ pub struct MediaEngine {
     config: Config,
     /// In ascending order of their indexes.
     talkers: Vec<(u16, Talker)>,
+    budget: Budget,
     mixer: Mixer,
+    reference: Reference,
     sink: Sink,
     recording: Option<Recording>,
     /// Everybody was told of it.
     records: bool,
-    /// One's own last frame, for the recording.
-    said: Frame,
+    /// One's own last frame.
+    own: Frame,
+    /// One's own sound that the recording has not got yet.
+    said: Said,
     faults: Faults,
 }
 
@@ -108,11 +115,14 @@ impl MediaEngine {
             pcm: SILENCE,
             config,
             talkers: Vec::new(),
+            budget: Budget::default(),
             mixer: Mixer::default(),
+            reference: Reference::default(),
             sink,
             recording: None,
             records: false,
-            said: SILENCE,
+            own: SILENCE,
+            said: Said::default(),
             faults: Faults::default(),
         })
     }
@@ -196,7 +206,10 @@ impl MediaEngine {
         if muted {
             self.pcm = SILENCE;
         }
-        self.said = self.pcm;
+        self.own = self.pcm;
+        if self.records {
+            self.said.push(&self.pcm);
+        }
         match self.encoder.encode(&self.pcm, &mut self.packet) {
             Ok(()) => Captured { opus: &self.packet, level: mixer::rms_level(&self.pcm) },
             Err(_) => {
@@ -212,6 +225,7 @@ impl MediaEngine {
     pub fn skip(&mut self, frames: u32) {
         self.source.skip(frames);
         self.process.pause();
+        self.own = SILENCE;
     }
 
     /// Lets a frame of one's own sound pass that nobody will get, but listens to it if who speaks while muted is to be
@@ -221,6 +235,7 @@ impl MediaEngine {
     }
 
     fn take_in(&mut self, muted: bool) {
+        self.own = SILENCE;
         self.source.next_frame(&mut self.pcm);
         if !self.is_open {
             return self.process.pause();
@@ -258,25 +273,33 @@ impl MediaEngine {
         }
     }
 
-    /// Plays 20 ms of everybody into the sink, and gives it. `now` is best the time at which the tick was due: a tick that comes
-    /// late because the machine was busy then does not look like a change of the delay.
-    pub fn render(&mut self, now: Instant) -> [i16; FRAME_SAMPLES] {
+    /// Plays a step of everybody into the sink, and gives it. `now` is best the time at which the step was due: one that
+    /// comes late because the machine was busy then does not look like a change of the delay.
+    pub fn step(&mut self, now: Instant) -> [i16; STEP_SAMPLES] {
         self.mixer.begin();
-        let mut budget = Budget::of_a_tick();
+        self.budget.on_step();
         for (_, talker) in &mut self.talkers {
-            if talker.render(now, &mut self.pcm, &mut budget, &mut self.faults) {
-                self.mixer.add(&self.pcm, &mut talker.fader);
-            }
+            talker.step(now, &mut self.mixer, &mut self.budget, &mut self.faults);
         }
-        let mut out = [0; FRAME_SAMPLES];
+        let mut out = [0; STEP_SAMPLES];
         let heard = self.mixer.finish();
-        self.process.played(heard);
+        if let Some(chunk) = self.reference.push(heard) {
+            self.process.played(chunk);
+        }
         mixer::to_i16(heard, &mut out);
         self.sink.write(&out);
         if let Some(recording) = self.recording.as_mut().filter(|_| self.records) {
-            recording.write(heard, &self.said);
+            recording.write(heard, &self.said.pop());
         }
-        self.said = SILENCE;
+        out
+    }
+
+    /// The steps of a frame at once, the first of which is due at `now`: for who has no finer clock than that of frames.
+    pub fn render(&mut self, now: Instant) -> [i16; FRAME_SAMPLES] {
+        let mut out = [0; FRAME_SAMPLES];
+        for (due, part) in (0..STEPS as u32).map(|n| now + STEP * n).zip(out.as_chunks_mut().0) {
+            *part = self.step(due);
+        }
         out
     }
 
@@ -290,16 +313,20 @@ impl MediaEngine {
         self.talker(index).map(|talker| talker.level)
     }
 
-    /// Mean and peak level in −dBov of one's own last frame, 127 for silence. To be asked between
-    /// [`MediaEngine::capture`] and [`MediaEngine::render`].
+    /// Mean and peak level in −dBov of one's own last frame, 127 for silence.
     pub fn own_levels(&self) -> (u8, u8) {
-        (mixer::rms_level(&self.said), mixer::peak_level(&self.said))
+        (mixer::rms_level(&self.own), mixer::peak_level(&self.own))
     }
 
     /// What went wrong so far.
     pub fn faults(&self) -> Faults {
         let recording = self.recording.as_ref().map_or(0, Recording::lost);
         Faults { overruns: self.sink.overruns() + recording, ..self.faults }
+    }
+
+    /// Whether what is heard has to be played in time, and not only written.
+    pub fn is_live(&self) -> bool {
+        matches!(self.sink, Sink::Device(_))
     }
 
     /// Frames that wait for the disk; see [`Sink::waiting`].
@@ -333,75 +360,5 @@ impl MediaEngine {
     fn talker_mut(&mut self, index: u16) -> Option<&mut Talker> {
         let place = self.find(index).ok()?;
         self.talkers.get_mut(place).map(|(_, talker)| talker)
-    }
-}
-
-/// Another member.
-struct Talker {
-    playout: Playout,
-    decoder: Decoder,
-    fader: Fader,
-    comfort: Comfort,
-    mended: Mended,
-    /// Whether the last frame was heard.
-    sounding: bool,
-    level: u8,
-}
-
-impl Talker {
-    fn new(index: u16, config: Config) -> Result<Self, CodecError> {
-        Ok(Self {
-            playout: Playout::new(config),
-            decoder: Decoder::new()?,
-            fader: Fader::default(),
-            comfort: Comfort::new(index),
-            mended: Mended::new(),
-            sounding: false,
-            level: LEVEL_SILENT,
-        })
-    }
-
-    /// Makes the next frame of this talker; `false` when there is nothing to hear, and `out` is then worth nothing.
-    fn render(&mut self, now: Instant, out: &mut Frame, budget: &mut Budget, faults: &mut Faults) -> bool {
-        let heard = match self.playout.pull(now) {
-            Pull::Play(packet) => {
-                self.mended.clear();
-                let decoded = self.decoder.decode(packet, out).is_ok();
-                faults.decode += u64::from(!decoded);
-                self.sounding = decoded || self.sounding;
-                decoded || (self.sounding && self.decoder.conceal(budget.take(), out).is_ok())
-            }
-            Pull::Repair { packet, gap } => {
-                self.sounding && self.mended.fill(&mut self.decoder, packet, gap, budget, out).is_ok()
-            }
-            Pull::Conceal => {
-                self.mended.clear();
-                self.sounding && self.decoder.conceal(budget.take(), out).is_ok()
-            }
-            Pull::Muted | Pull::Silence => self.fade_out(out),
-        };
-        self.level = if heard { mixer::rms_level(out) } else { LEVEL_SILENT };
-        if heard {
-            self.comfort.rest();
-            return true;
-        }
-        self.comfort.fill(out)
-    }
-
-    /// The first silent frame after sound: the sound goes on for one frame and fades, for a cut would click. What comes
-    /// later begins anew.
-    fn fade_out(&mut self, out: &mut Frame) -> bool {
-        if !std::mem::take(&mut self.sounding) {
-            return false;
-        }
-        self.mended.clear();
-        let concealed = self.decoder.conceal(Effort::Classic, out).is_ok();
-        if !(self.decoder.reset().is_ok() && concealed) {
-            return false;
-        }
-        for (i, sample) in out.iter_mut().enumerate() {
-            *sample *= 1.0 - (i + 1) as f32 / FRAME_SAMPLES as f32;
-        }
-        true
     }
 }

@@ -13,8 +13,20 @@ pub const PACKET_LEN: usize = 120;
 
 const _: () = assert!(FRAME_SAMPLES as u128 * 1_000 == SAMPLE_RATE as u128 * FRAME.as_millis());
 
+/// What is mixed and played at once: 5 ms, a quarter of a frame. A talker's frame begins with the first step at which it
+/// is due. Shorter steps would wake the machine more often for a millisecond or two.
+pub const STEP: Duration = Duration::from_millis(5);
+/// Samples in a step.
+pub const STEP_SAMPLES: usize = 240;
+/// Steps in a frame.
+pub const STEPS: usize = FRAME_SAMPLES / STEP_SAMPLES;
+
+const _: () = assert!(STEPS * STEP_SAMPLES == FRAME_SAMPLES && STEP.as_millis() * STEPS as u128 == FRAME.as_millis());
+
 /// One frame, full scale at ±1.
 pub type Frame = [f32; FRAME_SAMPLES];
+/// A part of one.
+pub type Step = [f32; STEP_SAMPLES];
 /// A frame of nothing.
 pub const SILENCE: Frame = [0.0; FRAME_SAMPLES];
 /// The lowest level of RFC 6464: digital silence.

@@ -3,7 +3,7 @@
 pub mod comfort;
 mod limiter;
 
-use super::format::{FRAME_SAMPLES, Frame, LEVEL_SILENT, SILENCE};
+use super::format::{FRAME_SAMPLES, Frame, LEVEL_SILENT, STEP_SAMPLES, Step};
 use limiter::Limiter;
 
 /// How loud a talker is played.
@@ -37,59 +37,70 @@ impl Volume {
 pub struct Fader {
     gain: f32,
     volume: Volume,
+    /// What a sample changes, and how many still do.
+    slope: f32,
+    left: usize,
 }
 
 impl Default for Fader {
     fn default() -> Self {
-        Self { gain: 1.0, volume: Volume::UNCHANGED }
+        Self { gain: 1.0, volume: Volume::UNCHANGED, slope: 0.0, left: 0 }
     }
 }
 
 impl Fader {
-    /// Goes there within the next frame that is mixed.
+    /// Goes there within the next 20 ms that are mixed, so that it does not click.
     pub fn set(&mut self, volume: Volume) {
-        self.volume = volume;
+        (self.volume, self.left) = (volume, FRAME_SAMPLES);
+        self.slope = (volume.gain() - self.gain) / FRAME_SAMPLES as f32;
+    }
+
+    /// The gain of the next sample.
+    fn next(&mut self) -> f32 {
+        if self.left > 0 {
+            self.left -= 1;
+            // At the end exactly what is wanted.
+            self.gain = if self.left == 0 { self.volume.gain() } else { self.gain + self.slope };
+        }
+        self.gain
     }
 }
 
-/// Sums frames. What is quieter than −0.75 dBFS passes bit by bit; above it a limiter keeps the sum within full scale.
+/// Sums steps. What is quieter than −0.75 dBFS passes bit by bit; above it a limiter keeps the sum within full scale.
 pub struct Mixer {
-    sum: Frame,
+    sum: Step,
     limiter: Limiter,
 }
 
 impl Default for Mixer {
     fn default() -> Self {
-        Self { sum: SILENCE, limiter: Limiter::default() }
+        Self { sum: [0.0; STEP_SAMPLES], limiter: Limiter::default() }
     }
 }
 
 impl Mixer {
-    /// Begins the next frame.
+    /// Begins the next step.
     pub fn begin(&mut self) {
-        self.sum = SILENCE;
+        self.sum = [0.0; STEP_SAMPLES];
     }
 
-    /// Adds a talker. A change of its volume is spread over the frame, so that it does not click.
-    pub fn add(&mut self, frame: &Frame, fader: &mut Fader) {
-        let (before, after) = (fader.gain, fader.volume.gain());
-        fader.gain = after;
-        let step = (after - before) / FRAME_SAMPLES as f32;
-        for (i, (sum, sample)) in self.sum.iter_mut().zip(frame).enumerate() {
-            *sum += sample * (before + step * (i + 1) as f32);
+    /// Adds a talker.
+    pub fn add(&mut self, step: &Step, fader: &mut Fader) {
+        for (sum, sample) in self.sum.iter_mut().zip(step) {
+            *sum += sample * fader.next();
         }
     }
 
-    /// The frame, within full scale.
-    pub fn finish(&mut self) -> &Frame {
+    /// The step, within full scale.
+    pub fn finish(&mut self) -> &Step {
         self.limiter.limit(&mut self.sum);
         &self.sum
     }
 }
 
 /// Rounds to the nearest 16-bit sample; what is above full scale is cut, and what is no number is silence.
-pub fn to_i16(frame: &Frame, out: &mut [i16; FRAME_SAMPLES]) {
-    for (out, sample) in out.iter_mut().zip(frame) {
+pub fn to_i16(sound: &[f32], out: &mut [i16]) {
+    for (out, sample) in out.iter_mut().zip(sound) {
         *out = sample_to_i16(*sample);
     }
 }
@@ -123,17 +134,22 @@ fn peak(frame: &Frame) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audio::format::SILENCE;
 
     fn sine(amplitude: f32, cycles: f32) -> Frame {
         std::array::from_fn(|i| amplitude * (std::f32::consts::TAU * cycles * i as f32 / FRAME_SAMPLES as f32).sin())
     }
 
     fn mixed(mixer: &mut Mixer, frames: &[Frame]) -> Frame {
-        mixer.begin();
-        for frame in frames {
-            mixer.add(frame, &mut Fader::default());
+        let mut out = SILENCE;
+        for (n, out) in out.as_chunks_mut().0.iter_mut().enumerate() {
+            mixer.begin();
+            for frame in frames {
+                mixer.add(&frame.as_chunks().0[n], &mut Fader::default());
+            }
+            *out = *mixer.finish();
         }
-        *mixer.finish()
+        out
     }
 
     fn loudest(frame: &Frame) -> f32 {
@@ -198,9 +214,13 @@ mod tests {
     fn a_volume_is_reached_within_a_frame_without_a_step_and_then_kept() {
         let (mut mixer, mut fader) = (Mixer::default(), Fader::default());
         let mut mix = |fader: &mut Fader| {
-            mixer.begin();
-            mixer.add(&[0.2; FRAME_SAMPLES], fader);
-            *mixer.finish()
+            let mut out = SILENCE;
+            for out in out.as_chunks_mut().0 {
+                mixer.begin();
+                mixer.add(&[0.2; STEP_SAMPLES], fader);
+                *out = *mixer.finish();
+            }
+            out
         };
         assert_eq!(mix(&mut fader), [0.2; FRAME_SAMPLES]);
         for (percent, level) in [(0, 0.0), (400, 0.8), (50, 0.1), (100, 0.2)] {

@@ -1,16 +1,17 @@
-//! One talker's playout with a fixed delay: which frame is played at which tick of the listener (DESIGN §11).
+//! One talker's playout with a fixed delay: which frame is played at which step of the listener (DESIGN §11).
 //!
 //! A pure state machine without a clock or a codec, of a size fixed at the beginning. Frames go in as they arrive
-//! ([`Playout::push`]), numbered by the talker's frame clock; once per tick of the listener's frame clock the next
-//! place comes out ([`Playout::pull`]), whatever has arrived.
+//! ([`Playout::push`]), numbered by the talker's frame clock; whenever the listener has played what came out last, the
+//! next place comes out ([`Playout::pull`]), whatever has arrived. The listener plays in steps ([`Config::step`]), which
+//! are shorter than a frame, so each talker has a place of its own within the frame.
 //!
-//! * A talker's first frame is played at the first tick at which [`Config::hold`] has passed since its arrival. From
-//!   then on each tick plays the next place, so the delay stays what it was. Late means lost.
+//! * A talker's first frame is played at the first step at which [`Config::hold`] has passed since its arrival. From
+//!   then on place follows place, so the delay stays what it was. Late means lost.
 //! * The delay that a frame *without queueing* would have is watched: the earliest arrival of the last seconds is
-//!   compared with the ticks. Ticks are whole frames, so it settles between `hold` and `hold` + one frame. When it
-//!   leaves that range by more than [`Config::margin`] for [`Config::settle`] (clocks drift, paths change, the first
-//!   frame was slow), one place is skipped or inserted, in a pause or while the talker is muted; never in speech. Only
-//!   a delay that is too long by more than [`Config::jump`] is cut at once.
+//!   compared with the steps. It settles between `hold` and `hold` + one step. When it is below that range by more than
+//!   [`Config::shortfall`] or above it by more than [`Config::surplus`] for [`Config::settle`] (clocks drift, paths
+//!   change, the first frame was slow), steps are left out or inserted, in a pause or while the talker is muted; never
+//!   in speech. Only a delay that is too long by more than [`Config::jump`] is cut at once.
 //! * [`Playout::set_hold`] asks for another delay. A longer one begins at once, with silence, and loses nothing; a
 //!   shorter one is reached by leaving out pauses, and after [`RETURN_WITHIN`] by a cut.
 //! * Where a frame is missing and a later one is there, that one is given out to be repaired from ([`Pull::Repair`]).
@@ -20,6 +21,7 @@
 //!   followed, so that one wrong number does no harm.
 
 mod anchor;
+mod correct;
 mod places;
 mod repair;
 mod retime;
@@ -29,8 +31,9 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-use super::format::{FRAME, LEVEL_SILENT, PACKET_LEN};
+use super::format::{FRAME, LEVEL_SILENT, PACKET_LEN, STEP};
 use anchor::Anchor;
+use correct::Delay;
 use places::{Place, Places};
 pub use repair::REACH;
 pub use retime::{RETURN_WITHIN, VERIFIED_HOLD};
@@ -53,10 +56,14 @@ const HOLD_WEIGHT: f32 = 0.02;
 pub struct Config {
     /// Duration of a frame, of talker and listener.
     pub frame: Duration,
+    /// What is played at once: a whole part of a frame, or a frame.
+    pub step: Duration,
     /// How long a frame that was not queued on its way is kept at least: what the network may vary by.
     pub hold: Duration,
-    /// How far the delay may leave its range before it is corrected.
-    pub margin: Duration,
+    /// How far the delay may fall below its range before it is corrected.
+    pub shortfall: Duration,
+    /// How far it may rise above it.
+    pub surplus: Duration,
     /// For how long it must have left its range.
     pub settle: Duration,
     /// A delay that is too long by more than this is cut at once, even in speech.
@@ -73,10 +80,13 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             frame: FRAME,
-            // The packet after a lost one may come 5 ms late and still stand in for it.
-            hold: Duration::from_millis(25),
-            // More than clocks wander in the anchor's window; a correction lands inside the range again.
-            margin: Duration::from_millis(5),
+            step: STEP,
+            // The packet after a lost one may come 2 ms late and still stand in for it.
+            hold: Duration::from_millis(22),
+            // More than clocks wander in the anchor's window, and less than is kept for the packet after a lost one.
+            shortfall: Duration::from_millis(1),
+            // Less than a step, so that a correction lands inside the range again.
+            surplus: Duration::from_millis(3),
             // Longer than a hiccup of the listener's own clock.
             settle: Duration::from_millis(500),
             // Nobody converses well with 0.3 s more.
@@ -120,7 +130,22 @@ pub enum Push {
     TooLong,
 }
 
-/// What to play for one frame.
+/// What to play, and for how long.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Piece<'a> {
+    /// Of which sound.
+    pub what: Pull<'a>,
+    /// How many steps of it, from 1 to all of a frame: of a frame that is there the last ones, of what is made up the
+    /// first. The next pull is due when they have been played.
+    pub steps: usize,
+}
+
+impl Piece<'_> {
+    /// A step of nothing.
+    const SILENCE: Self = Self { what: Pull::Silence, steps: 1 };
+}
+
+/// What a piece is of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pull<'a> {
     /// Decode this.
@@ -161,7 +186,9 @@ pub struct Stats {
     pub duplicates: u64,
     /// Frames dropped to shorten the delay.
     pub skipped: u64,
-    /// Places added to lengthen the delay.
+    /// Places of which the beginning was left out to shorten the delay.
+    pub shortened: u64,
+    /// Pieces added to lengthen the delay.
     pub inserted: u64,
     /// Times the numbers or the delay jumped and the playout began anew.
     pub reanchors: u64,
@@ -183,14 +210,6 @@ enum Phase {
     Running,
 }
 
-/// Where the delay is, compared to its range.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Delay {
-    Right,
-    Long,
-    Short,
-}
-
 /// A place in the ring.
 struct Slot {
     /// Whose place it is; `None` when it is free.
@@ -207,6 +226,7 @@ struct Slot {
 pub struct Playout {
     config: Config,
     frame: i64,
+    step: i64,
     hold: i64,
     /// The hold outside of verified mode.
     usual: i64,
@@ -243,6 +263,8 @@ pub struct Playout {
     last_muted: bool,
     /// Until when a delay that is too long is shortened in pauses only, and then cut.
     returning: Option<i64>,
+    /// Steps at the beginning of the next place that are left out.
+    left_out: usize,
     stats: Stats,
 }
 
@@ -251,11 +273,13 @@ impl Playout {
     pub fn new(config: Config) -> Self {
         let config = Config { idle_after: config.idle_after.clamp(1, 32), ..config };
         let frame = nanos(config.frame).max(1);
+        let step = nanos(config.step).clamp(1, frame);
         let hold = nanos(config.hold);
         let free = || Slot { index: None, at: 0, muted: false, level: LEVEL_SILENT, len: 0, payload: [0; MAX_PAYLOAD] };
         Self {
             config,
             frame,
+            step,
             hold,
             usual: hold,
             shadows: config.learn.then(|| Shadows::new(hold, frame)),
@@ -277,6 +301,7 @@ impl Playout {
             ahead: None,
             last_muted: false,
             returning: None,
+            left_out: 0,
             stats: Stats::default(),
         }
     }
@@ -317,32 +342,39 @@ impl Playout {
         push
     }
 
-    /// A tick of the listener at `now`: what to play. Allocates nothing.
-    pub fn pull(&mut self, now: Instant) -> Pull<'_> {
+    /// What was given out last has been played at `now`, the time of a step: what to play next. Allocates nothing.
+    pub fn pull(&mut self, now: Instant) -> Piece<'_> {
         let at = self.since_epoch(now);
         match self.phase {
-            Phase::Idle => return Pull::Silence,
+            Phase::Idle => return Piece::SILENCE,
             Phase::Holding => {
                 if !self.begin(at) {
-                    return Pull::Silence;
+                    return Piece::SILENCE;
                 }
             }
             Phase::Running if self.returning.is_some() => self.go_back(at),
             Phase::Running => {
-                if let Some(place) = self.steer(at) {
-                    return place;
+                if let Some(piece) = self.steer(at) {
+                    return piece;
                 }
                 self.watch_delay(at);
                 self.lengthen(at);
                 if self.phase == Phase::Holding {
-                    return Pull::Silence;
+                    return Piece::SILENCE;
                 }
             }
         }
-        if let Some(place) = self.correct(at) {
-            return place;
+        if let Some(piece) = self.correct(at) {
+            return piece;
         }
-        if self.is_queued(self.next) { self.play(at) } else { self.miss() }
+        let steps = self.steps() - std::mem::take(&mut self.left_out);
+        let what = if self.is_queued(self.next) { self.play(at) } else { self.miss() };
+        Piece { what, steps }
+    }
+
+    /// Steps in a frame.
+    fn steps(&self) -> usize {
+        usize::try_from(self.frame / self.step).unwrap_or(1)
     }
 
     // ---- numbers and times ----
@@ -364,7 +396,7 @@ impl Playout {
     }
 
     /// By how much more than the hold the next place would be delayed if it were played at `at` and its frame had not
-    /// queued on its way. Between 0 and one frame in a settled playout.
+    /// queued on its way. Between 0 and one step in a settled playout.
     fn excess(&self, at: i64) -> Option<i64> {
         let due = self.anchor.earliest()?.saturating_add(self.made(self.next)).saturating_add(self.hold);
         Some(at.saturating_sub(due))
@@ -429,6 +461,7 @@ impl Playout {
         self.ahead = None;
         self.last_muted = false;
         self.returning = None;
+        self.left_out = 0;
     }
 
     fn on_late(&mut self, index: i64, arrival: &Arrival<'_>, at: i64) -> Push {
@@ -499,71 +532,6 @@ impl Playout {
             Place::Lost
         } else {
             Place::Unknown
-        }
-    }
-
-    fn watch_delay(&mut self, at: i64) {
-        let Some(excess) = self.excess(at) else { return };
-        let margin = nanos(self.config.margin);
-        let delay = if excess > self.frame.saturating_add(margin) {
-            Delay::Long
-        } else if excess < -margin {
-            Delay::Short
-        } else {
-            Delay::Right
-        };
-        if delay != self.delay {
-            (self.delay, self.delay_since) = (delay, at);
-        }
-        if self.is_settled(at) && excess > nanos(self.config.jump) {
-            self.stats.reanchors += 1;
-            self.give_up(at);
-            self.delay_since = at;
-        }
-    }
-
-    fn is_settled(&self, at: i64) -> bool {
-        at.saturating_sub(self.delay_since) >= nanos(self.config.settle)
-    }
-
-    /// Corrects the delay by one frame if it needs it and nobody hears it. Gives what to play in a place that was
-    /// inserted.
-    fn correct(&mut self, at: i64) -> Option<Pull<'static>> {
-        if self.delay == Delay::Right || !self.is_settled(at) || !self.is_pause() {
-            return None;
-        }
-        self.delay_since = at;
-        if self.delay == Delay::Short {
-            return Some(self.insert());
-        }
-        // If the frame after a pause is not there yet, it may be speech and would be lost: rather wait.
-        let slot = &self.slots[slot_of(self.next)];
-        if self.is_queued(self.next + 1) || slot.index != Some(self.next) || slot.muted {
-            self.drop_next();
-        }
-        None
-    }
-
-    /// What to play in a place that is inserted into a pause.
-    fn insert(&mut self) -> Pull<'static> {
-        self.stats.inserted += 1;
-        let slot = &self.slots[slot_of(self.next)];
-        // The ring holds the next frame, or the talker is muted and has stopped sending: see `is_pause`.
-        let muted = if slot.index == Some(self.next) { slot.muted } else { true };
-        match (muted, slot.len) {
-            (true, _) => Pull::Muted,
-            (false, 0) => Pull::Silence,
-            (false, _) => Pull::Conceal,
-        }
-    }
-
-    /// Whether the next place is known to hold no speech.
-    fn is_pause(&self) -> bool {
-        let slot = &self.slots[slot_of(self.next)];
-        if slot.index == Some(self.next) {
-            slot.muted || slot.len == 0 || slot.level >= self.config.pause_level
-        } else {
-            self.last_muted
         }
     }
 

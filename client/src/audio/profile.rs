@@ -8,13 +8,13 @@ use super::playout::Config;
 /// What a listener holds frames for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
 pub enum Profile {
-    /// Shortest delay: 10 ms for what the network varies by, and no time to repair
+    /// Shortest delay: 5 ms for what the network varies by, and no time to repair
     LowDelay,
-    /// 25 ms: single lost frames are repaired from the next one
+    /// 22 ms: single lost frames are repaired from the next one
     Default,
     /// 85 ms: bursts of loss are bridged, up to four frames
     PoorNetwork,
-    /// Begins with 45 ms, then follows what the network does, in pauses only
+    /// Begins with 42 ms, then follows what the network does, in pauses only
     #[default]
     Auto,
 }
@@ -23,10 +23,11 @@ impl Profile {
     /// How long a frame is held at least from its arrival, if it was not queued on its way: for `auto`, at the beginning.
     pub fn hold(self) -> Duration {
         Duration::from_millis(match self {
-            Self::LowDelay => 10,
-            Self::Default => 25,
+            Self::LowDelay => 5,
+            // A frame, and what a quiet network varies by.
+            Self::Default => 22,
             // What it is at first must do for most networks, until some seconds have shown more.
-            Self::Auto => 45,
+            Self::Auto => 42,
             // Four frames, and 5 ms as in `default`: the least with which speech stays good where 10 to 20 % are lost in
             // bursts of three (`docs/listening.md`).
             Self::PoorNetwork => 85,

@@ -14,7 +14,7 @@ use ogg::{PacketWriteEndInfo, PacketWriter};
 use opus::{Application, Bitrate, Channels};
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use super::format::{FRAME_SAMPLES, Frame, SAMPLE_RATE, SILENCE};
+use super::format::{FRAME_SAMPLES, SAMPLE_RATE, SILENCE, STEP_SAMPLES, Step};
 
 /// Frames that fit into the ring: 4 s, longer than a disk of a healthy machine pauses.
 const RING_FRAMES: usize = 200;
@@ -67,8 +67,9 @@ pub struct Recording {
     /// `None` once closed.
     ring: Option<Producer<f32>>,
     writer: Option<JoinHandle<Result<(), RecordError>>>,
-    /// Lost frames for which no silence has been written yet.
+    /// Lost steps for which no silence has been written yet.
     owed: u64,
+    /// Samples that were lost.
     lost: u64,
 }
 
@@ -87,23 +88,23 @@ impl Recording {
         Ok(Self { path: path.to_owned(), ring: Some(ring), writer: Some(writer), owed: 0, lost: 0 })
     }
 
-    /// Takes 20 ms: what was heard and what was said. Allocates nothing, and never waits.
-    pub fn write(&mut self, heard: &Frame, said: &Frame) {
+    /// Takes a step: what was heard and what was said. Allocates nothing, and never waits.
+    pub fn write(&mut self, heard: &Step, said: &Step) {
         let Some(ring) = &mut self.ring else { return };
         // Ends at the latest when the ring is full.
-        while self.owed > 0 && ring.push_entire_slice(&[0.0; FRAME_SAMPLES]).is_ok() {
+        while self.owed > 0 && ring.push_entire_slice(&[0.0; STEP_SAMPLES]).is_ok() {
             self.owed -= 1;
         }
-        let both: Frame = std::array::from_fn(|n| (heard[n] + said[n]).clamp(-1.0, 1.0));
+        let both: Step = std::array::from_fn(|n| (heard[n] + said[n]).clamp(-1.0, 1.0));
         if self.owed > 0 || ring.push_entire_slice(&both).is_err() {
             self.owed += 1;
-            self.lost += 1;
+            self.lost += STEP_SAMPLES as u64;
         }
     }
 
     /// Frames that were lost because the disk was too slow. Silence stands in their place.
     pub fn lost(&self) -> u64 {
-        self.lost
+        self.lost.div_ceil(FRAME_SAMPLES as u64)
     }
 
     /// Writes what is left and closes the file. Waits for the disk.
@@ -160,6 +161,7 @@ impl Writing {
             let last = self.ring.is_abandoned();
             self.empty()?;
             if last {
+                self.encode_rest()?;
                 if self.frames == 0 {
                     // A stream ends with a packet (RFC 7845 §4), so nothing is a moment of silence.
                     self.encode(&SILENCE)?;
@@ -198,7 +200,14 @@ impl Writing {
         Ok(())
     }
 
-    fn encode(&mut self, frame: &Frame) -> Result<(), RecordError> {
+    /// The last part of a frame, at the end.
+    fn encode_rest(&mut self) -> Result<(), RecordError> {
+        let mut frame = SILENCE;
+        let (rest, _) = self.ring.pop_partial_slice(&mut frame);
+        if rest.is_empty() { Ok(()) } else { self.encode(&frame) }
+    }
+
+    fn encode(&mut self, frame: &[f32]) -> Result<(), RecordError> {
         let mut packet = vec![0; LONGEST_PACKET];
         let length = self.encoder.encode_float(frame, &mut packet)?;
         packet.truncate(length);
@@ -230,8 +239,12 @@ impl Writing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audio::format::Frame;
 
-    const SAID: Frame = [0.0; FRAME_SAMPLES];
+    fn write(recording: &mut Recording, heard: &Frame, said: &Frame) {
+        let steps = heard.as_chunks().0.iter().zip(said.as_chunks().0);
+        steps.for_each(|(heard, said)| recording.write(heard, said));
+    }
 
     fn heard(n: usize) -> Frame {
         std::array::from_fn(|i| {
@@ -268,7 +281,7 @@ mod tests {
         for n in 0..120 {
             // Half of it is said.
             let half = heard(n).map(|sample| sample / 2.0);
-            recording.write(&half, &half);
+            write(&mut recording, &half, &half);
         }
         assert_eq!(recording.lost(), 0);
         recording.finish().unwrap();
@@ -286,7 +299,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("meeting.opus");
-        Recording::create(&path).unwrap().write(&heard(0), &SAID);
+        write(&mut Recording::create(&path).unwrap(), &heard(0), &SILENCE);
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, MODE);
         let error = Recording::create(&path).err().unwrap().to_string();
         assert!(error.contains("meeting.opus") && error.contains("no file yet"), "{error}");
@@ -298,9 +311,9 @@ mod tests {
         let (ring, mut slow) = RingBuffer::new(2 * FRAME_SAMPLES);
         let path = PathBuf::new();
         let mut recording = Recording { path, ring: Some(ring), writer: None, owed: 0, lost: 0 };
-        (1..=3).for_each(|n| recording.write(&[n as f32 / 10.0; FRAME_SAMPLES], &SAID));
+        (1..=3).for_each(|n| write(&mut recording, &[n as f32 / 10.0; FRAME_SAMPLES], &SILENCE));
         let mut found: Vec<f32> = std::iter::from_fn(|| slow.pop().ok()).collect();
-        recording.write(&[0.4; FRAME_SAMPLES], &SAID);
+        write(&mut recording, &[0.4; FRAME_SAMPLES], &SILENCE);
         found.extend(std::iter::from_fn(|| slow.pop().ok()));
         assert_eq!(found.iter().step_by(FRAME_SAMPLES).copied().collect::<Vec<_>>(), [0.1, 0.2, 0.0, 0.4]);
         assert_eq!(recording.lost(), 1);

@@ -14,7 +14,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::device::line::Figures;
 use super::device::{Choice, DeviceError, Event, Loudspeaker};
-use super::format::{FRAME_SAMPLES, SAMPLE_RATE};
+use super::format::{FRAME_SAMPLES, SAMPLE_RATE, STEP_SAMPLES};
 
 /// Frames that fit into the ring: 4 s, longer than a disk of a healthy machine pauses; 0.4 MB.
 const RING_FRAMES: usize = 200;
@@ -90,11 +90,11 @@ impl Sink {
         }
     }
 
-    /// Takes 20 ms. Allocates nothing, and never waits.
-    pub fn write(&mut self, frame: &[i16; FRAME_SAMPLES]) {
+    /// Takes a step. Allocates nothing, and never waits.
+    pub fn write(&mut self, step: &[i16; STEP_SAMPLES]) {
         match self {
-            Self::Device(loudspeaker) => loudspeaker.write(frame),
-            Self::Wav(recorder) => recorder.write(frame),
+            Self::Device(loudspeaker) => loudspeaker.write(step),
+            Self::Wav(recorder) => recorder.write(step),
             Self::Null => {}
         }
     }
@@ -118,7 +118,7 @@ impl Sink {
     /// Frames that were lost because the disk was too slow. Silence stands in their place.
     pub fn overruns(&self) -> u64 {
         match self {
-            Self::Wav(recorder) => recorder.overruns,
+            Self::Wav(recorder) => recorder.lost.div_ceil(FRAME_SAMPLES as u64),
             Self::Device(_) | Self::Null => 0,
         }
     }
@@ -149,8 +149,9 @@ pub struct Recorder {
     /// `None` once closed.
     ring: Option<Producer<i16>>,
     writer: Option<JoinHandle<Result<(), SinkError>>>,
-    overruns: u64,
-    /// Lost frames for which no silence has been written yet.
+    /// Samples that were lost.
+    lost: u64,
+    /// Lost steps for which no silence has been written yet.
     owed: u64,
 }
 
@@ -163,17 +164,17 @@ impl Recorder {
             .name("recorder".to_owned())
             .spawn(move || writing.run())
             .map_err(|_| SinkError::Thread { path: path.to_owned() })?;
-        Ok(Self { path: path.to_owned(), ring: Some(ring), writer: Some(writer), overruns: 0, owed: 0 })
+        Ok(Self { path: path.to_owned(), ring: Some(ring), writer: Some(writer), lost: 0, owed: 0 })
     }
 
-    fn write(&mut self, frame: &[i16; FRAME_SAMPLES]) {
+    fn write(&mut self, step: &[i16; STEP_SAMPLES]) {
         let Some(ring) = &mut self.ring else { return };
         // Ends at the latest when the ring is full.
-        while self.owed > 0 && ring.push_entire_slice(&[0; FRAME_SAMPLES]).is_ok() {
+        while self.owed > 0 && ring.push_entire_slice(&[0; STEP_SAMPLES]).is_ok() {
             self.owed -= 1;
         }
-        if self.owed > 0 || ring.push_entire_slice(frame).is_err() {
-            self.overruns += 1;
+        if self.owed > 0 || ring.push_entire_slice(step).is_err() {
+            self.lost += STEP_SAMPLES as u64;
             self.owed += 1;
         }
     }
@@ -246,6 +247,10 @@ mod tests {
         std::array::from_fn(|i| ((n * 7 + i) % 30_000) as i16)
     }
 
+    fn write(sink: &mut Sink, frame: &[i16; FRAME_SAMPLES]) {
+        frame.as_chunks().0.iter().for_each(|step| sink.write(step));
+    }
+
     fn read(path: &Path) -> Vec<i16> {
         let mut reader = hound::WavReader::open(path).unwrap();
         assert_eq!(reader.spec(), SPEC);
@@ -263,7 +268,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, mut sink) = in_dir(&dir);
         for n in 0..RING_FRAMES {
-            sink.write(&frame(n));
+            write(&mut sink, &frame(n));
         }
         assert_eq!(sink.overruns(), 0);
         sink.finish().unwrap();
@@ -274,7 +279,7 @@ mod tests {
     fn a_sink_that_is_dropped_leaves_a_whole_file() {
         let dir = tempfile::tempdir().unwrap();
         let (path, mut sink) = in_dir(&dir);
-        sink.write(&frame(3));
+        write(&mut sink, &frame(3));
         drop(sink);
         assert_eq!(read(&path), frame(3));
     }
@@ -284,7 +289,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, mut sink) = in_dir(&dir);
         for n in 0..60 {
-            sink.write(&frame(n));
+            write(&mut sink, &frame(n));
         }
         // The writer updates the header after each second of sound. Until it got there, there is less to read.
         let complete = || hound::WavReader::open(&path).is_ok_and(|reader| reader.len() >= SAMPLE_RATE);
@@ -300,15 +305,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out.wav");
         let (ring, mut slow) = RingBuffer::new(4 * FRAME_SAMPLES);
-        let mut recorder = Recorder { path, ring: Some(ring), writer: None, overruns: 0, owed: 0 };
+        let mut recorder = Recorder { path, ring: Some(ring), writer: None, lost: 0, owed: 0 };
         let mut heard = Vec::new();
         for n in 1..=7 {
-            recorder.write(&frame(n));
+            frame(n).as_chunks().0.iter().for_each(|step| recorder.write(step));
             if n >= 6 {
                 heard.extend(std::iter::from_fn(|| slow.pop().ok()));
             }
         }
-        assert_eq!(recorder.overruns, 2);
+        assert_eq!(Sink::Wav(recorder).overruns(), 2);
         let silence = [0; FRAME_SAMPLES];
         let wanted = [frame(1), frame(2), frame(3), frame(4), silence, silence, frame(7)];
         assert_eq!(heard, wanted.concat());
@@ -331,7 +336,7 @@ mod tests {
         }
         let mut sink = Sink::open("/dev/full").unwrap();
         for n in 0..100 {
-            sink.write(&frame(n));
+            write(&mut sink, &frame(n));
         }
         assert!(matches!(sink.finish(), Err(SinkError::Write { .. })));
     }
@@ -339,7 +344,7 @@ mod tests {
     #[test]
     fn null_takes_everything() {
         let mut sink = Sink::open("null").unwrap();
-        sink.write(&frame(1));
+        write(&mut sink, &frame(1));
         assert_eq!(sink.overruns(), 0);
         sink.finish().unwrap();
     }

@@ -56,6 +56,7 @@ use reporting::{Reporting, Staying};
 use sink::ReportSink;
 pub use talkers::TalkerSummary;
 use talkers::Talkers;
+use ticks::Steps;
 use voice::Voice;
 
 /// The frame clock. The descriptor says 20 ms for every meeting.
@@ -175,6 +176,8 @@ enum Woken {
     Prepared(Prepared),
     /// When the tick was due.
     Tick(Instant),
+    /// A step of what is heard is due, at this time.
+    Step(Instant),
     Stats,
     Timer,
     Stop,
@@ -193,6 +196,7 @@ struct Running {
     voice: Voice,
     gate: SendGate,
     clock: FrameClock,
+    steps: Steps,
     seq: u32,
     sent: u64,
     /// Frames that arrive until then are of a time that was slept through.
@@ -249,6 +253,7 @@ impl Running {
             voice: Voice::default(),
             gate: SendGate::new(microphone),
             clock: FrameClock::new(now + FRAME, FRAME),
+            steps: Steps::new(now + FRAME),
             seq: 0,
             sent: 0,
             stale_until: None,
@@ -287,6 +292,7 @@ impl Running {
                 // Media first: a late frame is lost, a late message is not.
                 biased;
                 () = sleep_until(self.clock.due().into()) => Woken::Tick(self.clock.due()),
+                () = sleep_until(self.steps.due().into()), if self.plays_live() => Woken::Step(self.steps.due()),
                 happened = self.link.next() => Woken::Link(happened),
                 command = commands.recv(), if commands_open => Woken::Command(command),
                 Some(prepared) = self.reporting.prepared() => Woken::Prepared(prepared),
@@ -307,6 +313,10 @@ impl Running {
                         self.take_datagrams().await;
                         self.on_tick(due);
                     }
+                }
+                Woken::Step(due) => {
+                    self.take_datagrams().await;
+                    self.play(due);
                 }
                 Woken::Prepared(prepared) => self.on_prepared(prepared),
                 Woken::Link(happened) => self.on_link(happened),
@@ -399,6 +409,20 @@ impl Running {
 
     // ---- media ----
 
+    /// Whether what is heard has a clock of its own; else it is made at the ticks.
+    fn plays_live(&self) -> bool {
+        self.engine.is_live() && self.staying.is_none()
+    }
+
+    /// Plays the steps that are due by `until`: by their own time, so that after a stall playing follows the clock and
+    /// not the stall.
+    fn play(&mut self, until: Instant) {
+        let now = Instant::now();
+        while let Some(due) = self.steps.next(until, now) {
+            self.engine.step(due);
+        }
+    }
+
     /// Takes in what has arrived before the tick that plays it: after a stall, the frames that came in time must not
     /// be counted as late.
     async fn take_datagrams(&mut self) {
@@ -415,7 +439,7 @@ impl Running {
         self.engine.skip(ticks);
     }
 
-    /// `due` is the tick's own time: after a stall several come at once, and playing follows the clock, not the stall.
+    /// `due` is the tick's own time: after a stall several come at once.
     fn on_tick(&mut self, due: Instant) {
         self.seq = self.seq.wrapping_add(1);
         let now = Instant::now();
@@ -426,7 +450,7 @@ impl Running {
         } else {
             self.engine.skip(1);
         }
-        self.engine.render(due);
+        self.play(due);
         if let Some(open) = self.key.poll_change(now) {
             self.reports.send(Report::PushToTalk { open });
         }

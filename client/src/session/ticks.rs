@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::FRAME;
+use crate::audio::format::STEP;
 
 /// Lag beyond which ticks are skipped instead of made up for: longer than any hiccup of a busy machine.
 const SKIP_FROM: Duration = Duration::from_secs(1);
@@ -21,11 +22,42 @@ pub(super) const BACKLOG: Duration = Duration::from_millis(300);
 
 /// How many ticks to skip, of which the first was due at `due`. What is left is not a frame behind.
 pub(super) fn to_skip(due: Instant, now: Instant) -> u32 {
+    missed(due, now, FRAME)
+}
+
+fn missed(due: Instant, now: Instant, every: Duration) -> u32 {
     let lag = now.saturating_duration_since(due);
     if lag <= SKIP_FROM {
         return 0;
     }
-    u32::try_from(lag.as_nanos() / FRAME.as_nanos()).unwrap_or(u32::MAX)
+    u32::try_from(lag.as_nanos() / every.as_nanos()).unwrap_or(u32::MAX)
+}
+
+/// The clock of what is heard: step after step, wherever the relay moves the ticks of one's own frames to.
+pub(super) struct Steps {
+    due: Instant,
+}
+
+impl Steps {
+    /// The first step is due at `due`.
+    pub(super) fn new(due: Instant) -> Self {
+        Self { due }
+    }
+
+    /// When the next one is due.
+    pub(super) fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// Passes the next step and gives its time, if it is due by `until`. Those that are long past at `now` are left out.
+    pub(super) fn next(&mut self, until: Instant, now: Instant) -> Option<Instant> {
+        self.due += STEP * missed(self.due, now, STEP);
+        let due = self.due;
+        (due <= until).then(|| {
+            self.due += STEP;
+            due
+        })
+    }
 }
 
 /// Whether the frame of a tick that was due at `due` is still of use.
@@ -45,6 +77,18 @@ mod tests {
         assert_eq!(to_skip(due, due + Duration::from_millis(20_019)), 1_000);
         // A tick that is early was never missed.
         assert_eq!(to_skip(due + FRAME, due), 0);
+    }
+
+    #[test]
+    fn steps_follow_each_other_and_are_left_out_after_a_second() {
+        let start = Instant::now();
+        let mut steps = Steps::new(start);
+        let played: Vec<_> = std::iter::from_fn(|| steps.next(start + FRAME, start + FRAME)).collect();
+        assert_eq!(played, [0, 1, 2, 3, 4].map(|n| start + STEP * n));
+        assert_eq!(steps.due(), start + STEP * 5);
+        let awake = start + Duration::from_secs(60);
+        let played: Vec<_> = std::iter::from_fn(|| steps.next(awake, awake)).collect();
+        assert!(played.len() <= 1 && steps.due() > awake && steps.due() <= awake + STEP, "{}", played.len());
     }
 
     #[test]

@@ -35,11 +35,7 @@ impl ClientPath {
     }
 
     /// Opens a packet in place and gives its frames; `None` for one that is not authentic or has come before.
-    pub fn open<'a>(
-        &mut self,
-        now: Instant,
-        packet: &'a mut [u8],
-    ) -> Option<impl Iterator<Item = &'a [u8]> + use<'a>> {
+    pub fn open<'a>(&mut self, now: Instant, packet: &'a mut [u8]) -> Option<impl Iterator<Item = &'a [u8]> + use<'a>> {
         let flags = self.opener.open(packet)?;
         self.heard = Some(now);
         if flags.answers {

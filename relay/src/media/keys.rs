@@ -44,9 +44,7 @@ impl Secrets {
     }
 
     /// The direction to the relay comes first.
-    pub(super) fn exported(
-        export: impl FnOnce(&mut [u8]) -> Result<(), ExportKeyingMaterialError>,
-    ) -> Option<Self> {
+    pub(super) fn exported(export: impl FnOnce(&mut [u8]) -> Result<(), ExportKeyingMaterialError>) -> Option<Self> {
         let mut both = Zeroizing::new([0; 2 * DIRECTION]);
         export(&mut both[..]).ok()?;
         let (to_relay, to_client) = both.split_at(DIRECTION);

@@ -1,7 +1,9 @@
 use std::time::{Duration, Instant};
 
 use super::packet::{HEADER, TAG};
-use super::{ClientPath, EAGER, MAX_PACKET, RelayPath, Secrets, TRUSTED_FOR, begin, destination, frames, is_media, push};
+use super::{
+    ClientPath, EAGER, MAX_PACKET, RelayPath, Secrets, TRUSTED_FOR, begin, destination, frames, is_media, push,
+};
 
 fn secrets(seed: u8) -> Secrets {
     let export = |out: &mut [u8]| {

@@ -138,8 +138,7 @@ impl<C: Core> Shell<C> {
         let socket = Socket::bind(address)?;
         let address = socket.local_addr()?;
         let (handle, inbox) = commands::pair()?;
-        let endpoint =
-            Endpoint::new(Arc::new(endpoint_config()), Some(Arc::new(quic)), socket.finds_mtu(), None);
+        let endpoint = Endpoint::new(Arc::new(endpoint_config()), Some(Arc::new(quic)), socket.finds_mtu(), None);
         let Parts { core, gate, stats, deadlines, forwarding } = parts;
         let shell = Self {
             core,

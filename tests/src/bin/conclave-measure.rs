@@ -4,7 +4,6 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::{Parser, Subcommand};
@@ -33,6 +32,10 @@ struct Arguments {
     /// Profile that both clients use; without it their own choice
     #[arg(long, value_name = "PROFILE")]
     profile: Option<String>,
+    /// Leave echo cancellation, noise suppression and automatic gain on, as for a microphone; they take 15 ms, and may take
+    /// a probe for noise
+    #[arg(long)]
+    processing: bool,
     /// The client's program
     #[arg(long, value_name = "FILE")]
     client: Option<PathBuf>,
@@ -46,6 +49,7 @@ struct Arguments {
 
 const EXAMPLES: &str = "  conclave-measure --seconds 600 --json default.json
   conclave-measure --profile low-delay
+  conclave-measure --processing
   conclave-measure -- --reconnect 0";
 
 #[derive(Subcommand)]
@@ -95,8 +99,11 @@ fn client(arguments: &Arguments) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-fn call(room: &Room, client: &Path, arguments: &Arguments, floor: f64) -> anyhow::Result<Measured> {
-    let mut options = arguments.options.clone();
+fn call(room: &Room, client: &Path, arguments: &Arguments, floor: Option<f64>) -> anyhow::Result<Measured> {
+    let switch = if arguments.processing { "on" } else { "off" };
+    let processing = ["--echo-cancellation", "--noise-suppression", "--auto-gain"];
+    let mut options: Vec<String> = processing.into_iter().flat_map(|name| [name, switch]).map(str::to_owned).collect();
+    options.extend_from_slice(&arguments.options);
     if let Some(profile) = &arguments.profile {
         options.extend(["--profile".to_owned(), profile.clone()]);
     }
@@ -111,13 +118,14 @@ fn call(room: &Room, client: &Path, arguments: &Arguments, floor: f64) -> anyhow
     let delay_ms = Spread::of(&ms).context("no probe was heard: see whether the client's devices work")?;
     let heard = Sides::sound(right);
     Ok(Measured {
-        profile: arguments.profile.clone().unwrap_or_else(|| "default".to_owned()),
+        profile: arguments.profile.clone().unwrap_or_else(|| "auto".to_owned()),
         delay_ms,
         probes: Found { found: ms.len(), played },
         drift_ms: drift(&ms),
         device_floor_ms: floor,
         pesq_wb: wav::pesq_wb(&said, &heard, LONGEST_START)?,
         underruns,
+        processing: arguments.processing,
         realtime,
     })
 }
@@ -135,17 +143,28 @@ fn drift(ms: &[f64]) -> f64 {
     median(&ms[ms.len() - tenth..]) - median(&ms[..tenth])
 }
 
-/// The delay of devices alone.
-fn floor_of(room: &Room) -> anyhow::Result<f64> {
+/// The delay of devices alone; `None` when cpal's streams end before it is known, every time.
+fn floor_of(room: &Room) -> anyhow::Result<Option<f64>> {
+    for _ in 0..FLOOR_TRIES {
+        match floor_once(room) {
+            Ok(floor) => return Ok(Some(floor)),
+            Err(error) => writeln!(std::io::stderr(), "conclave-measure: the devices alone: {error:#}")?,
+        }
+    }
+    Ok(None)
+}
+
+fn floor_once(room: &Room) -> anyhow::Result<f64> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["loop", &FLOOR_FRAMES.to_string()]).stdin(Stdio::piped());
     room.serve(&mut command);
     let mut child = Looping(command.spawn()?);
-    std::thread::sleep(Duration::from_secs(1));
+    room.wait_loop()?;
     let delays = probe(room, FLOOR_SECONDS)?;
-    ensure!(child.0.try_wait()?.is_none(), "the loop of the devices alone has ended");
+    ensure!(child.0.try_wait()?.is_none(), "a stream of cpal's has ended");
     drop(child);
-    Ok(Spread::of(&delays.ms).context("the devices alone let nothing through")?.median)
+    ensure!(2 * delays.ms.len() >= delays.played, "only {} of {} probes came out", delays.ms.len(), delays.played);
+    Ok(Spread::of(&delays.ms).context("nothing came out")?.median)
 }
 
 /// Ends with what holds it.
@@ -172,20 +191,22 @@ fn loop_back(frames: u32) -> anyhow::Result<()> {
 }
 
 fn show(measured: &Measured) -> anyhow::Result<()> {
-    let Measured { profile, delay_ms, probes, drift_ms, device_floor_ms, pesq_wb, underruns, realtime } = measured;
-    let above = delay_ms.median - device_floor_ms;
+    let Measured { profile, delay_ms, probes, drift_ms, pesq_wb, underruns, .. } = measured;
+    let yes_or_no = |is_so| if is_so { "yes" } else { "no" }.to_owned();
+    let floor = |what: &dyn Fn(f64) -> String| measured.device_floor_ms.map_or_else(|| "not known".to_owned(), what);
     let rows = [
         ("profile", profile.clone()),
         ("mouth to ear, median", format!("{:.1} ms", delay_ms.median)),
         ("  standard deviation", format!("{:.2} ms", delay_ms.sd)),
         ("  99 %", format!("{:.1} ms", delay_ms.p99)),
         ("  drift", format!("{drift_ms:+.2} ms")),
-        ("devices alone", format!("{device_floor_ms:.1} ms (cpal, {FLOOR_FRAMES} frames)")),
-        ("  difference", format!("{above:.1} ms")),
+        ("devices alone", floor(&|ms| format!("{ms:.1} ms (cpal, {FLOOR_FRAMES} frames)"))),
+        ("  difference", floor(&|ms| format!("{:.1} ms", delay_ms.median - ms))),
         ("probes found", format!("{} of {}", probes.found, probes.played)),
         ("PESQ-WB", format!("{pesq_wb:.2}")),
         ("gaps of devices", underruns.to_string()),
-        ("real-time priority", if *realtime { "yes" } else { "no" }.to_owned()),
+        ("processing", yes_or_no(measured.processing)),
+        ("real-time priority", yes_or_no(measured.realtime)),
     ];
     let mut out = std::io::stdout().lock();
     for (name, value) in rows {
@@ -198,6 +219,8 @@ fn show(measured: &Measured) -> anyhow::Result<()> {
 const SEED: u64 = 6;
 /// Length of a buffer of the devices alone, as in research that others can compare with: 10 ms.
 const FLOOR_FRAMES: u32 = 480;
+/// Times that the devices alone are tried: on a busy machine a server may end cpal's streams.
+const FLOOR_TRIES: u32 = 3;
 /// For how long the devices alone are watched.
 const FLOOR_SECONDS: u32 = 15;
 /// Until speech is heard after its recording has begun, in seconds.

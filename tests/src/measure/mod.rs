@@ -48,12 +48,14 @@ pub struct Measured {
     /// By how much the delay was longer at the end than at the beginning (medians of a tenth of the probes), in ms.
     pub drift_ms: f64,
     /// The same way from microphone to loudspeaker by cpal alone, without anything between: median, in ms, with buffers
-    /// of 480 frames.
-    pub device_floor_ms: f64,
+    /// of 480 frames. `None` when its streams failed whenever it was tried.
+    pub device_floor_ms: Option<f64>,
     /// PESQ-WB of speech on the same way.
     pub pesq_wb: f64,
     /// Times at which a client's device had no sound to give or to play during the run.
     pub underruns: u64,
+    /// Whether echo cancellation, noise suppression and automatic gain were on, which delay, and change what is looked for.
+    pub processing: bool,
     /// Whether the clients' threads went before the rest of the machine.
     pub realtime: bool,
 }

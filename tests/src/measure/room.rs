@@ -53,6 +53,14 @@ impl Room {
         self.server.serve(command);
     }
 
+    /// Waits until somebody records from the microphone.
+    ///
+    /// # Errors
+    /// When nobody does for long.
+    pub fn wait_loop(&self) -> anyhow::Result<()> {
+        self.server.wait_readers(MIC, 1, LIMIT)
+    }
+
     /// Plays a sound on the left, waits until it is over, and gives what both sides were meanwhile, and a little longer.
     ///
     /// # Errors

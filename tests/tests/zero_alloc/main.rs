@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use conclave::audio::device::line;
 use conclave::audio::engine::MediaEngine;
-use conclave::audio::format::{FRAME_SAMPLES, SILENCE};
+use conclave::audio::format::{SILENCE, STEP, STEP_SAMPLES, STEPS};
 use conclave::audio::mixer::Volume;
 use conclave::audio::process::Switches;
 use conclave::audio::sink::Sink;
@@ -115,22 +115,24 @@ fn a_devices_callback_neither_allocates_nor_frees_and_nor_does_the_frame_clocks_
             let recorded = vec![100_i16; rate as usize / 50 * usize::from(channels)];
             let mut played = vec![0.0_f32; recorded.len()];
             let mut frame = SILENCE;
+            let start = Instant::now();
             let _profiler = dhat::Profiler::builder().testing().build();
             let counts = counted(|| {
                 for tick in 0..200 {
+                    let now = start + FRAME * tick;
                     // Some callbacks stay away, and one brings too much: gaps and surplus are on the path, too.
                     if tick % 50 != 7 {
-                        captor.on_data(&recorded);
-                        player.on_data(&mut played);
+                        captor.on_data(&recorded, now);
+                        player.on_data(&mut played, now);
                     }
                     if tick == 150 {
-                        (0..5).for_each(|_| player.on_data(&mut played));
+                        (0..5).for_each(|_| player.on_data(&mut played, now));
                     }
                     if tick == 100 {
-                        (0..100).for_each(|_| captor.on_data(&recorded));
+                        (0..100).for_each(|_| captor.on_data(&recorded, now));
                     }
-                    capture.next_frame(&mut frame);
-                    playback.write(&[100; FRAME_SAMPLES]);
+                    capture.next_frame(&mut frame, now);
+                    (0..STEPS as u32).for_each(|n| playback.write(&[100; STEP_SAMPLES], now + STEP * n));
                 }
                 capture.discard();
             });

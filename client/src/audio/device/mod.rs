@@ -1,8 +1,9 @@
 //! Microphones and loudspeakers.
 //!
 //! Three parts know nothing of each other. The callbacks of the sound system move samples through lock-free rings and do
-//! nothing else (`line`). The frame clock takes and gives one frame at a time from the other end of the rings, whatever
-//! the device does, and a resampler there follows the difference of the clocks (`drift`). A thread for each direction
+//! nothing else (`line`). The frame clock takes a frame at a time from the other end of one ring, and what is heard goes
+//! into that of the other by steps, whatever the device does. A resampler there follows the difference of the clocks
+//! (`drift`), so that always as much waits as must (`level`). A thread for each direction
 //! opens, watches, replaces and closes streams (`keeper`), by way of the system's interface (`system`): a sound server's
 //! own (`pulse`), or cpal.
 //!
@@ -10,19 +11,21 @@
 
 mod drift;
 mod keeper;
+mod level;
 pub mod line;
 mod pulse;
 mod system;
 
 use std::fmt;
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
 
 use rtrb::Consumer;
 use serde::Serialize;
 
 use self::keeper::{Handle, Wish};
 use self::line::{CaptureLine, Figures, PlaybackLine};
-use super::format::{FRAME_SAMPLES, Frame};
+use super::format::{Frame, STEP_SAMPLES};
 pub use system::list;
 
 /// What `--input` and `--output` call devices.
@@ -296,7 +299,7 @@ impl Microphone {
     /// The next 20 ms, whatever the device does: what it has not given is silence.
     pub fn next_frame(&mut self, out: &mut Frame) {
         match self.0.line() {
-            Some(line) => line.next_frame(out),
+            Some(line) => line.next_frame(out, Instant::now()),
             None => out.fill(0.0),
         }
     }
@@ -333,10 +336,10 @@ impl Loudspeaker {
         Ok(Self(lines))
     }
 
-    /// Plays 20 ms. Never waits; without a device they are lost.
-    pub fn write(&mut self, frame: &[i16; FRAME_SAMPLES]) {
+    /// Plays a step. Never waits; without a device it is lost.
+    pub fn write(&mut self, step: &[i16; STEP_SAMPLES]) {
         if let Some(line) = self.0.line() {
-            line.write(frame);
+            line.write(step, Instant::now());
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cpal::traits::{DeviceTrait, HostTrait, StreamTrait};
 use cpal::{
@@ -237,7 +237,7 @@ where
     f32: FromSample<S>,
 {
     let watcher = watcher(captor.pulse());
-    let on_data = move |data: &[S], _: &cpal::InputCallbackInfo| captor.on_data(data);
+    let on_data = move |data: &[S], _: &cpal::InputCallbackInfo| captor.on_data(data, Instant::now());
     device.build_input_stream(settings, on_data, watcher, Some(OPEN_WITHIN)).map_err(fault)
 }
 
@@ -264,6 +264,6 @@ where
     S: SizedSample + Sample + FromSample<f32>,
 {
     let watcher = watcher(player.pulse());
-    let on_data = move |data: &mut [S], _: &cpal::OutputCallbackInfo| player.on_data(data);
+    let on_data = move |data: &mut [S], _: &cpal::OutputCallbackInfo| player.on_data(data, Instant::now());
     device.build_output_stream(settings, on_data, watcher, Some(OPEN_WITHIN)).map_err(fault)
 }

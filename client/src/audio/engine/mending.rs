@@ -1,23 +1,37 @@
 //! What to play where a frame is missing and a later one has come, within what a tick has time for.
 
 use crate::audio::codec::{CodecError, Decoder, Effort, MAX_GAP};
-use crate::audio::format::{Frame, SILENCE};
+use crate::audio::format::{Frame, SILENCE, STEPS};
 use crate::audio::playout::REACH;
 
 const _: () = assert!(REACH <= MAX_GAP);
 
-/// Frames that are made up by a neural network in one tick, of all talkers together: 3 to 8 ms of the 20 on an ordinary
-/// core. A relay that drops a packet drops the frames of everybody in it; what is beyond sounds a little worse.
+/// Frames that are made up by a neural network within a frame's time, of all talkers together: 3 to 8 ms of the 20 on an
+/// ordinary core. A relay that drops a packet drops the frames of everybody in it; what is beyond sounds a little worse.
 const NEURAL_PER_TICK: usize = 8;
 
 const _: () = assert!(MAX_GAP <= NEURAL_PER_TICK);
 
-/// How many neural frames are left in a tick.
-pub(super) struct Budget(usize);
+/// How many neural frames are left in this frame's time.
+pub(super) struct Budget {
+    left: usize,
+    /// Steps until it is filled again.
+    steps: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { left: NEURAL_PER_TICK, steps: 0 }
+    }
+}
 
 impl Budget {
-    pub fn of_a_tick() -> Self {
-        Self(NEURAL_PER_TICK)
+    /// A step begins.
+    pub fn on_step(&mut self) {
+        if self.steps == 0 {
+            *self = Self { left: NEURAL_PER_TICK, steps: STEPS };
+        }
+        self.steps -= 1;
     }
 
     /// What one frame may cost.
@@ -27,8 +41,8 @@ impl Budget {
 
     /// Takes so many frames, or none.
     fn take_all(&mut self, frames: usize) -> bool {
-        let left = self.0.checked_sub(frames);
-        self.0 = left.unwrap_or(self.0);
+        let left = self.left.checked_sub(frames);
+        self.left = left.unwrap_or(self.left);
         left.is_some()
     }
 }
@@ -100,10 +114,18 @@ mod tests {
 
     #[test]
     fn a_tick_has_time_for_so_many_neural_frames_and_a_gap_takes_all_of_its_own_or_none() {
-        let mut budget = Budget::of_a_tick();
+        let mut budget = Budget::default();
         assert!(budget.take_all(NEURAL_PER_TICK - 1));
         assert!(!budget.take_all(2));
         assert_eq!(budget.take(), Effort::Neural);
+        for _ in 0..STEPS {
+            budget.on_step();
+        }
+        assert!(budget.take_all(NEURAL_PER_TICK), "the first step of a frame's time fills it");
+        budget.on_step();
+        assert_eq!(budget.take(), Effort::Neural, "and the first one of the next");
+        assert!(budget.take_all(NEURAL_PER_TICK - 1));
+        (1..STEPS).for_each(|_| budget.on_step());
         assert_eq!(budget.take(), Effort::Classic);
     }
 
@@ -111,20 +133,20 @@ mod tests {
     fn a_gap_is_made_once_and_played_frame_by_frame() {
         let (mut decoder, mut mended, packet) = (Decoder::new().expect("a decoder"), Mended::new(), packet());
         decoder.decode(&packet, &mut SILENCE.clone()).expect("sound");
-        let mut budget = Budget::of_a_tick();
+        let mut budget = Budget::default();
         let mut out = SILENCE;
         for gap in (1..=3).rev() {
             mended.fill(&mut decoder, &packet, gap, &mut budget, &mut out).expect("a frame");
             assert_eq!(out, mended.frames[3 - gap]);
         }
-        assert_eq!(budget.0, NEURAL_PER_TICK - 3, "three frames were made, at once");
+        assert_eq!(budget.left, NEURAL_PER_TICK - 3, "three frames were made, at once");
     }
 
     #[test]
     fn a_gap_that_became_shorter_is_made_anew() {
         let (mut decoder, mut mended, packet) = (Decoder::new().expect("a decoder"), Mended::new(), packet());
         decoder.decode(&packet, &mut SILENCE.clone()).expect("sound");
-        let mut budget = Budget::of_a_tick();
+        let mut budget = Budget::default();
         let mut out = SILENCE;
         mended.fill(&mut decoder, &packet, 5, &mut budget, &mut out).expect("a frame");
         mended.fill(&mut decoder, &packet, 2, &mut budget, &mut out).expect("a frame");
@@ -136,9 +158,9 @@ mod tests {
         let (mut decoder, mut mended, packet) = (Decoder::new().expect("a decoder"), Mended::new(), packet());
         decoder.decode(&packet, &mut SILENCE.clone()).expect("sound");
         let mut out = SILENCE;
-        mended.fill(&mut decoder, &packet, 4, &mut Budget(3), &mut out).expect("a frame");
+        mended.fill(&mut decoder, &packet, 4, &mut Budget { left: 3, steps: 1 }, &mut out).expect("a frame");
         assert_eq!(mended.len, 0);
-        mended.fill(&mut decoder, &packet, 3, &mut Budget(3), &mut out).expect("a frame");
+        mended.fill(&mut decoder, &packet, 3, &mut Budget { left: 3, steps: 1 }, &mut out).expect("a frame");
         assert_eq!(mended.len, 3);
     }
 }

@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Delay, Phase, Playout, Pull, nanos};
+use super::correct::Delay;
+use super::{Phase, Piece, Playout, nanos};
 
 /// The hold of a talker in verified mode. Its frames come with their segment's seal, all at once: the first of a full
 /// segment 0.5 s after it was made, the first of one that its sender did not fill 1 s after. The rest is for the seal,
@@ -55,22 +56,22 @@ impl Playout {
         }
     }
 
-    /// After the usual hold has changed: in a pause places are inserted or left out until the delay is right.
-    pub(super) fn steer(&mut self, at: i64) -> Option<Pull<'static>> {
+    /// After the usual hold has changed: in a pause steps are inserted or left out until the delay is right.
+    pub(super) fn steer(&mut self, at: i64) -> Option<Piece<'static>> {
         if !self.steering {
             return None;
         }
         (self.delay, self.delay_since) = (Delay::Right, at);
         let excess = self.excess(at)?;
-        if (0..self.frame).contains(&excess) {
+        if (0..self.step).contains(&excess) {
             self.steering = false;
             return None;
         }
         if excess < 0 {
-            return self.is_pause().then(|| self.insert());
+            return self.is_pause().then(|| self.insert(excess));
         }
         if self.is_queued(self.next) && self.next < self.newest && self.is_pause() {
-            self.drop_next();
+            self.shorten(excess);
         }
         None
     }

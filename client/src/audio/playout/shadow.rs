@@ -4,7 +4,7 @@
 
 /// Holds to choose from, in nanoseconds. The shortest lets the packet after a lost one come in time, with frames of
 /// 20 ms; nobody converses well with more than the longest.
-const HOLDS: [i64; 8] = [25 * MS, 45 * MS, 65 * MS, 85 * MS, 105 * MS, 145 * MS, 185 * MS, 225 * MS];
+const HOLDS: [i64; 9] = [22 * MS, 32 * MS, 42 * MS, 62 * MS, 82 * MS, 105 * MS, 145 * MS, 185 * MS, 225 * MS];
 const MS: i64 = 1_000_000;
 /// Length of a block, in frames: half a second.
 const BLOCK: u32 = 25;
@@ -18,7 +18,7 @@ const TOO_MANY: u32 = 200;
 /// to wait. 10 s.
 const PATIENCE: u32 = 20;
 /// What a packet after a gap may come later than expected and still be of use.
-const SLACK: i64 = 5 * MS;
+const SLACK: i64 = 2 * MS;
 
 #[derive(Clone, Copy, Default)]
 struct Block {
@@ -106,36 +106,36 @@ mod tests {
 
     #[test]
     fn a_quiet_path_keeps_the_shortest_hold() {
-        let mut shadows = Shadows::new(25 * MS, FRAME);
-        assert_eq!(after(&mut shadows, 5_000, |n| n % 20 * MS, |_| 0), 25 * MS);
+        let mut shadows = Shadows::new(22 * MS, FRAME);
+        assert_eq!(after(&mut shadows, 5_000, |n| n % 20 * MS, |_| 0), 22 * MS);
     }
 
     #[test]
     fn a_restless_path_gets_a_hold_that_hardly_any_frame_exceeds_within_seconds() {
-        let mut shadows = Shadows::new(25 * MS, FRAME);
+        let mut shadows = Shadows::new(22 * MS, FRAME);
         // Even up to 100 ms.
         assert_eq!(after(&mut shadows, 500, |n| n * 37 % 101 * MS, |_| 0), 105 * MS);
     }
 
     #[test]
     fn single_losses_need_no_longer_hold_and_bursts_do() {
-        let mut shadows = Shadows::new(25 * MS, FRAME);
-        assert_eq!(after(&mut shadows, 1_000, |_| 0, |n| i64::from(n % 20 == 0)), 25 * MS);
-        assert_eq!(after(&mut shadows, 1_000, |_| 0, |n| if n % 50 == 0 { 4 } else { 0 }), 85 * MS);
+        let mut shadows = Shadows::new(22 * MS, FRAME);
+        assert_eq!(after(&mut shadows, 1_000, |_| 0, |n| i64::from(n % 20 == 0)), 22 * MS);
+        assert_eq!(after(&mut shadows, 1_000, |_| 0, |n| if n % 50 == 0 { 4 } else { 0 }), 82 * MS);
     }
 
     #[test]
     fn the_hold_comes_back_step_by_step_once_the_path_has_been_quiet_for_long() {
-        let mut shadows = Shadows::new(25 * MS, FRAME);
+        let mut shadows = Shadows::new(22 * MS, FRAME);
         after(&mut shadows, 500, |n| n * 37 % 101 * MS, |_| 0);
         assert_eq!(after(&mut shadows, 500, |_| 0, |_| 0), 105 * MS, "not at once");
         assert!(after(&mut shadows, 1_000, |_| 0, |_| 0) < 105 * MS);
-        assert_eq!(after(&mut shadows, 10_000, |_| 0, |_| 0), 25 * MS);
+        assert_eq!(after(&mut shadows, 10_000, |_| 0, |_| 0), 22 * MS);
     }
 
     #[test]
     fn one_bad_moment_in_ten_seconds_changes_nothing() {
-        let mut shadows = Shadows::new(25 * MS, FRAME);
-        assert_eq!(after(&mut shadows, 5_000, |n| if n % 500 == 499 { 300 * MS } else { 0 }, |_| 0), 25 * MS);
+        let mut shadows = Shadows::new(22 * MS, FRAME);
+        assert_eq!(after(&mut shadows, 5_000, |n| if n % 500 == 499 { 300 * MS } else { 0 }, |_| 0), 22 * MS);
     }
 }

@@ -1,10 +1,12 @@
 mod learning;
 mod repair;
+mod steps;
 mod verified;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::audio::format::STEPS;
 
 const T: u64 = 20_000_000;
 const MS: u64 = 1_000_000;
@@ -45,21 +47,27 @@ enum Out {
     Silence,
 }
 
-/// A talker and a listener in virtual time. Payloads are their sequence numbers.
+/// A talker and a listener in virtual time. Payloads are their sequence numbers. But for `steps`, the listener plays whole
+/// frames, so that what comes out can be counted.
 struct Run {
     playout: Playout,
     start: Instant,
     out: Vec<Out>,
-    /// Listener's ticks.
-    ticks: u64,
-    tick: u64,
+    /// Steps of the listener so far.
+    steps: u64,
+    step: u64,
+    /// When the first one is.
     phase: u64,
 }
 
 impl Run {
     fn new(hold_ms: u64) -> Self {
-        let config = Config { hold: Duration::from_millis(hold_ms), ..Config::default() };
-        Self { playout: Playout::new(config), start: Instant::now(), out: vec![], ticks: 0, tick: T, phase: 13 * MS }
+        Self::of(Config { step: FRAME, hold: Duration::from_millis(hold_ms), ..Config::default() })
+    }
+
+    fn of(config: Config) -> Self {
+        let (playout, step) = (Playout::new(config), config.step.as_nanos() as u64);
+        Self { playout, start: Instant::now(), out: vec![], steps: 0, step, phase: 13 * MS }
     }
 
     fn time(&self, nanos: u64) -> Instant {
@@ -84,13 +92,14 @@ impl Run {
 
     fn tick_until(&mut self, until: u64) {
         loop {
-            let at = self.phase + self.ticks * self.tick;
+            let at = self.phase + self.steps * self.step;
             if at > until {
                 return;
             }
-            self.ticks += 1;
             let now = self.time(at);
-            let out = match self.playout.pull(now) {
+            let Piece { what, steps } = self.playout.pull(now);
+            self.steps += steps as u64;
+            let out = match what {
                 Pull::Play(payload) => Out::Played { seq: u32::from_be_bytes(payload.try_into().unwrap()), at },
                 Pull::Repair { packet, gap } => {
                     Out::Repaired { gap, from: u32::from_be_bytes(packet.try_into().unwrap()) }
@@ -141,7 +150,7 @@ fn without_loss_every_frame_is_played_once_in_order_at_every_hold_and_phase() {
 fn playing_begins_at_the_first_tick_after_the_hold_and_then_goes_on_with_every_tick() {
     let mut run = Run::new(25);
     run.deliver(steady(50, 0), 49 * T);
-    // Ticks are at 13, 33, 53 ms ...
+    // Steps are at 13, 33, 53 ms ...
     assert_eq!(run.out[..3], [Out::Silence, Out::Played { seq: 0, at: 33 * MS }, Out::Played { seq: 1, at: 53 * MS }]);
     assert!(run.out[1..].iter().all(|out| matches!(out, Out::Played { .. })));
 }
@@ -391,8 +400,8 @@ fn a_hiccup_of_the_listeners_clock_changes_nothing() {
         run.push(Sent { at: i * T, seq: i as u32, muted: false, level: PAUSE });
         // For 0.3 s there are no ticks; then all come at once.
         if !(100..115).contains(&i) {
-            while run.ticks <= i {
-                run.ticks += 1;
+            while run.steps <= i {
+                run.steps += 1;
                 let now = run.time(i * T + MS);
                 let _ = run.playout.pull(now);
             }
@@ -444,7 +453,7 @@ fn a_payload_that_is_too_long_is_refused() {
     let payload = [0; MAX_PAYLOAD + 1];
     let push = playout.push(&Arrival { seq: 0, muted: false, level: 0, payload: &payload }, Instant::now());
     assert_eq!(push, Push::TooLong);
-    assert_eq!(playout.pull(Instant::now() + Duration::from_secs(1)), Pull::Silence);
+    assert_eq!(playout.pull(Instant::now() + Duration::from_secs(1)), Piece::SILENCE);
 }
 
 /// What a hostile talker and a confused clock may do.
@@ -493,7 +502,7 @@ proptest! {
                 }
                 Step::Pull => {
                     pulls += 1;
-                    let _ = playout.pull(now);
+                    prop_assert!((1..=STEPS).contains(&playout.pull(now).steps));
                 }
                 Step::Time { to } => time = to,
                 Step::Wait { nanos } => time = time.saturating_add(nanos),

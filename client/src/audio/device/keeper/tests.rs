@@ -25,7 +25,7 @@ impl Bench {
     fn callbacks(&mut self) {
         let Self { devices, open, moves, .. } = self;
         for (_, captor) in open.iter_mut().filter(|(name, _)| *moves || devices.contains(name)) {
-            captor.on_data(&[0.0_f32]);
+            captor.on_data(&[0.0_f32], Instant::now());
         }
     }
 }

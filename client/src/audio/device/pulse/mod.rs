@@ -22,6 +22,9 @@ use pulseaudio::protocol::{
     Props, SampleFormat, SampleSpec, SetClientNameReply,
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
 use super::keeper::Fault;
 use super::line::RATES;
 pub(super) use play::play;
@@ -104,6 +107,17 @@ impl Connection {
         socket.set_read_timeout(None).map_err(fault)?;
         socket.set_write_timeout(None).map_err(fault)?;
         socket.try_clone().map(Stream).map_err(fault)
+    }
+
+    /// Waits for so long whether there is a message.
+    fn is_readable(&self, longest: &Timespec) -> io::Result<bool> {
+        if !self.socket.buffer().is_empty() {
+            return Ok(true);
+        }
+        let mut sockets = [PollFd::new(self.socket.get_ref(), PollFlags::IN)];
+        // A signal interrupts it, and then it has waited for less.
+        Ok(poll(&mut sockets, Some(longest)).or_else(|error| if error == Errno::INTR { Ok(0) } else { Err(error) })?
+            > 0)
     }
 
     /// Waits for the next message. Allocates only for one that is longer than all before.

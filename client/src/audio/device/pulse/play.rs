@@ -1,23 +1,31 @@
 //! To a loudspeaker.
 //!
-//! What the server keeps is made larger when it ran dry, for then this machine is too slow for less, and smaller again
-//! when it has not for a while.
+//! What the server asks for it gets as soon as it is there, and not at once: see [`line::playback_with_reserve`]. What it
+//! keeps is made larger when it ran dry, for then this machine is too slow for less, and smaller again when it has not for
+//! a while.
+
+use std::time::{Duration, Instant};
 
 use pulseaudio::protocol::stream::{BufferAttr, StreamFlags};
 use pulseaudio::protocol::{
     Command, CreatePlaybackStreamReply, DESCRIPTOR_SIZE, GetSinkInfo, PlaybackStreamParams,
     SetPlaybackStreamBufferAttrParams, SinkInfo,
 };
+use rustix::event::Timespec;
 
 use super::{Connection, Message, PERIOD, SAMPLE, Shape, fault, named};
 use crate::audio::device::keeper::Fault;
 use crate::audio::device::line::{self, PlaybackLine, Player};
 use crate::audio::device::system::Opened;
-use crate::realtime::{self, Raised};
+use crate::realtime::{self, Raised, Scheduling};
 
 /// What the server and its device keep together, in periods. With two of them the server would leave its device none at
 /// all, and render half a millisecond at a time.
 const KEPT: Depth = Depth { periods: 3, calm: 0 };
+/// For how long the server may be let wait: what it keeps but for its device's part, less what a look comes too late.
+const RESERVE: Duration = Duration::from_millis(9);
+/// From one look at the ring to the next while the server waits: a millisecond.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 /// Most periods: 60 ms. A machine that needs more does not carry a conversation.
 const MOST_KEPT: u32 = 12;
 /// Periods without a gap after which one less is kept: half a minute.
@@ -57,8 +65,13 @@ pub(in crate::audio::device) fn play(name: &str) -> Result<Opened<PlaybackLine>,
     let mut connection = Connection::open()?;
     let sink: SinkInfo = connection.ask(&Command::GetSinkInfo(GetSinkInfo { index: None, name: named(name)? }))?;
     let shape = Shape::of(sink.sample_spec, sink.channel_map)?;
-    let (player, line) =
-        line::playback(shape.spec.sample_rate, shape.spec.channels.into(), realtime::scheduling()).map_err(fault)?;
+    let scheduling = realtime::scheduling();
+    let reserve = match scheduling {
+        Scheduling::RealTime => RESERVE,
+        Scheduling::Shared => Duration::ZERO,
+    };
+    let (rate, channels) = (shape.spec.sample_rate, shape.spec.channels.into());
+    let (player, line) = line::playback_with_reserve(rate, channels, scheduling, reserve).map_err(fault)?;
     let pulse = player.pulse();
     let params = PlaybackStreamParams {
         sample_spec: shape.spec,
@@ -91,6 +104,8 @@ fn kept(shape: Shape, depth: Depth) -> BufferAttr {
         max_length: shape.bytes_in(PERIOD * MOST_KEPT),
         target_length: length,
         minimum_request_length: shape.bytes_in(PERIOD),
+        // What comes too late is left out. Else the server would stop, and whatever comes then stay late.
+        pre_buffering: 0,
         ..BufferAttr::default()
     }
 }
@@ -115,17 +130,22 @@ impl Speaker {
     }
 
     fn serve(&mut self, first: u32, priority: &mut Raised) -> std::io::Result<()> {
-        self.give(first)?;
+        self.on_request(first)?;
         loop {
             priority.watch();
+            if self.player.owes() && !self.connection.is_readable(&LOOK)? {
+                self.pay()?;
+                continue;
+            }
             match self.connection.receive()? {
                 Message::Wants(bytes) => {
-                    self.give(bytes)?;
+                    self.on_request(bytes)?;
                     if self.depth.on_block() {
                         self.keep()?;
                     }
                 }
-                Message::RanDry => {
+                // Before there is anything to play, it is no gap.
+                Message::RanDry if self.player.pulse().is_live() => {
                     self.player.pulse().on_underflow();
                     if self.depth.on_gap() {
                         self.keep()?;
@@ -137,11 +157,20 @@ impl Speaker {
         }
     }
 
-    /// Gives the server so many bytes.
-    fn give(&mut self, bytes: u32) -> std::io::Result<()> {
-        let count = usize::try_from(bytes).unwrap_or(0).min(super::LONGEST_MESSAGE) / SAMPLE;
-        self.samples.resize(count, 0.0);
-        self.player.on_data(&mut self.samples);
+    /// The server asks for so many bytes.
+    fn on_request(&mut self, bytes: u32) -> std::io::Result<()> {
+        let bytes = usize::try_from(bytes).unwrap_or(0).min(super::LONGEST_MESSAGE);
+        let moment = SAMPLE * usize::from(self.shape.spec.channels);
+        self.player.on_request(bytes / moment, Instant::now());
+        self.pay()
+    }
+
+    /// Gives the server what there is of what it asked for.
+    fn pay(&mut self) -> std::io::Result<()> {
+        self.player.pay(&mut self.samples);
+        if self.samples.is_empty() {
+            return Ok(());
+        }
         self.block.clear();
         self.block.resize(DESCRIPTOR_SIZE, 0);
         self.samples.iter().for_each(|sample| self.block.extend_from_slice(&sample.to_le_bytes()));

@@ -2,7 +2,7 @@
 
 use pulseaudio::protocol::stream::{BufferAttr, StreamFlags};
 use pulseaudio::protocol::{Command, CreateRecordStreamReply, GetSourceInfo, RecordStreamParams, SourceInfo};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Connection, KEPT_SECONDS, Message, PERIOD, SAMPLE, Shape, fault, named};
 use crate::audio::device::keeper::Fault;
@@ -61,6 +61,6 @@ impl Captor {
         let moments = bytes.chunks_exact(SAMPLE * channels);
         let scale = 1.0 / channels as f32;
         let mean = |moment: &[u8]| moment.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).sum::<f32>() * scale;
-        self.on_moments(moments.len(), moments.map(mean));
+        self.on_moments(moments.len(), moments.map(mean), Instant::now());
     }
 }
