@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking, as tests do")]
 
+#[path = "shell/media.rs"]
+mod media;
 mod support;
 
 use std::time::Duration;

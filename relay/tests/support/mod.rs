@@ -151,6 +151,10 @@ impl Relay {
         Self { embedded, told, endpoint }
     }
 
+    pub fn endpoint(&self) -> &ClientEndpoint {
+        &self.endpoint
+    }
+
     pub fn trust(&self) -> Trust {
         Trust::Pin(self.embedded.pin().unwrap())
     }

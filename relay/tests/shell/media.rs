@@ -1,0 +1,143 @@
+//! Frames beside QUIC, over real sockets.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use conclave_relay::dial::{Dialed, dial};
+use conclave_relay::media;
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+
+use crate::support::{PATIENCE, Relay};
+
+/// A client that has said its first word, through whatever is at `address`.
+async fn enter(relay: &Relay, address: std::net::SocketAddr) -> Dialed {
+    let trust = relay.trust();
+    let mut dialed = dial(relay.endpoint(), address, "relay.test", &trust, PATIENCE).await.unwrap();
+    dialed.writer.send(Bytes::from_static(b"in")).await.unwrap();
+    assert_eq!(timeout(PATIENCE, dialed.reader.next()).await.unwrap().unwrap().unwrap(), b"in");
+    dialed
+}
+
+/// Two clients talk until a condition holds; every frame that one sends comes to the other, whichever way it takes.
+async fn talk_until(pair: &mut [Dialed; 2], condition: impl Fn(&[bool; 2]) -> bool) {
+    let began = Instant::now();
+    let [one, two] = pair;
+    for number in 0u64.. {
+        assert!(began.elapsed() < PATIENCE, "waited in vain");
+        let frame = Bytes::from([&number.to_be_bytes()[..], &[7; 153]].concat());
+        assert!(one.datagrams.send(frame.clone()) && two.datagrams.send(frame.clone()));
+        for client in [&mut *one, &mut *two] {
+            // Those that were lost while something on the way changed its mind are followed by others.
+            let heard = timeout(Duration::from_millis(500), client.datagrams.next()).await;
+            assert!(heard.is_err() || heard.unwrap().unwrap().len() == frame.len());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        if condition(&[&*one, &*two].map(|dialed| dialed.datagrams.is_beside_quic())) {
+            return;
+        }
+    }
+}
+
+/// Something on the way that can be told to let only QUIC through.
+struct Path {
+    address: std::net::SocketAddr,
+    blocks: Arc<AtomicBool>,
+    media: Arc<AtomicU64>,
+}
+
+impl Path {
+    async fn to(relay: std::net::SocketAddr) -> Self {
+        let (near, far) = (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        far.connect(relay).await.unwrap();
+        let path = Self { address: near.local_addr().unwrap(), blocks: Arc::default(), media: Arc::default() };
+        let (blocks, media) = (Arc::clone(&path.blocks), Arc::clone(&path.media));
+        tokio::spawn(async move {
+            let (mut there, mut back) = ([0; 2_048], [0; 2_048]);
+            let mut client = None;
+            let passes = |packet: &[u8]| {
+                let is_media = media::is_media(packet);
+                media.fetch_add(u64::from(is_media), Ordering::Relaxed);
+                !(is_media && blocks.load(Ordering::Relaxed))
+            };
+            loop {
+                tokio::select! {
+                    came = near.recv_from(&mut there) => {
+                        let (length, from) = came.unwrap();
+                        client = Some(from);
+                        if passes(&there[..length]) {
+                            far.send(&there[..length]).await.unwrap();
+                        }
+                    }
+                    came = far.recv(&mut back) => {
+                        let length = came.unwrap();
+                        if let Some(client) = client.filter(|_| passes(&back[..length])) {
+                            near.send_to(&back[..length], client).await.unwrap();
+                        }
+                    }
+                }
+            }
+        });
+        path
+    }
+}
+
+#[tokio::test]
+async fn frames_leave_quic_once_both_ends_know_that_they_get_through() {
+    let relay = Relay::start();
+    let address = relay.embedded.local_addr();
+    let mut pair = [enter(&relay, address).await, enter(&relay, address).await];
+    talk_until(&mut pair, |beside| *beside == [true; 2]).await;
+    // The frames of another round tell the relay.
+    talk_until(&mut pair, |_| true).await;
+    let before = (relay.embedded.stats(), pair.each_ref().map(|dialed| dialed.connection.stats().frame_rx.datagram));
+    let mut heard = 0;
+    for _ in 0..20 {
+        assert!(pair[0].datagrams.send(Bytes::from_static(&[9; 161])));
+        heard += usize::from(timeout(PATIENCE, pair[1].datagrams.next()).await.unwrap().unwrap() == [9; 161][..]);
+    }
+    assert_eq!(heard, 20);
+    assert_eq!(pair[1].connection.stats().frame_rx.datagram, before.1[1], "in QUIC");
+    let stats = relay.embedded.stats();
+    assert_eq!(stats.datagrams_out - before.0.datagrams_out, 20);
+    assert!(stats.media_in - before.0.media_in >= 20 && stats.media_unknown == 0);
+}
+
+#[tokio::test]
+async fn a_path_that_lets_only_quic_through_carries_frames_all_the_same() {
+    let relay = Relay::start();
+    let path = Path::to(relay.embedded.local_addr()).await;
+    path.blocks.store(true, Ordering::Relaxed);
+    let mut pair = [enter(&relay, path.address).await, enter(&relay, relay.embedded.local_addr()).await];
+    // The other one, whose path is open, is beside QUIC.
+    talk_until(&mut pair, |beside| *beside == [false, true]).await;
+    assert!(path.media.load(Ordering::Relaxed) > 0, "it was asked");
+    path.blocks.store(false, Ordering::Relaxed);
+    talk_until(&mut pair, |beside| *beside == [true; 2]).await;
+    path.blocks.store(true, Ordering::Relaxed);
+    talk_until(&mut pair, |beside| !beside[0]).await;
+    // Back in QUIC nothing is lost.
+    assert!(pair[1].datagrams.send(Bytes::from_static(b"still here")));
+    let mut heard = Bytes::new();
+    while heard != b"still here"[..] {
+        heard = timeout(PATIENCE, pair[0].datagrams.next()).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn packets_of_nobody_reach_nobody() {
+    let relay = Relay::start();
+    let address = relay.embedded.local_addr();
+    let mut pair = [enter(&relay, address).await, enter(&relay, address).await];
+    talk_until(&mut pair, |beside| *beside == [true; 2]).await;
+    let before = relay.embedded.stats();
+    let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for length in 0..64 {
+        stranger.send_to(&vec![3; length], address).await.unwrap();
+    }
+    crate::support::patiently(|| relay.embedded.stats().media_unknown - before.media_unknown == 63).await;
+    assert!(pair[0].datagrams.send(Bytes::from_static(b"unharmed")));
+    assert_eq!(timeout(PATIENCE, pair[1].datagrams.next()).await.unwrap().unwrap(), b"unharmed"[..]);
+}
