@@ -50,7 +50,8 @@ struct Path {
 
 impl Path {
     async fn to(relay: std::net::SocketAddr) -> Self {
-        let (near, far) = (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        let (near, far) =
+            (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
         far.connect(relay).await.unwrap();
         let path = Self { address: near.local_addr().unwrap(), blocks: Arc::default(), media: Arc::default() };
         let (blocks, media) = (Arc::clone(&path.blocks), Arc::clone(&path.media));

@@ -45,6 +45,8 @@ pub struct Pulse {
     pub(super) owed: AtomicU32,
     /// The clocks' half has begun to write.
     is_live: AtomicBool,
+    /// It lets a server wait.
+    lets_wait: AtomicBool,
     underflows: AtomicU64,
     failed: AtomicBool,
 }
@@ -59,6 +61,7 @@ impl Default for Pulse {
             starved: AtomicU64::new(0),
             owed: AtomicU32::new(0),
             is_live: AtomicBool::new(false),
+            lets_wait: AtomicBool::new(false),
             underflows: AtomicU64::new(0),
             failed: AtomicBool::new(false),
         }
@@ -107,6 +110,16 @@ impl Pulse {
     /// Whether there is.
     pub(super) fn is_live(&self) -> bool {
         self.is_live.load(Ordering::Acquire)
+    }
+
+    /// Whether a server is let wait from now on for what it asks for.
+    pub(super) fn let_wait(&self, on: bool) {
+        self.lets_wait.store(on, Ordering::Relaxed);
+    }
+
+    /// Whether it is.
+    pub(super) fn lets_wait(&self) -> bool {
+        self.lets_wait.load(Ordering::Relaxed)
     }
 
     /// A server between the callback and the device had nothing to play.

@@ -154,6 +154,7 @@ impl PlaybackLine {
         } else if starved != self.starved {
             self.on_gap(now);
         }
+        self.level.pulse.let_wait(self.target() < 0.0);
         (self.started, self.starved) = (true, starved);
         if self.fill() > self.level.surplus() {
             self.skip();
@@ -207,7 +208,8 @@ impl PlaybackLine {
         self.level.margin() - self.reserve
     }
 
-    /// There was a gap. More is kept from now on. What the gap's own cause holds up still comes.
+    /// There was a gap. More is kept from now on, or a server is let wait for less. What the gap's own cause holds up still
+    /// comes.
     fn on_gap(&mut self, now: Instant) {
         self.gaps += 1;
         let before = self.level.margin();

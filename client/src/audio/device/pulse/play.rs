@@ -1,8 +1,8 @@
 //! To a loudspeaker.
 //!
 //! What the server asks for it gets as soon as it is there, and not at once: see [`line::playback_with_reserve`]. What it
-//! keeps is made larger when it ran dry, for then this machine is too slow for less, and smaller again when it has not for
-//! a while.
+//! keeps is made larger when it ran dry though it was not let wait, for then this machine is too slow for less, and smaller
+//! again when it has not for a while.
 
 use std::time::{Duration, Instant};
 
@@ -146,8 +146,10 @@ impl Speaker {
                 }
                 // Before there is anything to play, it is no gap.
                 Message::RanDry if self.player.pulse().is_live() => {
-                    self.player.pulse().on_underflow();
-                    if self.depth.on_gap() {
+                    let pulse = self.player.pulse();
+                    pulse.on_underflow();
+                    // A server that keeps more gives its device larger blocks, which must all be there.
+                    if !pulse.lets_wait() && self.depth.on_gap() {
                         self.keep()?;
                     }
                 }
