@@ -6,6 +6,7 @@
 //! by [`MediaEngine::new`] and [`MediaEngine::add_talker`]. Only with [`MediaEngine::set_processing`] does capturing
 //! allocate: the library that processes does.
 
+mod guard;
 mod mending;
 mod pieces;
 mod talker;
@@ -253,6 +254,7 @@ impl MediaEngine {
     pub fn receive(&mut self, index: u16, seq: u32, muted: bool, level: u8, opus: &[u8], now: Instant) -> Option<Push> {
         let talker = self.talker_mut(index)?;
         talker.comfort.note(muted, level);
+        talker.guard.note(level);
         Some(talker.playout.push(&Arrival { seq, muted, level, payload: opus }, now))
     }
 

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::Faults;
+use super::guard::Guard;
 use super::mending::{Budget, Mended};
 use crate::audio::codec::{CodecError, Decoder, Effort};
 use crate::audio::format::{FRAME_SAMPLES, Frame, LEVEL_SILENT, SILENCE, STEP_SAMPLES, STEPS};
@@ -15,6 +16,7 @@ pub(super) struct Talker {
     pub playout: Playout,
     pub fader: Fader,
     pub comfort: Comfort,
+    pub guard: Guard,
     /// Mean level in −dBov of what was decoded last.
     pub level: u8,
     decoder: Decoder,
@@ -36,6 +38,7 @@ impl Talker {
             decoder: Decoder::new()?,
             fader: Fader::default(),
             comfort: Comfort::new(index),
+            guard: Guard::default(),
             mended: Mended::new(),
             sounding: false,
             level: LEVEL_SILENT,
@@ -93,6 +96,7 @@ impl Talker {
         if !heard {
             self.end = self.at;
         }
+        self.guard.limit(&mut self.frame);
         self.level = if heard { mixer::rms_level(&self.frame) } else { LEVEL_SILENT };
     }
 

@@ -85,6 +85,28 @@ fn scored(spoken: &[i16], lost: impl Fn(u32) -> bool) -> (f32, Stats) {
 }
 
 #[test]
+fn what_the_codec_cannot_stand_is_not_heard_louder_than_it_was() {
+    // Chirps of 60 ms between 300 and 5,000 Hz, two a second, out of silence.
+    let amplitude = 0.05;
+    let chirps: Vec<i16> = (0..FRAME_SAMPLES * 500)
+        .map(|i| (i % (SAMPLE_RATE as usize / 2)) as f64 / f64::from(SAMPLE_RATE))
+        .map(|t| {
+            let fade = (std::f64::consts::PI * t / 0.06).sin().powi(2);
+            let phase = std::f64::consts::TAU * (300.0 * t + 4_700.0 * t * t / 0.12);
+            if t < 0.06 { (amplitude * fade * phase.sin() * 32_767.0) as i16 } else { 0 }
+        })
+        .collect();
+    let mut call = Call::new(Source::Wav(Recording::new(chirps, Repeat::Once)), Sink::Null);
+    let (mut loudest_said, mut loudest_heard) = (LEVEL_SILENT, LEVEL_SILENT);
+    for _ in 0..500 {
+        call.tick(false, true);
+        loudest_said = loudest_said.min(call.speaker.own_levels().0);
+        loudest_heard = loudest_heard.min(call.listener.level(SPEAKER).unwrap());
+    }
+    assert!(loudest_heard < LEVEL_SILENT && loudest_heard + 10 >= loudest_said, "{loudest_heard} of {loudest_said}");
+}
+
+#[test]
 fn skipped_frames_pass_in_time_as_captured_ones_do() {
     let samples: Vec<i16> = (0..FRAME_SAMPLES * 3).map(|i| (i % 2_000) as i16 * 8).collect();
     let engine = || engine(Source::Wav(Recording::new(samples.clone(), Repeat::Once)), Sink::Null);
