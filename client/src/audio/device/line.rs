@@ -32,9 +32,9 @@ pub use playback::{PlaybackLine, Player, playback};
 
 /// Rates of devices that are used, in Hz.
 pub(super) const RATES: std::ops::RangeInclusive<u32> = 8_000..=192_000;
-/// Length of the resampler's filter: a delay of 1.3 ms at 48 kHz. Twice as long is sharper at the edge of the band, which
-/// speech does not reach.
-const FILTER: usize = 128;
+/// Length of the resampler's filter in samples of the lower rate: a delay of 1.3 ms at 48 kHz. Twice as long is sharper at the
+/// edge of the band, which speech does not reach there.
+const FILTER: u32 = 128;
 /// How a line fares.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
 pub struct Figures {
@@ -59,7 +59,9 @@ impl Figures {
 
 /// A resampler of which one side is always `chunk` samples.
 fn resampler(from: u32, to: u32, chunk: usize, fixed: FixedAsync) -> Result<Async<f32>, ResamplerConstructionError> {
-    let parameters = SincInterpolationParameters::new(FILTER, WindowFunction::BlackmanHarris2);
+    // Of the rate that comes in. With fewer, a device of 16 kHz would lose the upper fifth of its band.
+    let length = (FILTER * from).div_ceil(from.min(to));
+    let parameters = SincInterpolationParameters::new(length as usize, WindowFunction::BlackmanHarris2);
     Async::new_sinc(f64::from(to) / f64::from(from), 1.0 + 2.0 * MOST, &parameters, chunk, 1, fixed)
 }
 
