@@ -117,7 +117,7 @@ struct Encoded {
     opus: [u8; PACKET_LEN],
 }
 
-/// Encodes speech, and [`TAIL`] frames of silence after it, with the redundancy of all clients or another.
+/// Encodes speech, and some frames of silence after it, with the redundancy of all clients or another.
 ///
 /// # Errors
 /// When the codec cannot be set up, or fails.

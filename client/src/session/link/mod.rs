@@ -74,7 +74,7 @@ struct Fading {
 enum Step {
     Carried(Carried),
     Late(Carried),
-    Dialled(Option<Connected>),
+    Dialled(Option<Box<Connected>>),
     Due,
 }
 
@@ -114,7 +114,7 @@ impl Link {
                 biased;
                 carried = carried(self.channel.as_mut()) => Step::Carried(carried),
                 late = carried(self.fading.as_mut().map(|fading| &mut fading.channel)) => Step::Late(late),
-                connected = self.dialling.next(), if self.dialling.is_active() => Step::Dialled(connected),
+                connected = self.dialling.next(), if self.dialling.is_active() => Step::Dialled(connected.map(Box::new)),
                 () = wait_until(due), if due.is_some() => Step::Due,
             };
             if let Some(happened) = self.on_step(step, Instant::now()) {
@@ -259,7 +259,7 @@ impl Link {
                 self.fading = None;
                 None
             }
-            Step::Dialled(Some(connected)) => self.on_connected(connected, now),
+            Step::Dialled(Some(connected)) => self.on_connected(*connected, now),
             Step::Dialled(None) => {
                 self.on_nothing_found();
                 None
