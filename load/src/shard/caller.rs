@@ -10,7 +10,7 @@ use conclave_protocol::wire::relay::SEALED;
 use conclave_relay::driver::control::{Control, Read};
 use conclave_relay::media::{self, ClientPath, Secrets};
 use conclave_relay::transport;
-use quinn_proto::{Dir, EcnCodepoint, Event, StreamEvent, Transmit, VarInt};
+use quinn_proto::{Dir, Event, StreamEvent, Transmit, VarInt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::connection::{Connection, Dial, Dialed, Seen, Valve};
@@ -195,13 +195,7 @@ impl Caller {
     }
 
     fn direct(&self, packet: &[u8]) -> Transmit {
-        Transmit {
-            destination: self.quic.remote_address(),
-            ecn: Some(EcnCodepoint::Ect0),
-            size: packet.len(),
-            segment_size: None,
-            src_ip: self.from,
-        }
+        media::transmit(self.quic.remote_address(), self.from, packet)
     }
 
     /// Opens a media packet; `false` if it is none of this connection's.

@@ -16,13 +16,22 @@ pub mod tap;
 mod tests;
 mod window;
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+
+use quinn_proto::{EcnCodepoint, Transmit};
 
 pub use client::ClientPath;
 pub use keys::{Opener, Sealer, Secrets};
 pub use packet::{Flags, MAX_PACKET, destination, frames, is_media};
 pub(crate) use packet::{begin, push};
 pub(crate) use relay::RelayPath;
+
+/// How a media packet is sent by a loop that drives `quinn-proto`: marked as QUIC's packets are, so that they go by one call.
+#[must_use]
+pub fn transmit(destination: SocketAddr, src_ip: Option<IpAddr>, packet: &[u8]) -> Transmit {
+    Transmit { destination, ecn: Some(EcnCodepoint::Ect0), size: packet.len(), segment_size: None, src_ip }
+}
 
 /// How often a client asks whether its media packets come through: two small packets a second for both ends.
 const ASK_EVERY: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
 //! Which packet numbers have come (the sliding window of RFC 4303 §3.4.3).
 
-/// So many numbers behind the highest are told apart: five seconds of a talker, 40 ms of what a relay sends at most to one
-/// listener. What is further behind is of no use any more.
+/// So many numbers behind the highest are told apart: five seconds of a talker's packets, one every 20 ms, and of a relay's
+/// where frames are bundled. What is further behind is of no use any more.
 const WIDTH: u32 = 256;
 const WORDS: usize = WIDTH as usize / 64;
 

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use quinn_proto::{Connection, EcnCodepoint, Transmit};
+use quinn_proto::{Connection, Transmit};
 
 use super::bundle::Bundle;
 use crate::core::{CloseCode, ConnId, Peer};
 use crate::driver::control::{Control, Stopped, Written};
 use crate::gate::{Allowance, Prefix};
-use crate::media::{Flags, RelayPath, Secrets};
+use crate::media::{self, Flags, RelayPath, Secrets};
 
 /// How long what is not a frame may wait for the next: a frame's duration. A packet for itself costs as much as one with
 /// frames, and to say a little later that somebody spoke, or that a packet came, costs nothing.
@@ -264,14 +264,7 @@ impl Client {
 
     /// To where QUIC has found the client, whose address it has proved.
     fn direct(&self, packet: &[u8]) -> Transmit {
-        Transmit {
-            destination: self.quic.remote_address(),
-            // As QUIC's packets, so that they go by one call.
-            ecn: Some(EcnCodepoint::Ect0),
-            size: packet.len(),
-            segment_size: None,
-            src_ip: self.quic.local_ip(),
-        }
+        media::transmit(self.quic.remote_address(), self.quic.local_ip(), packet)
     }
 
     /// Datagrams that came and were never read.

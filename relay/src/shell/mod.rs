@@ -43,8 +43,8 @@ pub(crate) use commands::{Command, Figures, Handle, Readiness};
 /// Batches of packets taken in before anything is sent: a flood must not keep frames from leaving.
 const BATCHES: usize = 16;
 /// How long a round may send before it takes in what has come meanwhile: frames that come while others are being sent leave
-/// with them, and when they came is known. With 4 ms, talkers of a meeting of a thousand were taken for that much apart, and
-/// asked to move by it.
+/// with them, and when they came is known. With 4 ms, the frames of three talkers to 600 and more listeners were bundled in
+/// some runs and in others not.
 const SEND_FOR: Duration = Duration::from_micros(500);
 /// How long a round may spend on control messages that came, on new connections, and on what is not a frame and leaves; at
 /// least one is dealt with.

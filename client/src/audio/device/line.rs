@@ -59,7 +59,7 @@ impl Figures {
 
 /// A resampler of which one side is always `chunk` samples.
 fn resampler(from: u32, to: u32, chunk: usize, fixed: FixedAsync) -> Result<Async<f32>, ResamplerConstructionError> {
-    // Of the rate that comes in. With fewer, a device of 16 kHz would lose the upper fifth of its band.
+    // Of the rate that comes in: as few of 48 kHz would have an edge that reaches far into the band of a device of 16 kHz.
     let length = (FILTER * from).div_ceil(from.min(to));
     let parameters = SincInterpolationParameters::new(length as usize, WindowFunction::BlackmanHarris2);
     Async::new_sinc(f64::from(to) / f64::from(from), 1.0 + 2.0 * MOST, &parameters, chunk, 1, fixed)

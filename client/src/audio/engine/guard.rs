@@ -10,8 +10,8 @@ use crate::audio::mixer;
 
 /// Frames whose levels count: half a second and more, longer than any of them is held.
 const FRAMES: usize = 32;
-/// How much louder a frame may be than the loudest of these, in dB: what encoding, concealing, and the encoder's look-ahead,
-/// which takes sound into the frame after, do to real speech stays below.
+/// How much louder a frame may be than the loudest of these, in dB. A choice: room for what encoding and concealing do, and for
+/// the encoder's look-ahead, which takes sound into the frame after.
 const MARGIN: u8 = 9;
 
 /// See the module.
