@@ -28,7 +28,6 @@ pub(crate) use packet::{begin, push};
 pub(crate) use relay::RelayPath;
 
 /// How a media packet is sent by a loop that drives `quinn-proto`: marked as QUIC's packets are, so that they go by one call.
-#[must_use]
 pub fn transmit(destination: SocketAddr, src_ip: Option<IpAddr>, packet: &[u8]) -> Transmit {
     Transmit { destination, ecn: Some(EcnCodepoint::Ect0), size: packet.len(), segment_size: None, src_ip }
 }
