@@ -5,6 +5,7 @@
 //! and carries out every [`Output`] in order before the next call. A connection is known to the core from
 //! [`Core::connected`] to exactly one [`Core::disconnected`]; its id is never used again.
 
+use std::fmt;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -56,6 +57,25 @@ impl CloseCode {
     pub const INTERNAL: Self = Self(0x06);
     /// The first code whose meaning is the core's.
     pub const FIRST_OF_CORE: u32 = 0x10;
+}
+
+/// What the code says to the one whose connection was closed with it.
+impl fmt::Display for CloseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match *self {
+            Self::DONE => "the relay ended the connection",
+            Self::SHUTDOWN => "the relay is shutting down",
+            Self::PROTOCOL => "the relay could not make sense of what this client sent",
+            Self::HELLO_TIMEOUT => "the relay heard nothing in time from this client",
+            Self::SLOW_READER => "this client did not take in time what the relay had for it",
+            Self::BUSY => "the relay is full, or too many connections come from this network",
+            Self::INTERNAL => "the relay has a fault of its own",
+            hub::NO_HELLO => "the relay wanted to know first who is there",
+            hub::MISBEHAVED => "the relay refuses what this client did",
+            hub::FULL => "the relay has no room for more",
+            Self(code) => return write!(f, "the relay closed the connection with the unknown code {code}"),
+        })
+    }
 }
 
 /// Names a report between a core and its shell; never used again.

@@ -10,6 +10,7 @@ use quinn::{ConnectError, ConnectionError, Endpoint, EndpointConfig, Runtime, To
 use thiserror::Error;
 use tokio::time::timeout;
 
+use crate::core::CloseCode;
 use crate::framing::{MessageReader, MessageWriter};
 use crate::media::tap::{Datagrams, Tap};
 use crate::tls::{Pin, TlsError, Trust, client_config};
@@ -39,7 +40,7 @@ pub enum DialError {
     #[error("cannot connect: {0}")]
     Connect(#[from] ConnectError),
     /// The connection failed.
-    #[error("connection failed: {0}")]
+    #[error("connection failed: {}", reason(.0))]
     Connection(#[from] ConnectionError),
     /// No answer in time.
     #[error("the relay does not answer")]
@@ -142,6 +143,17 @@ pub async fn dial(
     let datagrams = Datagrams::new(connection.clone(), Arc::clone(&endpoint.tap));
     let (writer, reader) = (MessageWriter::new(send), MessageReader::new(receive));
     Ok(Dialed { connection, datagrams, writer, reader, exporter })
+}
+
+/// Why a connection ended, in words: those of the code ([`CloseCode`]) where the relay closed it.
+pub fn reason(error: &ConnectionError) -> String {
+    match error {
+        ConnectionError::ApplicationClosed(close) => {
+            let code = u32::try_from(close.error_code.into_inner());
+            code.map_or_else(|_| error.to_string(), |code| CloseCode(code).to_string())
+        }
+        other => other.to_string(),
+    }
 }
 
 fn explain(error: ConnectionError, trust: &Trust, refused: Option<Pin>) -> DialError {

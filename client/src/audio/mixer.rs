@@ -113,10 +113,20 @@ pub(super) fn sample_to_i16(sample: f32) -> i16 {
 /// Mean level of a frame in −dBov, 0 (loudest) to 127 (silence), as in RFC 6464 §3: 0 is the mean power of a square
 /// wave at full scale.
 pub fn rms_level(frame: &Frame) -> u8 {
-    // In double precision, so that the quietest 16-bit sample still counts.
-    let power = frame.iter().map(|s| f64::from(*s) * f64::from(*s)).sum::<f64>() / FRAME_SAMPLES as f64;
-    to_level(power)
+    // In double precision, so that the quietest 16-bit sample still counts. One sum after the other would wait for each
+    // other: this is done for every frame of every talker.
+    let mut sums = [0.0_f64; LANES];
+    for lanes in frame.as_chunks::<LANES>().0 {
+        for (sum, sample) in sums.iter_mut().zip(lanes) {
+            *sum += f64::from(*sample) * f64::from(*sample);
+        }
+    }
+    to_level(sums.iter().sum::<f64>() / FRAME_SAMPLES as f64)
 }
+
+/// Samples that are summed up side by side.
+const LANES: usize = 16;
+const _: () = assert!(FRAME_SAMPLES.is_multiple_of(LANES));
 
 /// Level of the loudest sample of a frame in −dBov, 0 to 127.
 pub fn peak_level(frame: &Frame) -> u8 {

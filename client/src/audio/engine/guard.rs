@@ -33,14 +33,16 @@ impl Guard {
         self.at = (self.at + 1) % FRAMES;
     }
 
-    /// Takes a decoded frame down to what it may be.
-    pub(super) fn limit(&self, frame: &mut Frame) {
+    /// Takes a decoded frame down to what it may be. Gives its level then, in −dBov.
+    pub(super) fn limit(&self, frame: &mut Frame) -> u8 {
         let loudest = self.levels.iter().copied().min().unwrap_or(LEVEL_SILENT);
-        let excess = loudest.saturating_sub(mixer::rms_level(frame)).saturating_sub(MARGIN);
+        let level = mixer::rms_level(frame);
+        let excess = loudest.saturating_sub(level).saturating_sub(MARGIN);
         if excess > 0 {
             let gain = 10_f32.powf(-f32::from(excess) / 20.0);
             frame.iter_mut().for_each(|sample| *sample *= gain);
         }
+        level + excess
     }
 }
 
@@ -56,10 +58,10 @@ mod tests {
         guard.note(60);
         let quiet = [0.02; FRAME_SAMPLES];
         let mut frame = quiet;
-        guard.limit(&mut frame);
+        assert_eq!(guard.limit(&mut frame), mixer::rms_level(&quiet));
         assert_eq!(frame, quiet, "6 dB above");
         let mut blast = [1.0; FRAME_SAMPLES];
-        guard.limit(&mut blast);
+        assert_eq!(guard.limit(&mut blast), 40 - MARGIN);
         assert_eq!(mixer::rms_level(&blast), 40 - MARGIN);
         for _ in 0..FRAMES {
             guard.note(60);

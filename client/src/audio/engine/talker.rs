@@ -8,7 +8,7 @@ use super::mending::{Budget, Mended};
 use crate::audio::codec::{CodecError, Decoder, Effort};
 use crate::audio::format::{FRAME_SAMPLES, Frame, LEVEL_SILENT, SILENCE, STEP_SAMPLES, STEPS};
 use crate::audio::mixer::comfort::Comfort;
-use crate::audio::mixer::{self, Fader, Mixer};
+use crate::audio::mixer::{Fader, Mixer};
 use crate::audio::playout::{Config, Piece, Playout, Pull};
 
 /// Another member.
@@ -93,11 +93,12 @@ impl Talker {
             }
             Pull::Muted | Pull::Silence => self.fade_out(steps * STEP_SAMPLES),
         };
-        if !heard {
+        if heard {
+            self.level = self.guard.limit(&mut self.frame);
+        } else {
             self.end = self.at;
+            self.level = LEVEL_SILENT;
         }
-        self.guard.limit(&mut self.frame);
-        self.level = if heard { mixer::rms_level(&self.frame) } else { LEVEL_SILENT };
     }
 
     /// The first silence after sound: the sound goes on for so many samples and fades, for a cut would click. What comes

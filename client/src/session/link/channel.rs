@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use conclave_relay::dial::ClientEndpoint;
+use conclave_relay::dial::{self, ClientEndpoint};
 use conclave_relay::framing::{MessageReader, MessageWriter};
 use conclave_relay::media::tap::Datagrams;
 use tokio::sync::mpsc;
@@ -24,6 +24,9 @@ const REASON: Duration = Duration::from_millis(200);
 
 /// Why a connection is given up whose relay does not read.
 const TAKES_NOTHING: &str = "the relay takes no messages any more";
+
+/// Why one is given up whose relay has no more to say.
+const NO_STREAM: &str = "the relay closed its control stream";
 
 /// What came of waiting.
 pub(super) enum Carried {
@@ -47,6 +50,8 @@ pub(super) struct Channel {
     unsent: VecDeque<Bytes>,
     unsent_bytes: usize,
     has_answered: bool,
+    /// The connection has ended, and why.
+    over: Option<String>,
 }
 
 impl Channel {
@@ -68,6 +73,7 @@ impl Channel {
             unsent: VecDeque::new(),
             unsent_bytes: 0,
             has_answered: false,
+            over: None,
         }
     }
 
@@ -98,20 +104,21 @@ impl Channel {
             tokio::select! {
                 // Media first: a late frame is lost, a late message is not.
                 biased;
-                datagram = self.datagrams.next() => return match datagram {
-                    Ok(datagram) => Carried::Datagram(datagram),
+                datagram = self.datagrams.next(), if self.over.is_none() => match datagram {
+                    Ok(datagram) => return Carried::Datagram(datagram),
+                    // What the relay said before it closed the connection still counts: it may be the reason.
                     // Nobody else here closes a connection that is still read.
-                    Err(quinn::ConnectionError::LocallyClosed) => Carried::Ended(TAKES_NOTHING.to_owned()),
-                    Err(error) => Carried::Ended(error.to_string()),
+                    Err(quinn::ConnectionError::LocallyClosed) => self.over = Some(TAKES_NOTHING.to_owned()),
+                    Err(error) => self.over = Some(dial::reason(&error)),
                 },
                 message = self.incoming.recv() => return match message {
                     Some(message) => {
                         self.has_answered = true;
                         Carried::Control(message)
                     }
-                    None => Carried::Ended(self.reason("the relay closed its control stream")),
+                    None => Carried::Ended(self.over.take().unwrap_or_else(|| self.reason(NO_STREAM))),
                 },
-                is_taken = has_room(&self.outgoing), if has_unsent => {
+                is_taken = has_room(&self.outgoing), if has_unsent && self.over.is_none() => {
                     if !is_taken {
                         return Carried::Ended(self.reason(TAKES_NOTHING));
                     }
@@ -179,7 +186,7 @@ impl Channel {
     }
 
     fn reason(&self, otherwise: &str) -> String {
-        self.connection.close_reason().map_or_else(|| otherwise.to_owned(), |error| error.to_string())
+        self.connection.close_reason().map_or_else(|| otherwise.to_owned(), |error| dial::reason(&error))
     }
 }
 
