@@ -23,8 +23,10 @@ use crate::wire::control::{EpochKey, MAX_MEMBERS_PER_MESSAGE, Message, RemovalNo
 use crate::wire::datagram::{self, Kind};
 use crate::wire::relay::{MailboxId, ToRelay};
 
-/// Shortest time between two epochs of which neither is a removal: joins that come together share one.
-const BATCH: Duration = Duration::from_millis(500);
+/// Shortest time between two epochs of which neither is a removal, by the rate: joins that come together share one.
+/// An epoch costs a message for each member, so small meetings can have them more often.
+const BATCH: Duration = Duration::from_millis(250);
+const BATCH_OPEN: Duration = Duration::from_millis(500);
 /// How long a leader with co-hosts waits after its connection has come up, or it has slept, before it makes an epoch.
 const SETTLES: Duration = Duration::from_millis(1_500);
 /// Longest life of an epoch.
@@ -79,7 +81,8 @@ impl Leader {
         let restrained = self.is_restrained(now, room);
         let admissions = !self.admissions.is_empty() && !restrained;
         let pending = admissions || !self.departures.is_empty() || !self.notes.is_empty();
-        let batched = self.last_change + BATCH;
+        let private = room.seat.rate() == Rate::Private;
+        let batched = self.last_change + if private { BATCH } else { BATCH_OPEN };
         // Who comes back, or wakes up, first hears whether somebody else leads by now.
         let settled = if self.has_rival(room) { room.pulse.awake_since() + SETTLES } else { batched };
         let batched = batched.max(settled);

@@ -16,7 +16,7 @@ const WAIT: Duration = Duration::from_millis(20);
 
 /// How long what may wait is kept for company where frames go in media packets: with those of five talkers a listener gets
 /// twelve seals a second, and a packet that carries several is acknowledged by one.
-const PATIENCE: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_millis(400);
 
 /// Bytes of control messages that a client gets in a millisecond where frames come: as much as has room beside those of three
 /// talkers in a packet of QUIC's least MTU, so they cost no packet of their own there.
