@@ -7,7 +7,7 @@ use quinn_proto::VarInt;
 
 use super::bundle::Frame;
 use super::client::Stage;
-use super::{CONTROL_FOR, Command, DRAIN, Figures, Readiness, Shell, Stopping, WIND_DOWN};
+use super::{Command, DRAIN, Figures, Readiness, Shell, Stopping, WIND_DOWN};
 use crate::core::{CloseCode, ConnId, Core, Delivery, Output};
 use crate::driver::control::Read;
 
@@ -104,7 +104,7 @@ impl<C: Core> Shell<C> {
                 self.mark_readable(at);
             }
             self.mark(at);
-            if Instant::now().saturating_duration_since(now) >= CONTROL_FOR {
+            if Instant::now().saturating_duration_since(now) >= self.control_for() {
                 break;
             }
         }

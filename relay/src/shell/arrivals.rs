@@ -5,7 +5,7 @@ use std::time::Instant;
 use quinn_proto::{Dir, Incoming};
 
 use super::client::{Client, Stage};
-use super::{CONTROL_FOR, Shell};
+use super::Shell;
 use crate::core::{CloseCode, ConnId, Core, Peer};
 use crate::driver::control::Control;
 use crate::gate::{Address, Prefix, Refusal, Verdict};
@@ -17,7 +17,7 @@ impl<C: Core> Shell<C> {
     pub(super) fn accept(&mut self, now: Instant) {
         while let Some(incoming) = self.incoming.pop_front() {
             self.judge(now, incoming);
-            if Instant::now().saturating_duration_since(now) >= CONTROL_FOR {
+            if Instant::now().saturating_duration_since(now) >= self.control_for() {
                 break;
             }
         }

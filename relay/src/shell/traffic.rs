@@ -13,7 +13,7 @@ use quinn_proto::{
 
 use super::bundle::{Frame, Leave};
 use super::client::{BEYOND, Client, Stage};
-use super::{CONTROL_FOR, MAX_INCOMING, SEND_FOR, Shell, place};
+use super::{MAX_INCOMING, SEND_FOR, Shell, place};
 use crate::core::{CloseCode, ConnId, Core};
 use crate::driver::socket::Received;
 use crate::media;
@@ -191,7 +191,7 @@ impl<C: Core> Shell<C> {
         let mut now = begun;
         // While the kernel takes no more, packets would only pile up.
         while !self.socket.is_blocked()
-            && now.saturating_duration_since(begun) < CONTROL_FOR
+            && now.saturating_duration_since(begun) < self.control_for()
             && let Some(at) = self.unsettled.pop_front()
         {
             if let Some(client) = self.client(at) {
