@@ -72,9 +72,9 @@ impl Forwarding {
 
 impl Default for Forwarding {
     /// Hold: a tenth of a frame; aligned clients are within a millisecond of each other. Gather: pays only where they are
-    /// aligned. Deadline: half of what the shortest profile of 40 to 100 ms has (DESIGN §11), and the path needs some.
+    /// aligned. Deadline: half of what the shortest profile has from mouth to ear, 40 ms (DESIGN §11).
     fn default() -> Self {
-        Self { hold: Duration::from_millis(2), gather: Duration::ZERO, deadline: Duration::from_millis(25) }
+        Self { hold: Duration::from_millis(2), gather: Duration::ZERO, deadline: Duration::from_millis(20) }
     }
 }
 
