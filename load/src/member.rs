@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use conclave_protocol::conference::{Conference, HostConfig, JoinConfig, Start, WaitingRoom};
 use conclave_protocol::identity::{DisplayName, Identity};
+use conclave_protocol::time::FrameDuration;
 use conclave_relay::clock::system_time;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -160,6 +161,7 @@ impl Member {
                 waiting_room: WaitingRoom::Ask,
                 max_members: u16::try_from(stage.plan.shape.people * 2 + 64).unwrap_or(65_534).min(65_534),
                 duration: MEETING,
+                frame: FrameDuration::Ms20,
                 regions: Vec::new(),
                 moderators: Vec::new(),
             };

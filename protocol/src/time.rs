@@ -18,6 +18,43 @@ impl UnixMillis {
     }
 }
 
+/// Duration of the audio frames of a meeting (`docs/protocol.md` §3.1, §8.4): who hosts chooses it, once.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum FrameDuration {
+    /// 10 ms: less delay, for twice the packets.
+    Ms10,
+    /// 20 ms.
+    Ms20,
+}
+
+impl FrameDuration {
+    /// All there are, in ascending order.
+    pub const ALL: [Self; 2] = [Self::Ms10, Self::Ms20];
+
+    /// What a descriptor's `frame_ms` stands for; `None` of what no descriptor may hold.
+    pub fn from_millis(millis: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|frame| frame.millis() == millis)
+    }
+
+    /// In milliseconds, as in a descriptor.
+    pub const fn millis(self) -> u8 {
+        match self {
+            Self::Ms10 => 10,
+            Self::Ms20 => 20,
+        }
+    }
+
+    /// As a time.
+    pub const fn duration(self) -> Duration {
+        Duration::from_millis(self.millis() as u64)
+    }
+
+    /// How many frames last `time`, the last one of them begun.
+    pub const fn count_in(self, time: Duration) -> u32 {
+        time.as_millis().div_ceil(self.millis() as u128) as u32
+    }
+}
+
 /// Maps the monotonic instants that callers pass in to wall-clock time.
 ///
 /// The caller reads both clocks once; from then on wall time follows the monotonic clock, so a clock that is

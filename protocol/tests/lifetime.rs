@@ -10,7 +10,7 @@ use conclave_protocol::conference::{Conference, Event, Failure, HostConfig, Join
 use conclave_protocol::id::MemberIndex;
 use conclave_protocol::identity::{DisplayName, Identity};
 use conclave_protocol::link::RelayAddress;
-use conclave_protocol::time::UnixMillis;
+use conclave_protocol::time::{FrameDuration, UnixMillis};
 use conclave_protocol::wire::codec::Wire;
 use conclave_protocol::wire::control::Denial;
 use conclave_protocol::wire::relay::{FromRelay, MailboxId, ToRelay};
@@ -48,6 +48,7 @@ impl Room {
             waiting_room,
             max_members: 10,
             duration: DURATION,
+            frame: FrameDuration::Ms20,
             regions: Vec::new(),
             moderators: Vec::new(),
         };

@@ -25,7 +25,7 @@ use conclave_protocol::sframe::receiver::Ciphertext;
 use conclave_protocol::sign::{PublicKey, Signature};
 use conclave_protocol::stamp::{SealPublic, Stamp};
 use conclave_protocol::succession::{Delegate, Line};
-use conclave_protocol::time::UnixMillis;
+use conclave_protocol::time::{FrameDuration, UnixMillis};
 use conclave_protocol::wire::codec::Wire;
 use conclave_protocol::wire::control::{
     Denial, EpochKey, KnockShown, LedgerEntry, Message, Missed, RemovalNotice, Request,
@@ -554,6 +554,7 @@ fn host(now: Instant) -> Conference {
         waiting_room: WaitingRoom::Ask,
         max_members: 10,
         duration: Duration::from_secs(3600),
+        frame: FrameDuration::Ms20,
         regions: Vec::new(),
         moderators: Vec::new(),
     };

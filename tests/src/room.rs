@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use conclave_protocol::conference::{Conference, Event, HostConfig, JoinConfig, Start, Transmit, WaitingRoom};
 use conclave_protocol::identity::{DisplayName, Identity};
 use conclave_protocol::link::RelayAddress;
-use conclave_protocol::time::{UnixMillis, WallClock};
+use conclave_protocol::time::{FrameDuration, UnixMillis, WallClock};
 use conclave_protocol::wire::codec::Wire;
 use conclave_protocol::wire::relay::FromRelay;
 use conclave_relay::core::{ConnId, Core, Output, Peer, PrefixToken};
@@ -33,6 +33,14 @@ impl Room {
     /// # Panics
     /// When somebody does not get in, which no test that uses a room is about.
     pub fn with_members(members: usize) -> Self {
+        Self::with_frames(members, FrameDuration::Ms20)
+    }
+
+    /// The same with frames of this duration.
+    ///
+    /// # Panics
+    /// As above.
+    pub fn with_frames(members: usize, frame: FrameDuration) -> Self {
         let now = Instant::now();
         let config = HostConfig {
             relays: vec![RelayAddress { host: "relay.example".to_owned(), port: 4433, pin: None }],
@@ -42,6 +50,7 @@ impl Room {
             waiting_room: WaitingRoom::AdmitAll,
             max_members: 2_000,
             duration: Duration::from_secs(86_400),
+            frame,
             regions: Vec::new(),
             moderators: Vec::new(),
         };

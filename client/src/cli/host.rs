@@ -12,6 +12,7 @@ use conclave_protocol::conference::{Conference, HostConfig, WaitingRoom};
 use conclave_protocol::evidence::ban;
 use conclave_protocol::link::RelayAddress;
 use conclave_protocol::moderator::{MAX_MODERATORS, Moderator};
+use conclave_protocol::time::FrameDuration;
 use conclave_relay::embedded::{EmbeddedRelay, spawn_thread};
 use conclave_relay::tls::Pin;
 
@@ -51,6 +52,7 @@ fn open(host: &Host) -> Result<(Session, Option<EmbeddedRelay>), Refusal> {
         waiting_room,
         max_members: host.max_members,
         duration: DURATION,
+        frame: FrameDuration::Ms20,
         regions: Vec::new(),
         moderators: moderators(host)?,
     };

@@ -18,6 +18,7 @@ use conclave_protocol::conference::{Conference, HostConfig, JoinConfig, WaitingR
 use conclave_protocol::identity::{DisplayName, Identity};
 use conclave_protocol::link::{Link, RelayAddress};
 use conclave_protocol::sframe::frame::Microphone;
+use conclave_protocol::time::FrameDuration;
 use conclave_relay::embedded::{EmbeddedRelay, spawn_thread};
 use conclave_relay::server::ServerConfig;
 use conclave_relay::tls::{Identity as RelayIdentity, SelfSigned};
@@ -139,6 +140,7 @@ impl<'a> Stage<'a> {
             waiting_room: WaitingRoom::Ask,
             max_members: 64,
             duration: Duration::from_secs(3600),
+            frame: FrameDuration::Ms20,
             regions: Vec::new(),
             moderators: Vec::new(),
         };

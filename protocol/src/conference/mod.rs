@@ -60,7 +60,7 @@ use crate::sframe::sender::Exhausted;
 use crate::sign::{KeyPair, PublicKey, Signature};
 use crate::stamp::Stamp;
 use crate::succession::{Line, Rank};
-use crate::time::{UnixMillis, WallClock};
+use crate::time::{FrameDuration, UnixMillis, WallClock};
 use crate::wire::codec::Wire;
 use crate::wire::control::{Denial, Message, RemovalNotice, Verb, Whom};
 use crate::wire::datagram::{Datagram, Kind};
@@ -92,6 +92,8 @@ pub struct HostConfig {
     pub max_members: u16,
     /// How long the meeting may last.
     pub duration: Duration,
+    /// How long everybody's audio frames are.
+    pub frame: FrameDuration,
     /// Regions whose relays may carry it; empty for any.
     pub regions: Vec<Region>,
     /// Who can open reports from this meeting, besides the relay's operator; at most [`MAX_MODERATORS`], more are left
@@ -187,7 +189,7 @@ impl Conference {
             not_before: start.wall.minus(DESCRIPTOR_SLACK),
             not_after: start.wall.plus(duration),
             policy: policy(waiting_room, passcode.is_some()),
-            frame_ms: 20,
+            frame_ms: config.frame.millis(),
             max_members,
             nonce,
             moderator: moderators_digest(&moderators),
@@ -283,6 +285,11 @@ impl Conference {
             Part::Member(member) => Some(member.room.seat.descriptor()),
             Part::Between => None,
         }
+    }
+
+    /// How long the meeting's audio frames are; `None` while a guest does not know the meeting's descriptor.
+    pub fn frame_duration(&self) -> Option<FrameDuration> {
+        FrameDuration::from_millis(self.descriptor()?.frame_ms)
     }
 
     /// The meeting's link, to invite others.

@@ -42,7 +42,7 @@ const REMEMBERED: usize = 16;
 const SEAL_DUE: Duration = Duration::from_millis(1_500);
 /// Frames that wait for seals, of all talkers together: 2 MiB. Each talker may always have [`WAITING_EACH`].
 const WAITING: usize = 16_384;
-/// Five seconds of frames of 20 ms.
+/// Five seconds of frames of 20 ms, half of it of 10 ms: more than two holds of verified mode.
 const WAITING_EACH: usize = 256;
 /// Seals of an epoch whose key has not come, kept for a moment: so many of each talker, and so many in all.
 const EARLY_SEALS_EACH: usize = 8;

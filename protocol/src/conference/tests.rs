@@ -39,6 +39,7 @@ impl Two {
             waiting_room: WaitingRoom::AdmitAll,
             max_members: 10,
             duration: Duration::from_secs(3_600),
+            frame: FrameDuration::Ms20,
             regions: Vec::new(),
             moderators,
         };

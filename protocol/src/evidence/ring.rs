@@ -24,7 +24,8 @@ use crate::succession::Line;
 pub const KEPT: Duration = Duration::from_secs(300);
 /// For how long after the end it can still be shown (DESIGN §12).
 pub const KEPT_AFTER_END: Duration = Duration::from_secs(120);
-/// Most memory that a ring takes (DESIGN §12): all that sixteen talkers say takes a little more than half of it.
+/// Most memory that a ring takes (DESIGN §12): all that sixteen talkers say takes a little more than half of it,
+/// with frames of 10 ms twice as much.
 pub const MAX_BYTES: usize = 64 << 20;
 /// The shortest stretch that can be reported.
 pub const MIN_LENGTH: Duration = Duration::from_secs(1);

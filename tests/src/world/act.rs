@@ -11,7 +11,7 @@ use conclave_protocol::moderator::{Moderator, SEALING_KEY_LEN};
 use conclave_protocol::noise::handshake::Passcode;
 use conclave_protocol::sign::KeyPair;
 use conclave_protocol::succession::Rank;
-use conclave_protocol::time::UnixMillis;
+use conclave_protocol::time::{FrameDuration, UnixMillis};
 use conclave_protocol::wire::codec::Wire;
 use conclave_protocol::wire::relay::FromRelay;
 use conclave_relay::core::ConnId;
@@ -89,6 +89,7 @@ impl World {
             waiting_room: if meeting.entry == Entry::ByAct { WaitingRoom::Ask } else { WaitingRoom::AdmitAll },
             max_members: meeting.max_members,
             duration: Duration::from_secs(4 * 3600),
+            frame: FrameDuration::Ms20,
             regions: Vec::new(),
             moderators: (0..meeting.moderators).map(moderator).collect(),
         };

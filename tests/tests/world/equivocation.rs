@@ -10,7 +10,7 @@ use conclave_protocol::id::MemberIndex;
 use conclave_protocol::identity::{DisplayName, Identity};
 use conclave_protocol::link::RelayAddress;
 use conclave_protocol::sframe::frame::{DATAGRAM_LEN, Frame, Microphone, PLAINTEXT_LEN};
-use conclave_protocol::time::{UnixMillis, WallClock};
+use conclave_protocol::time::{FrameDuration, UnixMillis, WallClock};
 use conclave_protocol::wire::codec::Wire;
 use conclave_protocol::wire::relay::{EVERYBODY, ToRelay};
 use conclave_relay::core::{ConnId, Core, Output, Peer, PrefixToken};
@@ -52,6 +52,7 @@ impl Stage {
                 waiting_room: WaitingRoom::AdmitAll,
                 max_members: 20,
                 duration: secs(3_600),
+                frame: FrameDuration::Ms20,
                 regions: Vec::new(),
                 moderators: Vec::new(),
             };

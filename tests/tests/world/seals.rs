@@ -16,7 +16,7 @@ use conclave_protocol::link::RelayAddress;
 use conclave_protocol::seal::Contradiction;
 use conclave_protocol::sframe::frame::{DATAGRAM_LEN, Frame, Microphone, PLAINTEXT_LEN};
 use conclave_protocol::stamp::SealPublic;
-use conclave_protocol::time::{UnixMillis, WallClock};
+use conclave_protocol::time::{FrameDuration, UnixMillis, WallClock};
 use conclave_protocol::wire::codec::{Reader, Wire};
 use conclave_protocol::wire::relay::{FromRelay, ToRelay};
 use conclave_relay::core::{ConnId, Core, Output, Peer, PrefixToken};
@@ -89,6 +89,7 @@ impl Stage {
             waiting_room: WaitingRoom::AdmitAll,
             max_members: 20,
             duration: secs(3_600),
+            frame: FrameDuration::Ms20,
             regions: Vec::new(),
             moderators: Vec::new(),
         };
