@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use conclave::audio::engine::MediaEngine;
-use conclave::audio::format::{FRAME, FRAME_SAMPLES, PACKET_LEN, SAMPLE_RATE};
+use conclave::audio::format::{FRAME, FRAME_SAMPLES, FrameDuration, PACKET_LEN, SAMPLE_RATE};
 use conclave::audio::process::{Process, Switches};
 use conclave::audio::profile::Profile;
 use conclave::audio::sink::Sink;
@@ -178,7 +178,8 @@ struct Crowd {
 impl Crowd {
     fn new(profile: Profile) -> Self {
         let talkers: Vec<Talker> = (0..10).map(speaker).map(Talker::new).collect();
-        let mut engine = MediaEngine::with_config(Source::Silence, Sink::Null, profile.config()).unwrap();
+        let mut engine =
+            MediaEngine::with_config(Source::Silence, Sink::Null, profile.config(FrameDuration::Ms20)).unwrap();
         (0..10).for_each(|index| engine.add_talker(index).unwrap());
         Self { engine, talkers, start: Instant::now(), seq: 0 }
     }

@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use conclave::audio::codec::{Decoder, Effort, Encoder};
-use conclave::audio::format::{FRAME, FRAME_SAMPLES, Frame, PACKET_LEN, SILENCE};
+use conclave::audio::format::{FRAME, FRAME_SAMPLES, Frame, FrameDuration, PACKET_LEN, SILENCE};
 use conclave::audio::playout::{Arrival, Config, Playout};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -39,7 +39,7 @@ fn voice(n: usize) -> Frame {
 }
 
 fn packets() -> Vec<[u8; PACKET_LEN]> {
-    let mut encoder = Encoder::new().expect("an encoder");
+    let mut encoder = Encoder::new(FrameDuration::Ms20).expect("an encoder");
     let encoded = |n| {
         let mut packet = [0; PACKET_LEN];
         encoder.encode(&voice(n), &mut packet).expect("a packet");
@@ -55,14 +55,14 @@ fn codec(c: &mut Criterion) {
     let packets = packets();
     let mut out = SILENCE;
     let mut n = 0;
-    let mut encoder = Encoder::new().expect("an encoder");
+    let mut encoder = Encoder::new(FrameDuration::Ms20).expect("an encoder");
     group.bench_function("encode", |b| {
         b.iter(|| {
             n += 1;
             encoder.encode(&voice(n), &mut [0; PACKET_LEN]).expect("a packet");
         });
     });
-    let mut decoder = Decoder::new().expect("a decoder");
+    let mut decoder = Decoder::new(FrameDuration::Ms20).expect("a decoder");
     group.bench_function("decode", |b| {
         b.iter(|| {
             n += 1;
@@ -92,7 +92,7 @@ fn codec(c: &mut Criterion) {
         b.iter(|| {
             n += 6;
             decoder.decode(&packets[n % 50], &mut out).expect("sound");
-            decoder.bridge(&packets[(n + 6) % 50], &mut gap).expect("sound");
+            decoder.bridge(&packets[(n + 6) % 50], gap.as_flattened_mut()).expect("sound");
         });
     });
     group.finish();

@@ -14,7 +14,8 @@ use crate::audio::codec::CodecError;
 use crate::audio::device::Event;
 use crate::audio::device::line::Figures;
 use crate::audio::engine::MediaEngine;
-use crate::audio::format::FRAME;
+use crate::audio::format::FrameDuration;
+use crate::audio::playout::Config;
 use crate::audio::sink::Sink;
 use crate::audio::source::Source;
 
@@ -23,8 +24,9 @@ const ONESELF: MemberIndex = MemberIndex(0);
 /// What Opus waits for after a frame: 312 samples (its own look-ahead at 48 kHz with the setting for speech).
 const LOOK_AHEAD: Duration = Duration::from_micros(6_500);
 
-/// The chain, in steps of 20 ms.
+/// The chain, frame by frame.
 pub struct Loopback {
+    frame: FrameDuration,
     engine: MediaEngine,
     sealer: Sealer,
     opener: Opener,
@@ -63,18 +65,24 @@ impl Loopback {
     ///
     /// # Errors
     /// [`LoopbackError::Codec`].
-    pub fn new(source: Source, sink: Sink, now: Instant, rng: &mut impl Rng) -> Result<Self, LoopbackError> {
-        let mut engine = MediaEngine::new(source, sink)?;
+    pub fn new(
+        source: Source,
+        sink: Sink,
+        frame: FrameDuration,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) -> Result<Self, LoopbackError> {
+        let mut engine = MediaEngine::with_config(source, sink, Config::of(frame))?;
         engine.add_talker(ONESELF.0)?;
         engine.listen(true);
         let (mut key, mut meeting) = ([0; 32], [0; MeetingId::LEN]);
         rng.fill_bytes(&mut key);
         rng.fill_bytes(&mut meeting);
-        let (meeting, frame_ms) = (MeetingId(meeting), FRAME.as_millis() as u8);
+        let (meeting, frame_ms) = (MeetingId(meeting), frame.millis());
         let chain = || SenderChainKey::new(key);
         let sealer = Sealer::new(meeting, ONESELF, Epoch::ZERO, chain(), frame_ms);
         let opener = Opener::new(meeting, ONESELF, Epoch::ZERO, chain(), frame_ms, now);
-        Ok(Self { engine, sealer, opener, seq: 0 })
+        Ok(Self { frame, engine, sealer, opener, seq: 0 })
     }
 
     /// One frame, of the tick that was due at `due`.
@@ -110,7 +118,7 @@ impl Loopback {
     fn delay(&self) -> Option<Duration> {
         let hold = self.engine.stats(ONESELF.0)?.hold_ms?;
         let held = self.figures().map(|figures| figures.held_ms).sum::<f64>();
-        Some(FRAME + LOOK_AHEAD + Duration::from_secs_f64((f64::from(hold) + held).max(0.0) / 1_000.0))
+        Some(self.frame.duration() + LOOK_AHEAD + Duration::from_secs_f64((f64::from(hold) + held).max(0.0) / 1_000.0))
     }
 
     fn gaps(&self) -> u64 {
@@ -131,24 +139,28 @@ mod tests {
 
     #[test]
     fn what_one_says_comes_back_after_the_delay_that_is_shown() {
+        FrameDuration::ALL.into_iter().for_each(comes_back);
+    }
+
+    fn comes_back(frame: FrameDuration) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("heard.wav");
         let sink = Sink::open(path.to_str().unwrap()).unwrap();
         let now = Instant::now();
         let source = Source::open("tone", Repeat::Once).unwrap();
-        let mut chain = Loopback::new(source, sink, now, &mut system_rng()).unwrap();
+        let mut chain = Loopback::new(source, sink, frame, now, &mut system_rng()).unwrap();
         let mut last = None;
-        // Beyond many segments of 25 frames.
-        for tick in 0..250 {
-            last = Some(chain.tick(now + FRAME * tick).unwrap());
+        // Beyond many segments, of 25 or 50 frames.
+        for tick in 0..frame.count_in(Duration::from_secs(5)) {
+            last = Some(chain.tick(now + frame.duration() * tick).unwrap());
         }
         let State { level, peak, delay, gaps } = last.unwrap();
         assert_eq!((level, peak, gaps), (23, 20, 0));
         chain.engine.finish().unwrap();
         let heard: Vec<i16> = hound::WavReader::open(&path).unwrap().samples().map(Result::unwrap).collect();
         let begins = heard.iter().position(|sample| sample.abs() > 1_000).unwrap() as f64 / 48.0;
-        // A frame is captured at its tick here, and not during the 20 ms before.
-        let shown = (delay.unwrap() - FRAME).as_secs_f64() * 1_000.0;
+        // A frame is captured at its tick here, and not during the time before.
+        let shown = (delay.unwrap() - frame.duration()).as_secs_f64() * 1_000.0;
         assert!((begins - shown).abs() < 8.0, "begins after {begins} ms, shown {shown} ms");
         assert!(heard[24_000..].iter().any(|sample| *sample > 2_500), "it is the tone");
     }
@@ -156,8 +168,9 @@ mod tests {
     #[test]
     fn silence_is_shown_as_silence() {
         let now = Instant::now();
-        let mut chain = Loopback::new(Source::Silence, Sink::Null, now, &mut system_rng()).unwrap();
-        let state = (0..10).map(|tick| chain.tick(now + FRAME * tick).unwrap()).last().unwrap();
+        let frame = FrameDuration::Ms20;
+        let mut chain = Loopback::new(Source::Silence, Sink::Null, frame, now, &mut system_rng()).unwrap();
+        let state = (0..10).map(|tick| chain.tick(now + frame.duration() * tick).unwrap()).last().unwrap();
         assert_eq!((state.level, state.peak), (127, 127));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use conclave::audio::codec::{Decoder, Effort, Encoder, Redundancy};
 use conclave::audio::engine::MediaEngine;
-use conclave::audio::format::{FRAME, FRAME_SAMPLES, Frame as Pcm, PACKET_LEN, SAMPLE_RATE, SILENCE};
+use conclave::audio::format::{FRAME_SAMPLES, Frame as Pcm, FrameDuration, PACKET_LEN, SAMPLE_RATE, SILENCE, samples};
 use conclave::audio::mixer;
 use conclave::audio::playout::{Config, Stats};
 use conclave::audio::sink::Sink;
@@ -76,7 +76,7 @@ impl Chance {
     }
 }
 
-/// Speech as it goes into all codecs: whole frames at a common level.
+/// Speech as it goes into all codecs: whole frames of 20 ms at a common level.
 ///
 /// # Errors
 /// When it cannot be converted to 48 kHz.
@@ -84,13 +84,13 @@ pub fn prepared(speech: &Sound) -> Result<Sound> {
     let mut sound = speech.resampled(SAMPLE_RATE)?;
     let gain = LEVEL / wav::rms(&sound.samples).max(f64::MIN_POSITIVE);
     sound.samples.iter_mut().for_each(|sample| *sample *= gain as f32);
-    sound.samples.truncate(frames(&sound) * FRAME_SAMPLES);
+    sound.samples.truncate(frames(&sound, FrameDuration::Ms20) * FRAME_SAMPLES);
     Ok(sound)
 }
 
 /// Whole frames in a sound at 48 kHz.
-pub fn frames(sound: &Sound) -> usize {
-    sound.samples.len() / FRAME_SAMPLES
+pub fn frames(sound: &Sound, frame: FrameDuration) -> usize {
+    sound.samples.len() / samples(frame)
 }
 
 /// Mean PESQ-WB of all pieces of what was heard.
@@ -110,47 +110,56 @@ pub fn score(said: &Sound, heard: &Sound) -> Result<f64> {
 }
 
 /// Speech as a talker of ours sends it, encoded once for all who listen.
-pub struct Sent(Vec<Encoded>);
+pub struct Sent {
+    frame: FrameDuration,
+    frames: Vec<Encoded>,
+}
 
 struct Encoded {
     level: u8,
     opus: [u8; PACKET_LEN],
 }
 
-/// Encodes speech, and some frames of silence after it, with the redundancy of all clients or another.
+/// Encodes speech in frames of this duration, and some silence after it, with the redundancy of all clients or another.
 ///
 /// # Errors
 /// When the codec cannot be set up, or fails.
-pub fn sent(said: &Sound, redundancy: Redundancy) -> Result<Sent> {
-    let mut encoder = Encoder::with(PACKET_LEN, redundancy)?;
-    let (pcm, _) = said.samples.as_chunks::<FRAME_SAMPLES>();
-    let encoded = |pcm: &Pcm| {
+pub fn sent(said: &Sound, frame: FrameDuration, redundancy: Redundancy) -> Result<Sent> {
+    let mut encoder = Encoder::with(frame, PACKET_LEN, redundancy)?;
+    let pcm = said.samples.chunks_exact(samples(frame));
+    let tail = iter::repeat_n(&SILENCE[..samples(frame)], frame.count_in(TAIL) as usize);
+    let encoded = |pcm: &[f32]| {
         let mut opus = [0; PACKET_LEN];
         encoder.encode(pcm, &mut opus)?;
         Ok(Encoded { level: mixer::rms_level(pcm), opus })
     };
-    pcm.iter().chain(iter::repeat_n(&SILENCE, TAIL)).map(encoded).collect::<Result<_>>().map(Sent)
+    let frames = pcm.chain(tail).map(encoded).collect::<Result<_>>()?;
+    Ok(Sent { frame, frames })
 }
 
-/// Frames after the speech, so that the last of it is played.
-const TAIL: usize = 20;
+/// Silence after the speech, so that the last of it is played.
+const TAIL: Duration = Duration::from_millis(400);
 
 /// The way of what was sent to somebody's ear: two conferences, sealed frames of which some are lost, and the listener's
-/// engine, whose playouts are as `config` says.
+/// engine, whose playouts are as `config` says for frames of the duration in which they were sent.
 ///
 /// # Errors
 /// When the codec cannot be set up or a frame cannot be sealed or opened.
-pub fn through_conclave(sent: &Sent, config: Config, lost: &[bool]) -> Result<(Sound, Stats)> {
-    let mut room = Room::with_members(2);
-    let mut listener = MediaEngine::with_config(Source::Silence, Sink::Null, config)?;
+pub fn through_conclave(
+    sent: &Sent,
+    config: impl FnOnce(FrameDuration) -> Config,
+    lost: &[bool],
+) -> Result<(Sound, Stats)> {
+    let mut room = Room::with_frames(2, sent.frame);
+    let mut listener = MediaEngine::with_config(Source::Silence, Sink::Null, config(sent.frame))?;
     listener.add_talker(0)?;
-    let mut heard = Vec::with_capacity(sent.0.len() * FRAME_SAMPLES);
+    let mut heard = Vec::with_capacity(sent.frames.len() * samples(sent.frame));
     let start = room.now();
-    for (n, encoded) in sent.0.iter().enumerate() {
+    for (n, encoded) in sent.frames.iter().enumerate() {
         let seq = n as u32;
         let frame = Frame { seq, stamp: 0, microphone: Microphone::On, level: encoded.level, opus: &encoded.opus };
         let (mut datagram, mut plaintext) = ([0; DATAGRAM_LEN], [0; PLAINTEXT_LEN]);
-        let now = start + FRAME * seq;
+        let now = start + sent.frame.duration() * seq;
         room.pass(now.saturating_duration_since(room.now()));
         room.clients[0].seal(now, &frame, &mut datagram).context("no key to seal with")?;
         if !lost.get(n).copied().unwrap_or(false) {
@@ -169,7 +178,7 @@ pub fn through_conclave(sent: &Sent, config: Config, lost: &[bool]) -> Result<(S
 /// # Errors
 /// When the codec fails.
 pub fn through_plain_opus(packets: &[Vec<u8>], lost: &[bool]) -> Result<Sound> {
-    let mut decoder = Decoder::new()?;
+    let mut decoder = Decoder::new(FrameDuration::Ms20)?;
     let (mut heard, mut out) = (Vec::with_capacity(packets.len() * FRAME_SAMPLES), SILENCE);
     for (packet, lost) in packets.iter().zip(lost) {
         if *lost {
@@ -187,7 +196,7 @@ pub fn through_plain_opus(packets: &[Vec<u8>], lost: &[bool]) -> Result<Sound> {
 /// # Errors
 /// When the codec fails.
 pub fn plain_packets(said: &Sound, len: usize) -> Result<Vec<Vec<u8>>> {
-    let mut encoder = Encoder::with(len, Redundancy::NONE)?;
+    let mut encoder = Encoder::with(FrameDuration::Ms20, len, Redundancy::NONE)?;
     let (pcm, _) = said.samples.as_chunks::<FRAME_SAMPLES>();
     let encoded = |pcm: &Pcm| {
         let mut packet = vec![0; len];
@@ -225,23 +234,31 @@ mod tests {
     /// more seeds.
     #[test]
     fn speech_stays_good_where_frames_are_lost() {
+        FrameDuration::ALL.into_iter().for_each(speech_stays_good);
+    }
+
+    fn speech_stays_good(frame: FrameDuration) {
         let said = prepared(&speech::clip(0, 16.0).unwrap()).unwrap();
-        let sent = sent(&said, Redundancy::SENT).unwrap();
+        let sent = sent(&said, frame, Redundancy::SENT).unwrap();
         let heard = |profile: Profile, share, burst| {
-            let lost = Loss { share, burst }.pattern(frames(&said), 7);
-            let (heard, stats) = through_conclave(&sent, profile.config(), &lost).unwrap();
+            let lost = Loss { share, burst }.pattern(frames(&said, frame), 7);
+            let (heard, stats) = through_conclave(&sent, |frame| profile.config(frame), &lost).unwrap();
             assert!(share == 0.0 || stats.repaired > 0, "{stats:?}");
             score(&said, &heard).unwrap()
         };
         let whole = heard(Profile::Default, 0.0, 1.0);
         let random = heard(Profile::Default, 0.1, 1.0);
         let bursts = heard(Profile::PoorNetwork, 0.1, 3.0);
-        let lost = Loss { share: 0.1, burst: 1.0 }.pattern(frames(&said), 7);
+        let lost = Loss { share: 0.1, burst: 1.0 }.pattern(frames(&said, FrameDuration::Ms20), 7);
         let packets = plain_packets(&said, PACKET_LEN).unwrap();
         let plain = score(&said, &through_plain_opus(&packets, &lost).unwrap()).unwrap();
-        println!("PESQ-WB: {whole:.2} whole, {random:.2} with 10 % lost ({plain:.2} plain), {bursts:.2} in bursts");
+        println!(
+            "PESQ-WB, {frame:?}: {whole:.2} whole, {random:.2} with 10 % lost ({plain:.2} plain), {bursts:.2} in bursts"
+        );
         assert!(whole >= 4.0, "{whole}");
         assert!(random >= 3.7 && random > plain + 1.0, "{random}, plain {plain}");
-        assert!(bursts >= 3.5, "{bursts}");
+        // Bursts of three short frames are shorter, and more of them.
+        let least = if frame == FrameDuration::Ms10 { 3.2 } else { 3.5 };
+        assert!(bursts >= least, "{bursts}");
     }
 }

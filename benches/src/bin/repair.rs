@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use conclave::audio::codec::Redundancy;
+use conclave::audio::format::FrameDuration;
 use conclave_benches::repair::columns::{COLUMNS, Column, Speech};
 use conclave_benches::repair::table::Table;
 use conclave_benches::repair::{progress, run};
@@ -30,6 +31,9 @@ struct Arguments {
     /// Patterns of loss per row
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
+    /// How long Conclave's frames are, in milliseconds; those of the others are of 20
+    #[arg(long, value_name = "10|20", default_value_t = 20, value_parser = clap::value_parser!(u8))]
+    frame_ms: u8,
     /// Further columns: Conclave with frames held for so many milliseconds, to see what a shorter or longer hold would do
     #[arg(long, value_name = "MS", num_args = 1.., value_parser = clap::value_parser!(u64).range(1..=1_000))]
     hold: Vec<u64>,
@@ -60,7 +64,8 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<bool> {
     let redundancy = Redundancy { loss_percent: arguments.prepare_for, deep: arguments.describe };
-    let speech = Speech::new(&said(arguments)?, redundancy)?;
+    let frame = FrameDuration::from_millis(arguments.frame_ms).context("--frame-ms: give 10 or 20")?;
+    let speech = Speech::new(&said(arguments)?, frame, redundancy)?;
     let columns = columns(arguments);
     let mut table = Table::new(speech.seconds(), columns.clone(), arguments.seeds);
     say(&table.head())?;

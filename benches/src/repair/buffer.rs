@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use conclave::audio::codec::Decoder;
-use conclave::audio::format::{FRAME_SAMPLES, SAMPLE_RATE, SILENCE};
+use conclave::audio::format::{FRAME_SAMPLES, FrameDuration, SAMPLE_RATE, SILENCE};
 use conclave::realtime;
 use conclave_tests::wav::Sound;
 use neteq::codec::AudioDecoder;
@@ -65,7 +65,7 @@ pub fn heard(packets: &[Vec<u8>], lost: &[bool]) -> Result<(Sound, Duration)> {
 fn listening() -> Result<NetEq> {
     let config = NetEqConfig { sample_rate: SAMPLE_RATE, channels: 1, ..NetEqConfig::default() };
     let mut buffer = NetEq::new(config).map_err(failed)?;
-    buffer.register_decoder(0, Box::new(Opus(Decoder::new()?)));
+    buffer.register_decoder(0, Box::new(Opus(Decoder::new(FrameDuration::Ms20)?)));
     Ok(buffer)
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::ValueEnum;
 use conclave::audio::codec::Redundancy;
+use conclave::audio::format::FrameDuration;
 use conclave::audio::playout::Config;
 use conclave::audio::profile::Profile;
 use conclave_tests::quality::{self, Loss, Sent};
@@ -76,31 +77,27 @@ impl Condition {
 /// Speech, and what talkers make of it: encoded once for all cells.
 pub struct Speech {
     said: Sound,
+    frame: FrameDuration,
     sent: Sent,
     plain: Vec<Vec<u8>>,
     mumble: Vec<Vec<u8>>,
 }
 
 impl Speech {
-    /// Brings speech to its level and encodes it; `redundancy` is what Conclave's packets hold.
+    /// Brings speech to its level and encodes it. Conclave's packets hold frames of the duration `frame`, and `redundancy`.
     ///
     /// # Errors
     /// When it cannot be converted to 48 kHz, or the codec fails.
-    pub fn new(said: &Sound, redundancy: Redundancy) -> Result<Self> {
+    pub fn new(said: &Sound, frame: FrameDuration, redundancy: Redundancy) -> Result<Self> {
         let said = quality::prepared(said)?;
-        let sent = quality::sent(&said, redundancy)?;
+        let sent = quality::sent(&said, frame, redundancy)?;
         let (plain, mumble) = (quality::plain_packets(&said, PLAIN_LEN)?, quality::plain_packets(&said, MUMBLE_LEN)?);
-        Ok(Self { said, sent, plain, mumble })
+        Ok(Self { said, frame, sent, plain, mumble })
     }
 
     /// How long it is.
     pub fn seconds(&self) -> f64 {
         self.said.seconds()
-    }
-
-    /// Which frames of it are lost.
-    pub fn lost(&self, loss: Loss, seed: u64) -> Vec<bool> {
-        loss.pattern(quality::frames(&self.said), seed)
     }
 }
 
@@ -132,11 +129,20 @@ impl Column {
         self == Self::Neteq
     }
 
+    /// How long its frames are: those of others are always of 20 ms.
+    fn frame(self, speech: &Speech) -> FrameDuration {
+        match self {
+            Self::Conclave(_) | Self::Held(_) => speech.frame,
+            Self::Plain | Self::Mumble | Self::Neteq => FrameDuration::Ms20,
+        }
+    }
+
     /// The score of one pattern of loss.
     ///
     /// # Errors
     /// When something of the path fails.
-    pub fn score(self, speech: &Speech, lost: &[bool]) -> Result<Score> {
+    pub fn score(self, speech: &Speech, loss: Loss, seed: u64) -> Result<Score> {
+        let lost = &loss.pattern(quality::frames(&speech.said, self.frame(speech)), seed);
         let (heard, late) = match self {
             Self::Neteq => buffer::heard(&speech.plain, lost)?,
             _ => (self.heard(speech, lost)?, Duration::ZERO),
@@ -145,10 +151,11 @@ impl Column {
     }
 
     fn heard(self, speech: &Speech, lost: &[bool]) -> Result<Sound> {
-        let ours = |config| Ok(quality::through_conclave(&speech.sent, config, lost)?.0);
+        let ours =
+            |config: &dyn Fn(FrameDuration) -> Config| Ok(quality::through_conclave(&speech.sent, config, lost)?.0);
         match self {
-            Self::Conclave(profile) => ours(profile.config()),
-            Self::Held(ms) => ours(Config { hold: Duration::from_millis(ms), ..Config::default() }),
+            Self::Conclave(profile) => ours(&|frame| profile.config(frame)),
+            Self::Held(ms) => ours(&|frame| Config { hold: Duration::from_millis(ms), ..Config::of(frame) }),
             Self::Plain | Self::Neteq => quality::through_plain_opus(&speech.plain, lost),
             Self::Mumble => quality::through_plain_opus(&speech.mumble, lost),
         }

@@ -43,9 +43,8 @@ pub fn scores(
         all(columns.len(), seeds).into_iter().partition(|run| columns[run.column].is_in_real_time());
     let next = AtomicUsize::new(0);
     let score = |run: &Run, done: &Sender<(Run, Result<Score>)>| {
-        let lost = speech.lost(CONDITIONS[run.row].loss, run.seed);
         // Nobody waits for it any more after an error.
-        let _ = done.send((*run, columns[run.column].score(speech, &lost)));
+        let _ = done.send((*run, columns[run.column].score(speech, CONDITIONS[run.row].loss, run.seed)));
     };
     thread::scope(|scope| {
         let (done, finished) = mpsc::channel();

@@ -18,7 +18,7 @@ use std::time::Instant;
 use super::codec::{CodecError, Encoder};
 use super::device::Event;
 use super::device::line::Figures;
-use super::format::{FRAME_SAMPLES, Frame, LEVEL_SILENT, PACKET_LEN, SILENCE, STEP, STEP_SAMPLES, STEPS};
+use super::format::{FRAME_SAMPLES, Frame, LEVEL_SILENT, PACKET_LEN, SILENCE, STEP, STEP_SAMPLES, samples, steps};
 use super::mixer::{self, Mixer, Volume};
 use super::playout::{Arrival, Config, Push, Stats, VERIFIED_HOLD};
 use super::process::overhear::Overhearing;
@@ -30,7 +30,7 @@ use mending::Budget;
 use pieces::{Reference, Said};
 use talker::Talker;
 
-/// Most talkers at a time, for each of whom about 160 kB are kept: a meeting has 1,000 members.
+/// Most talkers at a time, for each of whom about 160 kB are kept, with frames of 10 ms 180: a meeting has 1,000 members.
 pub const MAX_TALKERS: usize = 1_024;
 
 /// A frame of one's own sound, ready to be sealed.
@@ -74,6 +74,7 @@ pub struct MediaEngine {
     overhearing: Option<Overhearing>,
     encoder: Encoder,
     packet: [u8; PACKET_LEN],
+    /// One's own frame, as it is encoded.
     pcm: Frame,
     config: Config,
     /// In ascending order of their indexes.
@@ -87,6 +88,8 @@ pub struct MediaEngine {
     records: bool,
     /// One's own last frame.
     own: Frame,
+    /// What [`Self::render`] gave last.
+    rendered: [i16; FRAME_SAMPLES],
     /// One's own sound that the recording has not got yet.
     said: Said,
     faults: Faults,
@@ -111,7 +114,7 @@ impl MediaEngine {
             source,
             process: Process::default(),
             overhearing: None,
-            encoder: Encoder::new()?,
+            encoder: Encoder::new(config.frame)?,
             packet: [0; PACKET_LEN],
             pcm: SILENCE,
             config,
@@ -123,9 +126,25 @@ impl MediaEngine {
             recording: None,
             records: false,
             own: SILENCE,
+            rendered: [0; FRAME_SAMPLES],
             said: Said::default(),
             faults: Faults::default(),
         })
+    }
+
+    /// From now on frames are as long and held as long as `config` says: a guest knows it when it enters the meeting. Talkers
+    /// who are there are forgotten, if that is another one. Allocates.
+    ///
+    /// # Errors
+    /// [`CodecError::Opus`] when libopus has no memory.
+    pub fn set_config(&mut self, config: Config) -> Result<(), CodecError> {
+        if config == self.config {
+            return Ok(());
+        }
+        self.encoder = Encoder::new(config.frame)?;
+        self.config = config;
+        self.talkers.clear();
+        Ok(())
     }
 
     /// Takes a recording, which begins with [`MediaEngine::start_recording`].
@@ -197,7 +216,7 @@ impl MediaEngine {
         self.source.poll_event().or_else(|| self.sink.poll_event())
     }
 
-    /// The next 20 ms of one's own sound. Called once per tick of the frame clock, sent or not.
+    /// The next frame of one's own sound. Called once per tick of the frame clock, sent or not.
     ///
     /// While muted, the source goes on in time and what it gives is thrown away, so that unmuting gives what is said
     /// then and not what was said before. The packet is encoded silence: it takes about as long as sound to make, and
@@ -208,11 +227,12 @@ impl MediaEngine {
             self.pcm = SILENCE;
         }
         self.own = self.pcm;
+        let pcm = &self.pcm[..samples(self.config.frame)];
         if self.records {
-            self.said.push(&self.pcm);
+            self.said.push(pcm);
         }
-        match self.encoder.encode(&self.pcm, &mut self.packet) {
-            Ok(()) => Captured { opus: &self.packet, level: mixer::rms_level(&self.pcm) },
+        match self.encoder.encode(pcm, &mut self.packet) {
+            Ok(()) => Captured { opus: &self.packet, level: mixer::rms_level(pcm) },
             Err(_) => {
                 self.faults.encode += 1;
                 Captured { opus: &[], level: LEVEL_SILENT }
@@ -224,7 +244,7 @@ impl MediaEngine {
     /// which is most of the work of a listener. Instead of [`MediaEngine::capture`], where nothing is sent. Takes no
     /// longer for many frames than for one.
     pub fn skip(&mut self, frames: u32) {
-        self.source.skip(frames);
+        self.source.skip(u64::from(frames) * samples(self.config.frame) as u64);
         self.process.pause();
         self.own = SILENCE;
     }
@@ -237,13 +257,14 @@ impl MediaEngine {
 
     fn take_in(&mut self, muted: bool) {
         self.own = SILENCE;
-        self.source.next_frame(&mut self.pcm);
+        let pcm = &mut self.pcm[..samples(self.config.frame)];
+        self.source.next_frame(pcm);
         if !self.is_open {
             return self.process.pause();
         }
-        self.process.capture(&mut self.pcm);
+        self.process.capture(pcm);
         match &mut self.overhearing {
-            Some(overhearing) if muted => overhearing.hear(&self.pcm),
+            Some(overhearing) if muted => overhearing.hear(pcm),
             Some(overhearing) => overhearing.rest(),
             None => {}
         }
@@ -297,12 +318,12 @@ impl MediaEngine {
     }
 
     /// The steps of a frame at once, the first of which is due at `now`: for who has no finer clock than that of frames.
-    pub fn render(&mut self, now: Instant) -> [i16; FRAME_SAMPLES] {
-        let mut out = [0; FRAME_SAMPLES];
-        for (due, part) in (0..STEPS as u32).map(|n| now + STEP * n).zip(out.as_chunks_mut().0) {
-            *part = self.step(due);
+    pub fn render(&mut self, now: Instant) -> &[i16] {
+        for n in 0..steps(self.config.frame) {
+            let step = self.step(now + STEP * n as u32);
+            self.rendered[n * STEP_SAMPLES..][..STEP_SAMPLES].copy_from_slice(&step);
         }
-        out
+        &self.rendered[..samples(self.config.frame)]
     }
 
     /// Figures of a talker's playout.
@@ -317,13 +338,15 @@ impl MediaEngine {
 
     /// Mean and peak level in −dBov of one's own last frame, 127 for silence.
     pub fn own_levels(&self) -> (u8, u8) {
-        (mixer::rms_level(&self.own), mixer::peak_level(&self.own))
+        let own = &self.own[..samples(self.config.frame)];
+        (mixer::rms_level(own), mixer::peak_level(own))
     }
 
     /// What went wrong so far.
     pub fn faults(&self) -> Faults {
         let recording = self.recording.as_ref().map_or(0, Recording::lost);
-        Faults { overruns: self.sink.overruns() + recording, ..self.faults }
+        let frame = samples(self.config.frame) as u64;
+        Faults { overruns: self.sink.lost().div_ceil(frame) + recording.div_ceil(frame), ..self.faults }
     }
 
     /// Whether what is heard has to be played in time, and not only written.
@@ -331,7 +354,7 @@ impl MediaEngine {
         matches!(self.sink, Sink::Device(_))
     }
 
-    /// Frames that wait for the disk; see [`Sink::waiting`].
+    /// What waits for the disk, in frames of 20 ms; see [`Sink::waiting`].
     pub fn waiting_for_disk(&self) -> usize {
         self.sink.waiting()
     }

@@ -3,7 +3,7 @@
 pub mod comfort;
 mod limiter;
 
-use super::format::{FRAME_SAMPLES, Frame, LEVEL_SILENT, STEP_SAMPLES, Step};
+use super::format::{FRAME_SAMPLES, LEVEL_SILENT, STEP_SAMPLES, Step};
 use limiter::Limiter;
 
 /// How loud a talker is played.
@@ -110,9 +110,9 @@ pub(super) fn sample_to_i16(sample: f32) -> i16 {
     (sample * 32_768.0).round() as i16
 }
 
-/// Mean level of a frame in −dBov, 0 (loudest) to 127 (silence), as in RFC 6464 §3: 0 is the mean power of a square
+/// Mean level of a frame or a step in −dBov, 0 (loudest) to 127 (silence), as in RFC 6464 §3: 0 is the mean power of a square
 /// wave at full scale.
-pub fn rms_level(frame: &Frame) -> u8 {
+pub fn rms_level(frame: &[f32]) -> u8 {
     // In double precision, so that the quietest 16-bit sample still counts. One sum after the other would wait for each
     // other: this is done for every frame of every talker.
     let mut sums = [0.0_f64; LANES];
@@ -121,15 +121,15 @@ pub fn rms_level(frame: &Frame) -> u8 {
             *sum += f64::from(*sample) * f64::from(*sample);
         }
     }
-    to_level(sums.iter().sum::<f64>() / FRAME_SAMPLES as f64)
+    to_level(sums.iter().sum::<f64>() / frame.len().max(1) as f64)
 }
 
 /// Samples that are summed up side by side.
 const LANES: usize = 16;
-const _: () = assert!(FRAME_SAMPLES.is_multiple_of(LANES));
+const _: () = assert!(STEP_SAMPLES.is_multiple_of(LANES));
 
 /// Level of the loudest sample of a frame in −dBov, 0 to 127.
-pub fn peak_level(frame: &Frame) -> u8 {
+pub fn peak_level(frame: &[f32]) -> u8 {
     to_level(f64::from(peak(frame)).powi(2))
 }
 
@@ -137,14 +137,14 @@ fn to_level(power: f64) -> u8 {
     if power > 0.0 { (-10.0 * power.log10()).round().clamp(0.0, f64::from(LEVEL_SILENT)) as u8 } else { LEVEL_SILENT }
 }
 
-fn peak(frame: &Frame) -> f32 {
+fn peak(frame: &[f32]) -> f32 {
     frame.iter().fold(0.0, |peak, sample| sample.abs().max(peak))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audio::format::SILENCE;
+    use crate::audio::format::{Frame, SILENCE};
 
     fn sine(amplitude: f32, cycles: f32) -> Frame {
         std::array::from_fn(|i| amplitude * (std::f32::consts::TAU * cycles * i as f32 / FRAME_SAMPLES as f32).sin())

@@ -1,6 +1,7 @@
 //! The media pipeline: a source, the codec, one fixed-latency playout per talker, the mixer, a sink.
 //!
-//! Everything is mono, 48 kHz, in frames of 20 ms ([`format`](mod@format)). [`engine`] composes the parts; the others
+//! Everything is mono, 48 kHz, in frames of 10 or 20 ms, as the meeting wants it
+//! ([`format`](mod@format)). [`engine`] composes the parts; the others
 //! know nothing of each other. Nothing here reads a clock, opens a socket or holds a key, and nothing allocates, locks
 //! or waits per frame once it is set up: files are read before the first frame ([`source`]) and written by a thread of
 //! their own ([`sink`], [`record`]), and the callbacks of sound devices end at lock-free rings ([`device`]).
@@ -22,4 +23,4 @@ pub mod source;
 #[cfg(test)]
 mod spoken;
 
-pub use format::{FRAME, FRAME_SAMPLES, Frame, PACKET_LEN, SAMPLE_RATE};
+pub use format::{FRAME, FRAME_SAMPLES, Frame, FrameDuration, PACKET_LEN, SAMPLE_RATE};

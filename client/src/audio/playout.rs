@@ -16,7 +16,7 @@
 //!   shorter one is reached by leaving out pauses, and after [`RETURN_WITHIN`] by a cut.
 //! * Where a frame is missing and a later one is there, that one is given out to be repaired from ([`Pull::Repair`]).
 //! * With [`Config::learn`] the hold follows what would have been missing with others (`shadow`), in pauses only.
-//! * A talker of whom nothing has come for [`Config::idle_after`] places is idle, and the next frame starts anew. So
+//! * A talker of whom nothing has come for [`Config::idle_after`] is idle, and the next frame starts anew. So
 //!   a sudden longer path heals itself. Where the numbers themselves jump, several frames must agree before they are
 //!   followed, so that one wrong number does no harm.
 
@@ -31,31 +31,34 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-use super::format::{FRAME, LEVEL_SILENT, PACKET_LEN, STEP};
+use super::format::{FrameDuration, LEVEL_SILENT, PACKET_LEN, STEP};
 use anchor::Anchor;
 use correct::Delay;
 use places::{Place, Places};
-pub use repair::REACH;
+pub use repair::reach;
 pub use retime::{RETURN_WITHIN, VERIFIED_HOLD};
 use shadow::Shadows;
 
-/// Frames a playout holds at most: 2.56 s. Twice the longest hold ([`VERIFIED_HOLD`]), so that seals which come late for
-/// a while and then in time again find room for what they bring; 10 kB more a talker than one hold would take.
-pub const SLOTS: usize = 128;
+/// What a playout holds at most: twice the longest hold ([`VERIFIED_HOLD`]), so that seals which come late for a while and
+/// then in time again find room for what they bring; 10 kB more a talker than one hold would take, with frames of 20 ms.
+const ROOM: Duration = Duration::from_millis(2_560);
 /// Longest payload of a frame, in bytes.
 pub const MAX_PAYLOAD: usize = PACKET_LEN;
 /// Frames in a row that are too far ahead, each near the one before, until their numbers are followed.
 const FOLLOW_AHEAD: u32 = 5;
-/// Places in a row behind at a start that are given up at once: a jam has ended, and what was queued is old.
-const START_SLACK: i64 = 3;
-/// Weight of the newest frame in the mean hold: about the last second.
-const HOLD_WEIGHT: f32 = 0.02;
+/// How far behind a start may be until what is old is given up at once, in nanoseconds: a jam has ended. Three frames of
+/// 20 ms.
+const START_SLACK: i64 = 60_000_000;
+/// What the mean hold is of, in nanoseconds: about the last second.
+const HOLD_MEAN: f32 = 1e9;
+/// An arrival that is earlier than all others by more than this is not believed at once, in nanoseconds: two frames of 20 ms.
+const EARLIEST_TOLERANCE: i64 = 40_000_000;
 
 /// How a playout behaves.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Config {
     /// Duration of a frame, of talker and listener.
-    pub frame: Duration,
+    pub frame: FrameDuration,
     /// What is played at once: a whole part of a frame, or a frame.
     pub step: Duration,
     /// How long a frame that was not queued on its way is kept at least: what the network may vary by.
@@ -70,19 +73,30 @@ pub struct Config {
     pub jump: Duration,
     /// Level in −dBov from which on a frame is a pause.
     pub pause_level: u8,
-    /// Missing places in a row after which the talker is idle, at most 32.
-    pub idle_after: u32,
+    /// How long places must be missing in a row until the talker is idle, at most 0.64 s.
+    pub idle_after: Duration,
     /// Whether the hold is only where it begins, and follows what arrives.
     pub learn: bool,
 }
 
+/// What the packet after a lost one may come later than expected and still stand in for it.
+pub const SLACK: Duration = Duration::from_millis(2);
+/// The longest that places may be missing until a talker is idle.
+const MOST_IDLE_AFTER: Duration = Duration::from_millis(640);
+
 impl Default for Config {
     fn default() -> Self {
+        Self::of(FrameDuration::Ms20)
+    }
+}
+
+impl Config {
+    /// For frames of this duration. A frame is held for as long as it takes the one after it to come.
+    pub fn of(frame: FrameDuration) -> Self {
         Self {
-            frame: FRAME,
+            frame,
             step: STEP,
-            // The packet after a lost one may come 2 ms late and still stand in for it.
-            hold: Duration::from_millis(22),
+            hold: frame.duration() + SLACK,
             // More than clocks wander in the anchor's window, and less than is kept for the packet after a lost one.
             shortfall: Duration::from_millis(1),
             // Less than a step, so that a correction lands inside the range again.
@@ -93,8 +107,8 @@ impl Default for Config {
             jump: Duration::from_millis(300),
             // Below any speech, above the noise of quiet rooms.
             pause_level: 60,
-            // 0.2 s: concealment has long faded out by then.
-            idle_after: 10,
+            // Concealment has long faded out by then.
+            idle_after: Duration::from_millis(200),
             learn: false,
         }
     }
@@ -154,7 +168,7 @@ pub enum Pull<'a> {
     Repair {
         /// The next packet that is there.
         packet: &'a [u8],
-        /// How many places are missing before it, this one included: 1 to [`REACH`].
+        /// How many places are missing before it, this one included: 1 to [`reach`].
         gap: usize,
     },
     /// Something is missing: fill the place from what was heard before.
@@ -226,6 +240,8 @@ struct Slot {
 pub struct Playout {
     config: Config,
     frame: i64,
+    /// Missing places in a row after which the talker is idle.
+    idle_after: u32,
     step: i64,
     hold: i64,
     /// The hold outside of verified mode.
@@ -235,9 +251,9 @@ pub struct Playout {
     steering: bool,
     /// Time 0 of all nanoseconds here: the first call.
     epoch: Option<Instant>,
-    /// Frame `i` of this talker is in slot `i` modulo [`SLOTS`].
+    /// Frame `i` of this talker is in slot `i` modulo their number.
     ///
-    /// INVARIANT: every used slot's index is in `next..next + SLOTS`, and at most `newest`.
+    /// INVARIANT: every used slot's index is in `next..next + slots.len()`, and at most `newest`.
     slots: Box<[Slot]>,
     phase: Phase,
     /// Whether a frame has ever been queued.
@@ -271,28 +287,30 @@ pub struct Playout {
 impl Playout {
     /// A playout. Everything it will ever need is allocated here.
     pub fn new(config: Config) -> Self {
-        let config = Config { idle_after: config.idle_after.clamp(1, 32), ..config };
-        let frame = nanos(config.frame).max(1);
+        let frame = nanos(config.frame.duration());
+        let idle_after = config.frame.count_in(config.idle_after.min(MOST_IDLE_AFTER)).max(1);
+        let slots = config.frame.count_in(ROOM) as usize;
         let step = nanos(config.step).clamp(1, frame);
         let hold = nanos(config.hold);
         let free = || Slot { index: None, at: 0, muted: false, level: LEVEL_SILENT, len: 0, payload: [0; MAX_PAYLOAD] };
         Self {
             config,
             frame,
+            idle_after,
             step,
             hold,
             usual: hold,
-            shadows: config.learn.then(|| Shadows::new(hold, frame)),
+            shadows: config.learn.then(|| Shadows::new(hold, config.frame)),
             steering: false,
             epoch: None,
-            slots: std::iter::repeat_with(free).take(SLOTS).collect(),
+            slots: std::iter::repeat_with(free).take(slots).collect(),
             phase: Phase::Idle,
             started: false,
             next: 0,
             floor: 0,
             newest: 0,
             origin: 0,
-            anchor: Anchor::new(frame.saturating_mul(2)),
+            anchor: Anchor::new(EARLIEST_TOLERANCE),
             places: Places::default(),
             delay: Delay::Right,
             delay_since: 0,
@@ -325,14 +343,14 @@ impl Playout {
                 self.start(index);
                 self.queue(index, arrival, at)
             }
-            Phase::Holding if (self.floor..self.next).contains(&index) && self.newest - index < SLOTS as i64 => {
+            Phase::Holding if (self.floor..self.next).contains(&index) && self.newest - index < self.room() => {
                 // A later frame came first.
                 self.places.step_back((self.next - index).unsigned_abs());
                 self.next = index;
                 self.queue(index, arrival, at)
             }
             _ if index < self.next => self.on_late(index, arrival, at),
-            _ if index >= self.next.saturating_add(SLOTS as i64) => self.on_ahead(index, arrival, at),
+            _ if index >= self.next.saturating_add(self.room()) => self.on_ahead(index, arrival, at),
             _ => self.queue(index, arrival, at),
         };
         match push {
@@ -403,11 +421,22 @@ impl Playout {
     }
 
     fn slot(&mut self, index: i64) -> &mut Slot {
-        &mut self.slots[slot_of(index)]
+        let slot = self.slot_of(index);
+        &mut self.slots[slot]
+    }
+
+    /// Frames that there is room for.
+    fn room(&self) -> i64 {
+        self.slots.len() as i64
+    }
+
+    fn slot_of(&self, index: i64) -> usize {
+        // Not negative, and below their number.
+        index.rem_euclid(self.room()) as usize
     }
 
     fn is_queued(&self, index: i64) -> bool {
-        self.slots[slot_of(index)].index == Some(index)
+        self.slots[self.slot_of(index)].index == Some(index)
     }
 
     // ---- arrivals ----
@@ -435,7 +464,7 @@ impl Playout {
             self.floor = self.next;
             self.places.skip_ahead((index - self.next).unsigned_abs());
         } else {
-            self.floor = index.saturating_sub(SLOTS as i64);
+            self.floor = index.saturating_sub(self.room());
         }
         self.begin_at(index);
     }
@@ -443,7 +472,7 @@ impl Playout {
     /// Begins with frame `index` because the numbers have jumped.
     fn reanchor(&mut self, index: i64, arrival: &Arrival<'_>, at: i64) -> Push {
         self.stats.reanchors += 1;
-        self.floor = index.saturating_sub(SLOTS as i64);
+        self.floor = index.saturating_sub(self.room());
         self.places.forget();
         self.begin_at(index);
         self.queue(index, arrival, at);
@@ -475,14 +504,14 @@ impl Playout {
             return self.reanchor(index, arrival, at);
         }
         self.places.on_late(behind);
-        if behind < SLOTS as u64 {
+        if behind < self.room().unsigned_abs() {
             self.note_arrival(index, at, 0);
         }
         Push::Late
     }
 
     fn on_ahead(&mut self, index: i64, arrival: &Arrival<'_>, at: i64) -> Push {
-        let near = |last: i64| index > last && index - last < SLOTS as i64;
+        let near = |last: i64| index > last && index - last < self.room();
         let count = self.ahead.filter(|(last, _)| near(*last)).map_or(1, |(_, count)| count + 1);
         if count >= FOLLOW_AHEAD {
             return self.reanchor(index, arrival, at);
@@ -497,7 +526,7 @@ impl Playout {
     /// Whether the first place is due. Gives up what is long past.
     fn begin(&mut self, at: i64) -> bool {
         let Some(excess) = self.excess(at).filter(|excess| *excess >= 0) else { return false };
-        if excess >= START_SLACK.saturating_mul(self.frame) && self.returning.is_none() {
+        if excess >= START_SLACK && self.returning.is_none() {
             self.give_up(at);
         }
         self.phase = Phase::Running;
@@ -539,13 +568,15 @@ impl Playout {
         let index = self.next;
         self.pass(Place::Filled);
         self.missing = 0;
-        let slot = &mut self.slots[slot_of(index)];
+        let slot = self.slot_of(index);
+        let slot = &mut self.slots[slot];
         slot.index = None;
         self.last_muted = slot.muted;
         self.stats.played += 1;
         self.stats.muted += u64::from(slot.muted);
         let held = at.saturating_sub(slot.at).max(0) as f32 / 1e6;
-        self.stats.hold_ms = Some(self.stats.hold_ms.map_or(held, |mean| mean + HOLD_WEIGHT * (held - mean)));
+        self.stats.hold_ms =
+            Some(self.stats.hold_ms.map_or(held, |mean| mean + self.frame as f32 / HOLD_MEAN * (held - mean)));
         match slot.payload.get(..slot.len) {
             _ if slot.muted => Pull::Muted,
             Some(payload) if !payload.is_empty() => Pull::Play(payload),
@@ -559,7 +590,7 @@ impl Playout {
         let gap = self.gap();
         self.pass(place);
         self.missing += 1;
-        if self.missing >= self.config.idle_after && self.newest < self.next {
+        if self.missing >= self.idle_after && self.newest < self.next {
             self.phase = Phase::Idle;
         }
         if place == Place::Quiet {
@@ -568,21 +599,16 @@ impl Playout {
         if let Some(gap) = gap {
             self.stats.concealed += 1;
             self.stats.repaired += 1;
-            let slot = &self.slots[slot_of(index.saturating_add(gap as i64))];
+            let slot = &self.slots[self.slot_of(index.saturating_add(gap as i64))];
             return Pull::Repair { packet: &slot.payload[..slot.len], gap };
         }
-        if self.missing <= self.config.idle_after {
+        if self.missing <= self.idle_after {
             self.stats.concealed += 1;
             Pull::Conceal
         } else {
             Pull::Silence
         }
     }
-}
-
-fn slot_of(index: i64) -> usize {
-    // Not negative, and below SLOTS.
-    index.rem_euclid(SLOTS as i64) as usize
 }
 
 /// Nanoseconds, up to 292 years.

@@ -3,42 +3,55 @@
 
 use std::time::Duration;
 
-use super::playout::Config;
+use super::format::FrameDuration;
+use super::playout::{Config, SLACK};
 
 /// What a listener holds frames for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
 pub enum Profile {
     /// Shortest delay: 5 ms for what the network varies by, and no time to repair
     LowDelay,
-    /// 22 ms: single lost frames are repaired from the next one
+    /// A frame and 2 ms: single lost frames are repaired from the next one
     Default,
-    /// 85 ms: bursts of loss are bridged, up to four frames
+    /// Four frames and 5 ms: bursts of loss are bridged, up to four frames
     PoorNetwork,
-    /// Begins with 42 ms, then follows what the network does, in pauses only
+    /// Begins with two frames and 2 ms, then follows what the network does, in pauses only
     #[default]
     Auto,
 }
 
 impl Profile {
-    /// How long a frame is held at least from its arrival, if it was not queued on its way: for `auto`, at the beginning.
-    pub fn hold(self) -> Duration {
-        Duration::from_millis(match self {
-            Self::LowDelay => 5,
+    /// How long a frame of this duration is held at least from its arrival, if it was not queued on its way: for `auto`, at
+    /// the beginning.
+    pub fn hold(self, frame: FrameDuration) -> Duration {
+        match self {
+            Self::LowDelay => JITTER,
             // A frame, and what a quiet network varies by.
-            Self::Default => 22,
+            Self::Default => frame.duration() + SLACK,
             // What it is at first must do for most networks, until some seconds have shown more.
-            Self::Auto => 42,
-            // Four frames, and 5 ms as in `default`: the least with which speech stays good where 10 to 20 % are lost in
-            // bursts of three (`docs/listening.md`).
-            Self::PoorNetwork => 85,
-        })
+            Self::Auto => frame.duration() * 2 + SLACK,
+            // The least with which speech stays good where 10 to 20 % are lost in bursts of three (`docs/listening.md`).
+            Self::PoorNetwork => frame.duration() * 4 + JITTER,
+        }
     }
 
     /// The playout of every talker.
-    pub fn config(self) -> Config {
-        Config { hold: self.hold(), learn: self == Self::Auto, ..Config::default() }
+    pub fn config(self, frame: FrameDuration) -> Config {
+        Config { hold: self.hold(frame), learn: self == Self::Auto, ..Config::of(frame) }
+    }
+
+    /// How long frames are in a meeting of a host with this profile, if it does not say: short ones cost everybody twice
+    /// the packets and the bandwidth, and who asks for a certain delay wants them.
+    pub fn frame_duration(self) -> FrameDuration {
+        match self {
+            Self::LowDelay | Self::Default | Self::PoorNetwork => FrameDuration::Ms10,
+            Self::Auto => FrameDuration::Ms20,
+        }
     }
 }
+
+/// What a network varies by when nothing is known of it.
+const JITTER: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
 mod tests {
@@ -51,8 +64,18 @@ mod tests {
         let names: Vec<_> = Profile::value_variants().iter().filter_map(|p| p.to_possible_value()).collect();
         let names: Vec<_> = names.iter().map(|name| name.get_name()).collect();
         assert_eq!(names, ["low-delay", "default", "poor-network", "auto"]);
-        assert!(Profile::LowDelay.hold() < Profile::Default.hold());
-        assert!(Profile::Default.hold() < Profile::PoorNetwork.hold());
-        assert!(Profile::Auto.config().learn && !Profile::PoorNetwork.config().learn);
+        for frame in FrameDuration::ALL {
+            let holds =
+                [Profile::LowDelay, Profile::Default, Profile::Auto, Profile::PoorNetwork].map(|p| p.hold(frame));
+            assert!(holds.is_sorted(), "{holds:?}");
+            assert!(Profile::Auto.config(frame).learn && !Profile::PoorNetwork.config(frame).learn);
+        }
+    }
+
+    #[test]
+    fn who_asks_for_a_delay_gets_short_frames_and_who_says_nothing_does_not() {
+        let short = Profile::value_variants().iter().filter(|profile| profile.frame_duration() == FrameDuration::Ms10);
+        assert_eq!(short.count(), 3);
+        assert_eq!(Profile::default().frame_duration(), FrameDuration::Ms20);
     }
 }

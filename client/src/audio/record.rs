@@ -102,9 +102,9 @@ impl Recording {
         }
     }
 
-    /// Frames that were lost because the disk was too slow. Silence stands in their place.
+    /// Samples that were lost because the disk was too slow. Silence stands in their place.
     pub fn lost(&self) -> u64 {
-        self.lost.div_ceil(FRAME_SAMPLES as u64)
+        self.lost
     }
 
     /// Writes what is left and closes the file. Waits for the disk.
@@ -316,6 +316,6 @@ mod tests {
         write(&mut recording, &[0.4; FRAME_SAMPLES], &SILENCE);
         found.extend(std::iter::from_fn(|| slow.pop().ok()));
         assert_eq!(found.iter().step_by(FRAME_SAMPLES).copied().collect::<Vec<_>>(), [0.1, 0.2, 0.0, 0.4]);
-        assert_eq!(recording.lost(), 1);
+        assert_eq!(recording.lost(), FRAME_SAMPLES as u64);
     }
 }

@@ -115,15 +115,15 @@ impl Sink {
         }
     }
 
-    /// Frames that were lost because the disk was too slow. Silence stands in their place.
-    pub fn overruns(&self) -> u64 {
+    /// Samples that were lost because the disk was too slow. Silence stands in their place.
+    pub fn lost(&self) -> u64 {
         match self {
-            Self::Wav(recorder) => recorder.lost.div_ceil(FRAME_SAMPLES as u64),
+            Self::Wav(recorder) => recorder.lost,
             Self::Device(_) | Self::Null => 0,
         }
     }
 
-    /// Frames that wait for the disk.
+    /// What waits for the disk, in frames of 20 ms.
     pub fn waiting(&self) -> usize {
         match self {
             Self::Wav(Recorder { ring: Some(ring), .. }) => RING_FRAMES - ring.slots() / FRAME_SAMPLES,
@@ -270,7 +270,7 @@ mod tests {
         for n in 0..RING_FRAMES {
             write(&mut sink, &frame(n));
         }
-        assert_eq!(sink.overruns(), 0);
+        assert_eq!(sink.lost(), 0);
         sink.finish().unwrap();
         assert_eq!(read(&path), (0..RING_FRAMES).flat_map(frame).collect::<Vec<_>>());
     }
@@ -313,7 +313,7 @@ mod tests {
                 heard.extend(std::iter::from_fn(|| slow.pop().ok()));
             }
         }
-        assert_eq!(Sink::Wav(recorder).overruns(), 2);
+        assert_eq!(Sink::Wav(recorder).lost(), 2 * FRAME_SAMPLES as u64);
         let silence = [0; FRAME_SAMPLES];
         let wanted = [frame(1), frame(2), frame(3), frame(4), silence, silence, frame(7)];
         assert_eq!(heard, wanted.concat());
@@ -345,7 +345,7 @@ mod tests {
     fn null_takes_everything() {
         let mut sink = Sink::open("null").unwrap();
         write(&mut sink, &frame(1));
-        assert_eq!(sink.overruns(), 0);
+        assert_eq!(sink.lost(), 0);
         sink.finish().unwrap();
     }
 }

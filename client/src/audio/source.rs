@@ -11,7 +11,7 @@ use hound::{SampleFormat, WavReader};
 
 use super::device::line::Figures;
 use super::device::{Choice, DeviceError, Event, Microphone};
-use super::format::{FRAME_SAMPLES, Frame, SAMPLE_RATE};
+use super::format::SAMPLE_RATE;
 use super::mixer::sample_to_i16;
 use super::resample::{Converter, Failed};
 
@@ -131,8 +131,8 @@ impl Source {
         }
     }
 
-    /// The next 20 ms. Allocates nothing, and waits for nothing.
-    pub fn next_frame(&mut self, out: &mut Frame) {
+    /// The next frame, all of `out`. Allocates nothing, and waits for nothing.
+    pub fn next_frame(&mut self, out: &mut [f32]) {
         match self {
             Self::Device(microphone) => microphone.next_frame(out),
             Self::Wav(recording) => recording.next_frame(out),
@@ -141,9 +141,8 @@ impl Source {
         }
     }
 
-    /// Lets so many frames pass unheard. Allocates nothing, and takes no longer for many than for one.
-    pub fn skip(&mut self, frames: u32) {
-        let samples = u64::from(frames) * FRAME_SAMPLES as u64;
+    /// Lets so many samples pass unheard. Allocates nothing, and takes no longer for many than for few.
+    pub fn skip(&mut self, samples: u64) {
         match self {
             Self::Device(microphone) => microphone.discard(),
             Self::Wav(recording) => recording.skip(samples),
@@ -187,7 +186,7 @@ impl Source {
 }
 
 impl Tone {
-    fn next_frame(&mut self, out: &mut Frame) {
+    fn next_frame(&mut self, out: &mut [f32]) {
         let step = std::f64::consts::TAU * TONE_HZ / f64::from(SAMPLE_RATE);
         for sample in out {
             *sample = (TONE_AMPLITUDE * self.phase.sin()) as f32;
@@ -223,7 +222,7 @@ impl Recording {
         self.repeat == Repeat::Once && self.position >= self.samples.len()
     }
 
-    fn next_frame(&mut self, out: &mut Frame) {
+    fn next_frame(&mut self, out: &mut [f32]) {
         for sample in out {
             if self.repeat == Repeat::Loop && self.position >= self.samples.len() {
                 self.position = 0;
@@ -350,7 +349,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::audio::format::SILENCE;
+    use crate::audio::format::{FRAME_SAMPLES, SILENCE};
 
     fn spec(channels: u16, sample_rate: u32, bits_per_sample: u16, sample_format: SampleFormat) -> WavSpec {
         WavSpec { channels, sample_rate, bits_per_sample, sample_format }
@@ -384,7 +383,7 @@ mod tests {
                 for _ in 0..frames {
                     played.next_frame(&mut a);
                 }
-                skipped.skip(frames);
+                skipped.skip(frames * FRAME_SAMPLES as u64);
                 assert_eq!(played.finished(), skipped.finished(), "after {frames} frames");
                 played.next_frame(&mut a);
                 skipped.next_frame(&mut b);

@@ -12,7 +12,6 @@ use conclave_protocol::conference::{Conference, HostConfig, WaitingRoom};
 use conclave_protocol::evidence::ban;
 use conclave_protocol::link::RelayAddress;
 use conclave_protocol::moderator::{MAX_MODERATORS, Moderator};
-use conclave_protocol::time::FrameDuration;
 use conclave_relay::embedded::{EmbeddedRelay, spawn_thread};
 use conclave_relay::tls::Pin;
 
@@ -38,7 +37,7 @@ pub(super) fn run(host: Host, start: Instant) -> ExitCode {
 
 fn open(host: &Host) -> Result<(Session, Option<EmbeddedRelay>), Refusal> {
     let Person { name, identity, pins, passcode } = person(&host.common)?;
-    let engine = engine(&host.common)?;
+    let engine = engine(&host.common, host.frame_duration())?;
     let (relays, relay) = relays(host)?;
     let waiting_room = match host.admit {
         Admit::Ask => WaitingRoom::Ask,
@@ -52,7 +51,7 @@ fn open(host: &Host) -> Result<(Session, Option<EmbeddedRelay>), Refusal> {
         waiting_room,
         max_members: host.max_members,
         duration: DURATION,
-        frame: FrameDuration::Ms20,
+        frame: host.frame_duration(),
         regions: Vec::new(),
         moderators: moderators(host)?,
     };
@@ -63,6 +62,7 @@ fn open(host: &Host) -> Result<(Session, Option<EmbeddedRelay>), Refusal> {
         pins,
         relays,
         engine,
+        profile: host.common.profile,
         microphone: microphone(&host.common),
         key: key(&host.common),
         warn_when_muted: host.common.sound.warn_when_muted,

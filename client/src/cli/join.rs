@@ -8,6 +8,7 @@ use conclave_protocol::link::Link;
 
 use super::args::Join;
 use super::{Person, Refusal, converse, engine, key, microphone, person, refuse, reporting, usage};
+use crate::audio::format::FrameDuration;
 use crate::session::{Bans, Session, start_now, system_rng};
 
 pub(super) fn run(join: &Join, start: Instant) -> ExitCode {
@@ -20,7 +21,8 @@ pub(super) fn run(join: &Join, start: Instant) -> ExitCode {
 fn prepare(join: &Join) -> Result<Session, Refusal> {
     let link = Link::parse(&join.link).map_err(|error| usage(error.to_string()))?;
     let Person { name, identity, pins, passcode } = person(&join.common)?;
-    let engine = engine(&join.common)?;
+    // The meeting says later how long its frames are.
+    let engine = engine(&join.common, FrameDuration::Ms20)?;
     let relays = link.relays.clone();
     let config = JoinConfig { link, identity, name, passcode };
     let conference = Conference::join(config, start_now(), Box::new(system_rng()));
@@ -29,6 +31,7 @@ fn prepare(join: &Join) -> Result<Session, Refusal> {
         pins,
         relays,
         engine,
+        profile: join.common.profile,
         microphone: microphone(&join.common),
         key: key(&join.common),
         warn_when_muted: join.common.sound.warn_when_muted,

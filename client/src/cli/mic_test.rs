@@ -13,15 +13,15 @@ use tokio::time::sleep_until;
 use super::args::MicTest;
 use super::{current_thread, signalled};
 use crate::audio::device::{Event, What};
-use crate::audio::format::{FRAME, LEVEL_SILENT};
+use crate::audio::format::{FrameDuration, LEVEL_SILENT};
 use crate::audio::sink::Sink;
 use crate::audio::source::{Repeat, Source};
 use crate::loopback::{Loopback, State};
 use crate::realtime;
 use crate::session::system_rng;
 
-/// Frames from one look at the level to the next: ten a second, as fast as an eye follows figures.
-const SHOWN_EVERY: u32 = 5;
+/// From one look at the level to the next: ten a second, as fast as an eye follows figures.
+const SHOWN_EVERY: Duration = Duration::from_millis(100);
 /// The quietest level on the scale, in dB below full scale, and what a character of it stands for.
 const SCALE: (u8, u8) = (60, 2);
 /// Louder than that, in dB below full scale, is about to be cut.
@@ -41,12 +41,12 @@ pub(super) fn run(arguments: &MicTest) -> ExitCode {
 fn hear(arguments: &MicTest) -> Result<()> {
     let source = Source::open(&arguments.input, Repeat::Loop).context("--input")?;
     let sink = Sink::open(&arguments.output).context("--output")?;
-    let chain = Loopback::new(source, sink, Instant::now(), &mut system_rng())?;
+    let chain = Loopback::new(source, sink, arguments.frame_ms, Instant::now(), &mut system_rng())?;
     let style = Style::of(arguments);
     style.begin()?;
     let (shown, screen) = Screen::start(style)?;
     let seconds = arguments.seconds.map(Duration::from_secs);
-    let loudest = current_thread()?.block_on(turn(chain, &shown, seconds));
+    let loudest = current_thread()?.block_on(turn(chain, arguments.frame_ms, &shown, seconds));
     drop(shown);
     // The thread ends with its sender.
     let _ = screen.join();
@@ -54,11 +54,16 @@ fn hear(arguments: &MicTest) -> Result<()> {
 }
 
 /// Drives the chain by the frame clock. Gives the loudest sample in −dBov.
-async fn turn(mut chain: Loopback, shown: &SyncSender<Shown>, seconds: Option<Duration>) -> Result<u8> {
+async fn turn(
+    mut chain: Loopback,
+    frame: FrameDuration,
+    shown: &SyncSender<Shown>,
+    seconds: Option<Duration>,
+) -> Result<u8> {
     let mut priority = realtime::raise();
     let mut stop = std::pin::pin!(signalled());
     let begin = Instant::now();
-    let (mut due, mut frames, mut loudest) = (begin + FRAME, 0_u32, LEVEL_SILENT);
+    let (mut due, mut frames, mut loudest) = (begin + frame.duration(), 0_u32, LEVEL_SILENT);
     while seconds.is_none_or(|seconds| due < begin + seconds) {
         tokio::select! {
             biased;
@@ -71,11 +76,11 @@ async fn turn(mut chain: Loopback, shown: &SyncSender<Shown>, seconds: Option<Du
             // A screen that is slow misses something.
             let _ = shown.try_send(Shown::Device(event));
         }
-        if frames.is_multiple_of(SHOWN_EVERY) {
+        if frames.is_multiple_of(frame.count_in(SHOWN_EVERY)) {
             let _ = shown.try_send(Shown::State(state));
         }
         frames = frames.wrapping_add(1);
-        due += FRAME;
+        due += frame.duration();
         priority.watch();
     }
     Ok(loudest)

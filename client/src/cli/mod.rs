@@ -27,6 +27,7 @@ use tokio::sync::mpsc;
 
 use crate::audio::device::Choice;
 use crate::audio::engine::MediaEngine;
+use crate::audio::format::FrameDuration;
 use crate::audio::record::Recording;
 use crate::audio::sink::Sink;
 use crate::audio::source::{Repeat, Source};
@@ -132,7 +133,7 @@ fn key(common: &Common) -> TalkKey {
     if common.push_to_talk { TalkKey::new(Duration::from_millis(common.hold_ms)) } else { TalkKey::NONE }
 }
 
-fn engine(common: &Common) -> Result<MediaEngine, Refusal> {
+fn engine(common: &Common, frame: FrameDuration) -> Result<MediaEngine, Refusal> {
     let input = common.input.as_deref().unwrap_or("silence");
     if common.looped && Choice::parse(input).is_some() {
         return Err(usage("--loop: a microphone has no end to begin anew from; leave it out"));
@@ -141,7 +142,8 @@ fn engine(common: &Common) -> Result<MediaEngine, Refusal> {
         .map_err(|error| unusable(format!("--input: {error}")))?;
     let sink = Sink::open(&common.output).map_err(|error| unusable(format!("--output: {error}")))?;
     let switches = common.sound.switches(source.is_device());
-    let mut engine = MediaEngine::with_config(source, sink, common.profile.config()).context("cannot set up Opus")?;
+    let mut engine =
+        MediaEngine::with_config(source, sink, common.profile.config(frame)).context("cannot set up Opus")?;
     engine.set_processing(switches);
     let Some(path) = &common.record else { return Ok(engine) };
     let recording = Recording::create(path).map_err(|error| unusable(format!("--record: {error}")))?;
@@ -251,7 +253,7 @@ mod tests {
             let Verb::Host(host) = Arguments::try_parse_from(line).expect("understood").verb else {
                 panic!("not what was asked for");
             };
-            let refusal = engine(&host.common).err().expect("it cannot be used");
+            let refusal = engine(&host.common, host.frame_duration()).err().expect("it cannot be used");
             assert_eq!(refusal.outcome.status(), 1, "{option} {}", file.display());
             assert!(refusal.outcome.message().is_some_and(|message| message.starts_with(option)));
         }

@@ -18,13 +18,14 @@ use conclave_protocol::conference::{Conference, HostConfig, JoinConfig, WaitingR
 use conclave_protocol::identity::{DisplayName, Identity};
 use conclave_protocol::link::{Link, RelayAddress};
 use conclave_protocol::sframe::frame::Microphone;
-use conclave_protocol::time::FrameDuration;
 use conclave_relay::embedded::{EmbeddedRelay, spawn_thread};
 use conclave_relay::server::ServerConfig;
 use conclave_relay::tls::{Identity as RelayIdentity, SelfSigned};
 use tokio::sync::mpsc;
 
 use crate::audio::engine::MediaEngine;
+use crate::audio::format::FrameDuration;
+use crate::audio::profile::Profile;
 use crate::audio::sink::Sink;
 use crate::audio::source::{Recording, Repeat, Source};
 use crate::command::{Command, Who};
@@ -177,6 +178,7 @@ impl<'a> Stage<'a> {
                 pins: Pins::none(),
                 relays,
                 engine,
+                profile: Profile::Default,
                 microphone: Microphone::On,
                 key: TalkKey::NONE,
                 warn_when_muted: false,

@@ -40,6 +40,8 @@ use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
 
 use crate::audio::device;
 use crate::audio::engine::{FinishError, MediaEngine};
+use crate::audio::format::FrameDuration;
+use crate::audio::profile::Profile;
 use crate::command::Command;
 use crate::exit::Outcome;
 use crate::pins::Pins;
@@ -59,8 +61,6 @@ use talkers::Talkers;
 use ticks::Steps;
 use voice::Voice;
 
-/// The frame clock. The descriptor says 20 ms for every meeting.
-const FRAME: Duration = Duration::from_millis(20);
 /// How often statistics are reported.
 const STATS: Duration = Duration::from_secs(1);
 /// Datagrams taken in before one tick: those of a second from twenty talkers. A flood must not stop the clock.
@@ -78,6 +78,8 @@ pub struct Session {
     pub relays: Vec<RelayAddress>,
     /// Input, output and everything between.
     pub engine: MediaEngine,
+    /// How long the others' frames are held.
+    pub profile: Profile,
     /// The microphone at the start.
     pub microphone: Microphone,
     /// Push-to-talk, if any.
@@ -187,6 +189,9 @@ struct Running {
     conference: Conference,
     pins: Pins,
     engine: MediaEngine,
+    profile: Profile,
+    /// How long the meeting's frames are. A guest learns it when it enters; until then it sends none.
+    frame: FrameDuration,
     link: Link,
     reports: ReportSink,
     talkers: Talkers,
@@ -234,26 +239,29 @@ struct Lingering {
 impl Running {
     fn new(session: Session, link: Link, exporter: [u8; 32], reports: ReportSink) -> Self {
         let Session { mut conference, pins, mut engine, microphone, leave_after, linger, mut bans, .. } = session;
-        let warn_when_muted = session.warn_when_muted;
+        let (profile, warn_when_muted) = (session.profile, session.warn_when_muted);
         if warn_when_muted {
             engine.warn_when_muted();
         }
         let now = Instant::now();
+        let frame = conference.frame_duration().unwrap_or(FrameDuration::Ms20);
         bans.apply(&mut conference);
         conference.connected(now, exporter);
         Self {
             conference,
             pins,
             engine,
+            profile,
+            frame,
             link,
             reports,
             talkers: Talkers::default(),
             microphone,
             warn_when_muted,
-            voice: Voice::default(),
+            voice: Voice::new(frame),
             gate: SendGate::new(microphone),
-            clock: FrameClock::new(now + FRAME, FRAME),
-            steps: Steps::new(now + FRAME),
+            clock: FrameClock::new(now + frame.duration(), frame.duration()),
+            steps: Steps::new(now + frame.duration()),
             seq: 0,
             sent: 0,
             stale_until: None,
@@ -302,8 +310,8 @@ impl Running {
             };
             match woken {
                 Woken::Tick(due) => {
-                    let skipped = ticks::to_skip(due, Instant::now());
-                    let due = due + FRAME * skipped;
+                    let skipped = ticks::to_skip(due, Instant::now(), self.frame);
+                    let due = due + self.frame.duration() * skipped;
                     // Ticks that were missed are made up for, up to the limit of `ticks`.
                     self.clock.pass(skipped);
                     if skipped > 0 {
@@ -443,7 +451,7 @@ impl Running {
     fn on_tick(&mut self, due: Instant) {
         self.seq = self.seq.wrapping_add(1);
         let now = Instant::now();
-        if self.link.is_up() && self.gate.is_open(now) && ticks::is_fresh(due, now) {
+        if self.link.is_up() && self.gate.is_open(now) && ticks::is_fresh(due, now, self.frame) {
             self.capture_and_send();
         } else if self.microphone == Microphone::Muted {
             self.engine.overhear();
@@ -634,6 +642,7 @@ impl Running {
         self.reporting.note_hosts(&self.conference);
         let now = Instant::now();
         if !std::mem::replace(&mut self.entered, true) {
+            self.follow_frame_duration(now);
             self.gate.on_entered(now, self.conference.rate());
             self.follow_mute_policy();
             if self.conference.index() != Some(MemberIndex::HOST) {
@@ -647,6 +656,20 @@ impl Running {
         self.forget_recorders();
         self.report_roster();
         self.owe_announcement();
+    }
+
+    /// The meeting's frames are as long as its descriptor says. Before it is entered there are none.
+    fn follow_frame_duration(&mut self, now: Instant) {
+        let Some(frame) = self.conference.frame_duration() else { return };
+        if let Err(error) = self.engine.set_config(self.profile.config(frame)) {
+            self.outcome = Some(Outcome::Local(format!("cannot set up Opus: {error}")));
+        }
+        if frame == self.frame {
+            return;
+        }
+        self.frame = frame;
+        self.clock = FrameClock::new(now + frame.duration(), frame.duration());
+        self.voice = Voice::new(frame);
     }
 
     fn on_denied(&mut self, denial: Denial) {

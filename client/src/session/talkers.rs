@@ -12,14 +12,15 @@ use conclave_protocol::succession::Rank;
 
 use crate::audio::codec::CodecError;
 use crate::audio::engine::MediaEngine;
+use crate::audio::format::FrameDuration;
 use crate::audio::mixer::Volume;
 use crate::names;
 use crate::pins::Pins;
 use crate::report::{NetworkMs, RosterMember, Standing, TalkerStats, digits};
 use crate::session::voice::Voice;
 
-/// Most delays remembered between two statistics: two seconds of frames.
-const DELAYS: usize = 128;
+/// Most delays remembered between two statistics: two seconds of the shortest frames.
+const DELAYS: usize = 256;
 
 /// Silence after which a member counts as muted in the open rate, where muted members send nothing: far longer than
 /// the network loses frames in a row.
@@ -82,9 +83,10 @@ impl Talkers {
             self.present.remove(&index);
             engine.remove_talker(index.0);
         }
+        let frame = conference.frame_duration().unwrap_or(FrameDuration::Ms20);
         for (index, name) in roster {
             if let std::collections::btree_map::Entry::Vacant(entry) = self.present.entry(index) {
-                entry.insert(Talker::new(name, conference.rate(), Instant::now()));
+                entry.insert(Talker::new(name, conference.rate(), frame, Instant::now()));
                 engine.add_talker(index.0)?;
             }
         }
@@ -267,7 +269,7 @@ impl Talkers {
 }
 
 impl Talker {
-    fn new(name: &str, rate: Rate, since: Instant) -> Self {
+    fn new(name: &str, rate: Rate, frame: FrameDuration, since: Instant) -> Self {
         Self {
             name: name.to_owned(),
             since,
@@ -283,7 +285,7 @@ impl Talker {
             last_network: None,
             verified_mode: false,
             blocked: false,
-            voice: Voice::default(),
+            voice: Voice::new(frame),
         }
     }
 
@@ -333,7 +335,10 @@ mod tests {
     const BOB: MemberIndex = MemberIndex(1);
 
     fn with_bob(rate: Rate, now: Instant) -> Talkers {
-        Talkers { present: BTreeMap::from([(BOB, Talker::new("Bob", rate, now))]), ..Talkers::default() }
+        Talkers {
+            present: BTreeMap::from([(BOB, Talker::new("Bob", rate, FrameDuration::Ms20, now))]),
+            ..Talkers::default()
+        }
     }
 
     fn hear(talkers: &mut Talkers, microphone: Microphone, now: Instant) -> Option<Microphone> {

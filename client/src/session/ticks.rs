@@ -6,14 +6,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::FRAME;
-use crate::audio::format::STEP;
+use crate::audio::format::{FrameDuration, STEP};
 
 /// Lag beyond which ticks are skipped instead of made up for: longer than any hiccup of a busy machine.
 const SKIP_FROM: Duration = Duration::from_secs(1);
-/// A frame that is so late goes to nobody: every listener has passed its place, and two thirds of the relay's burst
+/// What is so many frames late goes to nobody: every listener has passed its place, and two thirds of the relay's burst
 /// are used up by those that are less late.
-const STALE: Duration = Duration::from_millis(400);
+const STALE: u32 = 20;
 
 /// How long after ticks were skipped what arrives is thrown away: the socket has kept the frames of the first seconds of
 /// the stall, which takes milliseconds to read, on a busy machine more. Nobody wants to hear them, and a listener who opens them now takes those
@@ -21,8 +20,8 @@ const STALE: Duration = Duration::from_millis(400);
 pub(super) const BACKLOG: Duration = Duration::from_millis(300);
 
 /// How many ticks to skip, of which the first was due at `due`. What is left is not a frame behind.
-pub(super) fn to_skip(due: Instant, now: Instant) -> u32 {
-    missed(due, now, FRAME)
+pub(super) fn to_skip(due: Instant, now: Instant, frame: FrameDuration) -> u32 {
+    missed(due, now, frame.duration())
 }
 
 fn missed(due: Instant, now: Instant, every: Duration) -> u32 {
@@ -61,22 +60,26 @@ impl Steps {
 }
 
 /// Whether the frame of a tick that was due at `due` is still of use.
-pub(super) fn is_fresh(due: Instant, now: Instant) -> bool {
-    now.saturating_duration_since(due) <= STALE
+pub(super) fn is_fresh(due: Instant, now: Instant, frame: FrameDuration) -> bool {
+    now.saturating_duration_since(due) <= frame.duration() * STALE
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audio::format::FRAME;
 
     #[test]
     fn ticks_are_made_up_for_up_to_a_second_and_skipped_beyond() {
         let due = Instant::now();
-        assert_eq!(to_skip(due, due), 0);
-        assert_eq!(to_skip(due, due + SKIP_FROM), 0);
-        assert_eq!(to_skip(due, due + Duration::from_millis(20_019)), 1_000);
-        // A tick that is early was never missed.
-        assert_eq!(to_skip(due + FRAME, due), 0);
+        for frame in FrameDuration::ALL {
+            assert_eq!(to_skip(due, due, frame), 0);
+            assert_eq!(to_skip(due, due + SKIP_FROM, frame), 0);
+            let skipped = to_skip(due, due + Duration::from_millis(20_019), frame);
+            assert_eq!(skipped, 20_019 / u32::from(frame.millis()));
+            // A tick that is early was never missed.
+            assert_eq!(to_skip(due + frame.duration(), due, frame), 0);
+        }
     }
 
     #[test]
@@ -95,15 +98,20 @@ mod tests {
     fn after_skipping_the_clock_is_within_a_frame_of_real_time() {
         let due = Instant::now();
         let now = due + Duration::from_millis(5_013);
-        let next = due + FRAME * to_skip(due, now);
-        assert!(next <= now && now < next + FRAME);
+        for frame in FrameDuration::ALL {
+            let next = due + frame.duration() * to_skip(due, now, frame);
+            assert!(next <= now && now < next + frame.duration());
+        }
     }
 
     #[test]
     fn what_is_sent_of_a_stall_fits_into_the_burst_that_the_relay_allows() {
         let due = Instant::now();
         let now = due + SKIP_FROM;
-        let sent = (0..=50).filter(|tick| is_fresh(due + FRAME * *tick, now)).count();
-        assert!((1..=25).contains(&sent), "{sent}");
+        for frame in FrameDuration::ALL {
+            let ticks = 0..=frame.count_in(SKIP_FROM);
+            let sent = ticks.filter(|tick| is_fresh(due + frame.duration() * *tick, now, frame)).count();
+            assert!((1..=25).contains(&sent), "{sent}");
+        }
     }
 }

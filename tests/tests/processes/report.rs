@@ -172,6 +172,34 @@ fn reports_of_a_guest_and_of_the_host_prove_what_was_said_and_tell_nobody() {
 }
 
 #[test]
+fn what_was_said_in_frames_of_ten_ms_is_proved_and_played_at_its_own_pace() {
+    let stage = Stage::alone();
+    let desk = Desk::new(&stage);
+    let relay = desk.relay_with_sink("127.0.0.1:0");
+    let says = stage.sound("guest.wav", &said(3.0, 1));
+    let ours = desk.public("ours");
+    let args = ["--moderator", &ours, "--frame-ms", "10"];
+    let mut host = host_at(relay.addr(), relay.pin().unwrap(), &args);
+    let mut guest = join("Bela", &link_of(&host), &["--input", &says]);
+    admit(&mut host, "Bela", &guest);
+    observe(Duration::from_secs_f64(3.0 + TURN) + SEALED);
+    guest.act("mute").unwrap();
+    host.wait_event("muted", |muted| muted["on"] == true && muted["index"] == 1, LIMIT).unwrap();
+
+    let mark = send(&mut host, &json!({ "do": "report_preview", "who": "Bela", "category": "threat" }));
+    let shown = host.wait_event_after(mark, "report_preview", |_| true, LIMIT).unwrap();
+    let seconds = shown["seconds"].as_f64().unwrap();
+    assert!((TURN..=20.0).contains(&seconds), "{shown}");
+    let mark = send(&mut host, &json!({ "do": "report", "who": "Bela", "category": "threat" }));
+    let receipt = reported(&host, mark, "Trust and Safety");
+    let record = desk.valid("ours", &desk.delivered(&receipt), "Bela");
+    let score = pesq_of(&record, 1);
+    eprintln!("PESQ-WB of what was reported: {score:.2}, {seconds} s");
+    assert!(score >= 3.9, "{score}");
+    end_all(host, vec![guest]);
+}
+
+#[test]
 fn without_a_sink_the_sealed_report_is_saved_and_who_is_banned_for_it_is_turned_down() {
     let stage = Stage::shared();
     let desk = Desk::new(&stage);

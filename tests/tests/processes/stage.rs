@@ -103,11 +103,12 @@ impl Meeting {
     }
 }
 
-/// A host at a relay. Its name is `Hestia`.
+/// A host at a relay. Its name is `Hestia`, and its frames are of 20 ms in every profile, unless `args` say otherwise.
 pub fn host_at(relay: SocketAddr, pin: &str, args: &[&str]) -> JsonlClient {
     let relay = relay.to_string();
     let own = ["host", "--relay", &relay, "--pin", pin, "--name", "Hestia"];
-    JsonlClient::start("host", own.iter().chain(args)).unwrap()
+    let usual: &[&str] = if args.contains(&"--frame-ms") { &[] } else { &["--frame-ms", "20"] };
+    JsonlClient::start("host", own.iter().chain(usual).chain(args)).unwrap()
 }
 
 /// A guest who knocks.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use conclave::audio::codec::Encoder;
-use conclave::audio::format::{FRAME, PACKET_LEN, SILENCE};
+use conclave::audio::format::{FRAME, FrameDuration, PACKET_LEN, SILENCE};
 use conclave::audio::source::{Repeat, Source};
 use conclave_protocol::link::Link;
 use conclave_tests::process::{JsonlClient, contains, memory_holds};
@@ -34,15 +34,7 @@ fn speaking_silent_and_muted_sender_look_alike_on_the_wire_and_so_does_one_who_h
     meeting.admit("Cleo", &silent);
     hears_more(&meeting.host, "Cleo", 50, LIMIT);
 
-    let watch_once = |proxy: &Proxy| {
-        proxy.take_recorded();
-        observe(WATCHED);
-        Seen::of(&proxy.take_recorded())
-    };
-    // A process that waits for a busy machine sends in bunches, in any state: what a state does, it does each time.
-    let watch = |proxy: &Proxy| {
-        std::iter::repeat_with(|| watch_once(proxy)).take(2).find(Seen::is_steady).unwrap_or_else(|| watch_once(proxy))
-    };
+    let watch = |proxy: &Proxy| watch(proxy, FrameDuration::Ms20);
     let mut states = vec![("speaking", watch(&of_speaker)), ("silent", watch(&of_silent))];
     press(&mut speaker, false);
     states.push(("key up", watch(&of_speaker)));
@@ -51,12 +43,48 @@ fn speaking_silent_and_muted_sender_look_alike_on_the_wire_and_so_does_one_who_h
     states.push(("muted", watch(&of_speaker)));
     for (name, seen) in &states {
         eprintln!("{name}: {seen:?}");
-        seen.check(name);
+        seen.check(name, FrameDuration::Ms20);
     }
     for (name, seen) in &states[1..] {
         seen.compare(name, &states[0].1);
     }
     end(meeting.host, vec![speaker, silent]);
+}
+
+#[test]
+fn frames_of_ten_ms_are_as_long_as_those_of_twenty_and_come_twice_as_often_muted_or_not() {
+    let stage = Stage::alone();
+    let input = stage.sound("talk.wav", &speech::clip(0, 8.0).unwrap());
+    let speaking = FrameDuration::ALL.map(|frame| {
+        let mut meeting = Meeting::open(&["--frame-ms", &frame.millis().to_string()]);
+        let config = Config { record: Record::Sizes(100_000), ..Config::default() };
+        let proxy = Proxy::start(meeting.relay.addr(), config).unwrap();
+        let mut talker = join("Bela", &meeting.link_by_way_of(proxy.addr()), &["--input", &input, "--loop"]);
+        meeting.admit("Bela", &talker);
+        hears_more(&meeting.host, "Bela", 100, LIMIT);
+        let speaking = watch(&proxy, frame);
+        talker.act("mute").unwrap();
+        meeting.host.wait_event("muted", |muted| muted["on"] == true && muted["index"] == 1, LIMIT).unwrap();
+        let muted = watch(&proxy, frame);
+        eprintln!("{frame:?}: {speaking:?}, muted: {muted:?}");
+        speaking.check("speaking", frame);
+        muted.check("muted", frame);
+        muted.compare("muted", &speaking);
+        end(meeting.host, vec![talker]);
+        speaking
+    });
+    assert_eq!(speaking[0].size, speaking[1].size, "{speaking:?}");
+}
+
+/// What goes through a proxy in some seconds, in frames of this duration.
+fn watch(proxy: &Proxy, frame: FrameDuration) -> Seen {
+    let once = || {
+        proxy.take_recorded();
+        observe(WATCHED);
+        Seen::of(&proxy.take_recorded())
+    };
+    // A process that waits for a busy machine sends in bunches, in any state: what a state does, it does each time.
+    std::iter::repeat_with(once).take(2).find(|seen| seen.is_steady(frame)).unwrap_or_else(once)
 }
 
 /// One sender's media on the wire.
@@ -89,7 +117,7 @@ impl Seen {
     /// QUIC adds to a frame's packet, when their times coincide, the acknowledgement of what came from the relay; how
     /// often, is a matter of the clocks' phase. Control messages, which come with the protocol's clock, travel with a
     /// frame or alone.
-    fn check(&self, name: &str) {
+    fn check(&self, name: &str, frame: FrameDuration) {
         let with_acknowledgement = self.size..=self.size + LONGEST_ACKNOWLEDGEMENT;
         let (frames, others): (Vec<_>, Vec<_>) =
             self.sizes.iter().partition(|(size, _)| with_acknowledgement.contains(size));
@@ -102,14 +130,14 @@ impl Seen {
         let least = self.seals.keys().next().copied().unwrap_or_default();
         let alone = self.seals.range(..=least + LONGEST_ACKNOWLEDGEMENT).map(|(_, count)| count).sum::<usize>();
         assert!(seals - alone <= seals / 2, "{name}: {self:?}");
-        let expected = (WATCHED.as_millis() / FRAME.as_millis()) as usize;
+        let expected = frame.count_in(WATCHED) as usize;
         assert!(others <= MOST_OTHERS, "{name}: {self:?}");
         assert!(frames <= expected + 5 && frames + others + 5 >= expected, "{name}: {frames} frames, not {expected}");
-        assert!(self.is_steady(), "{name}: {self:?}");
+        assert!(self.is_steady(frame), "{name}: {self:?}");
     }
 
-    fn is_steady(&self) -> bool {
-        (self.gaps[1] - 20.0).abs() < 1.0
+    fn is_steady(&self, frame: FrameDuration) -> bool {
+        (self.gaps[1] - f64::from(frame.millis())).abs() < 1.0
     }
 
     fn compare(&self, name: &str, speaking: &Self) {
@@ -201,7 +229,8 @@ fn pcm_markers(said: &str) -> Vec<Vec<u8>> {
 
 /// What the talker's encoder makes of its input: it is deterministic.
 fn opus_packets(said: &str) -> Vec<[u8; PACKET_LEN]> {
-    let (mut source, mut encoder) = (Source::open(said, Repeat::Once).unwrap(), Encoder::new().unwrap());
+    let (mut source, mut encoder) =
+        (Source::open(said, Repeat::Once).unwrap(), Encoder::new(FrameDuration::Ms20).unwrap());
     let (mut pcm, mut packet) = (SILENCE, [0; PACKET_LEN]);
     let encode = |_| {
         source.next_frame(&mut pcm);

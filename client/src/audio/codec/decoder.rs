@@ -1,17 +1,15 @@
 //! A talker's packets to sound, and what is missing of them to something that can be listened to.
 
-use std::slice;
-
 use opusic_c::dred::{DRED_PACKET_SIZE, Dred, dred_packet_size};
 use opusic_c::{Channels, SampleRate};
 
 use super::CodecError;
 use super::packet::{Earlier, holds_the_frame_before};
-use crate::audio::format::{FRAME_SAMPLES, Frame, SAMPLE_RATE};
+use crate::audio::format::{FRAME_SAMPLES, FrameDuration, SAMPLE_RATE, samples};
 
-/// Longest gap that is filled at once, in frames: 160 ms, of the 240 ms that clients describe. Longer ones are concealed at
+/// Longest gap that is filled at once, in samples: 160 ms, of the 240 ms that clients describe. Longer ones are concealed at
 /// their beginning; filling them would take too long in one tick.
-pub const MAX_GAP: usize = 8;
+pub const MAX_GAP: usize = 8 * FRAME_SAMPLES;
 
 /// From this complexity on libopus conceals by a network (`opus_defines.h`, OPUS_SET_COMPLEXITY).
 const NEURAL: u8 = 5;
@@ -27,31 +25,33 @@ pub enum Effort {
 
 /// Decodes one talker's sound.
 pub struct Decoder {
+    /// Samples in a frame.
+    frame: usize,
     dred: Dred,
     earlier: Earlier,
 }
 
 impl Decoder {
-    /// A decoder. Allocates about 100 kB.
+    /// A decoder of frames of this duration. Allocates about 100 kB.
     ///
     /// # Errors
     /// [`CodecError::Opus`] when libopus has no memory.
-    pub fn new() -> Result<Self, CodecError> {
+    pub fn new(frame: FrameDuration) -> Result<Self, CodecError> {
         // The wrapper allocates what its own libopus would need.
         if dred_packet_size() > DRED_PACKET_SIZE {
             return Err(CodecError::Library(dred_packet_size(), DRED_PACKET_SIZE));
         }
         let mut opus = opusic_c::Decoder::new(Channels::Mono, SampleRate::Hz48000)?;
         opus.set_complexity(NEURAL)?;
-        Ok(Self { dred: Dred::new(opus)?, earlier: Earlier::new()? })
+        Ok(Self { frame: samples(frame), dred: Dred::new(opus)?, earlier: Earlier::new()? })
     }
 
-    /// Decodes a packet of one frame.
+    /// Decodes a packet of one frame, which is as long as `out`.
     ///
     /// # Errors
-    /// Whatever is no Opus packet of 20 ms; `out` is then worth nothing, and [`Self::conceal`] may fill the place.
-    pub fn decode(&mut self, packet: &[u8], out: &mut Frame) -> Result<(), CodecError> {
-        check(packet)?;
+    /// Whatever is no Opus packet of that duration; `out` is then worth nothing, and [`Self::conceal`] may fill the place.
+    pub fn decode(&mut self, packet: &[u8], out: &mut [f32]) -> Result<(), CodecError> {
+        self.check(packet)?;
         self.run(packet, false, out)
     }
 
@@ -60,10 +60,10 @@ impl Decoder {
     ///
     /// # Errors
     /// As [`Self::decode`].
-    pub fn recover(&mut self, next: &[u8], effort: Effort, out: &mut Frame) -> Result<(), CodecError> {
-        check(next)?;
+    pub fn recover(&mut self, next: &[u8], effort: Effort, out: &mut [f32]) -> Result<(), CodecError> {
+        self.check(next)?;
         if effort == Effort::Neural && !holds_the_frame_before(next) {
-            return self.describe(next, slice::from_mut(out));
+            return self.describe(next, out);
         }
         self.with(effort, |decoder| decoder.run(next, true, out))
     }
@@ -73,16 +73,16 @@ impl Decoder {
     /// many frames of [`Effort::Neural`].
     ///
     /// # Errors
-    /// As [`Self::decode`], and [`CodecError::Gap`] if `out` has no frame or more than [`MAX_GAP`].
-    pub fn bridge(&mut self, next: &[u8], out: &mut [Frame]) -> Result<(), CodecError> {
-        check(next)?;
-        if !(1..=MAX_GAP).contains(&out.len()) {
+    /// As [`Self::decode`], and [`CodecError::Gap`] if `out` is not one whole frame or more, or more than [`MAX_GAP`].
+    pub fn bridge(&mut self, next: &[u8], out: &mut [f32]) -> Result<(), CodecError> {
+        self.check(next)?;
+        if !(1..=MAX_GAP).contains(&out.len()) || !out.len().is_multiple_of(self.frame) {
             return Err(CodecError::Gap(out.len()));
         }
         if !holds_the_frame_before(next) {
             return self.describe(next, out);
         }
-        let Some((last, before)) = out.split_last_mut() else { return Ok(()) };
+        let (before, last) = out.split_at_mut(out.len() - self.frame);
         if !before.is_empty() {
             // The wrapper fills what is directly before a packet, and nothing else.
             let (earlier, len) = self.earlier.of(next)?;
@@ -92,17 +92,15 @@ impl Decoder {
     }
 
     /// Fills what is directly before a packet by its coarse description of it.
-    pub(super) fn describe(&mut self, next: &[u8], out: &mut [Frame]) -> Result<(), CodecError> {
-        let samples = out.as_flattened_mut();
-        let made = self.dred.decode_float_to_slice(next, samples)?;
-        if made == samples.len() { Ok(()) } else { Err(CodecError::Duration(made)) }
+    pub(super) fn describe(&mut self, next: &[u8], out: &mut [f32]) -> Result<(), CodecError> {
+        whole(self.dred.decode_float_to_slice(next, out)?, out.len())
     }
 
     /// Fills the place of a missing frame from what was heard before; fades out when it is called again and again.
     ///
     /// # Errors
     /// [`CodecError::Opus`]; `out` is then worth nothing.
-    pub fn conceal(&mut self, effort: Effort, out: &mut Frame) -> Result<(), CodecError> {
+    pub fn conceal(&mut self, effort: Effort, out: &mut [f32]) -> Result<(), CodecError> {
         self.with(effort, |decoder| decoder.run(&[], false, out))
     }
 
@@ -115,8 +113,14 @@ impl Decoder {
         Ok(self.dred.decoder_mut().reset()?)
     }
 
-    fn run(&mut self, packet: &[u8], redundant: bool, out: &mut Frame) -> Result<(), CodecError> {
-        whole(self.dred.decoder_mut().decode_float_to_slice(packet, out, redundant)?)
+    fn run(&mut self, packet: &[u8], redundant: bool, out: &mut [f32]) -> Result<(), CodecError> {
+        whole(self.dred.decoder_mut().decode_float_to_slice(packet, out, redundant)?, out.len())
+    }
+
+    /// Asked before decoding, so that a packet of a wrong duration leaves the decoder as it was. It refuses an empty packet
+    /// too, which libopus would take for a lost one.
+    fn check(&self, packet: &[u8]) -> Result<(), CodecError> {
+        whole(opus::packet::get_nb_samples(packet, SAMPLE_RATE)?, self.frame)
     }
 
     /// The network follows what is decoded as long as it is switched on, so it is off for one frame only.
@@ -135,12 +139,6 @@ impl Decoder {
     }
 }
 
-/// Asked before decoding, so that a packet of a wrong duration leaves the decoder as it was. It refuses an empty packet
-/// too, which libopus would take for a lost one.
-fn check(packet: &[u8]) -> Result<(), CodecError> {
-    whole(opus::packet::get_nb_samples(packet, SAMPLE_RATE)?)
-}
-
-fn whole(samples: usize) -> Result<(), CodecError> {
-    if samples == FRAME_SAMPLES { Ok(()) } else { Err(CodecError::Duration(samples)) }
+fn whole(samples: usize, wanted: usize) -> Result<(), CodecError> {
+    if samples == wanted { Ok(()) } else { Err(CodecError::Duration(samples, wanted)) }
 }

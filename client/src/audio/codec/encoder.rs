@@ -3,7 +3,7 @@
 use opusic_c::{Application, Bitrate, Channels, InbandFec, SampleRate};
 
 use super::CodecError;
-use crate::audio::format::{FRAME_SAMPLES, Frame, PACKET_LEN, SAMPLE_RATE};
+use crate::audio::format::{FrameDuration, PACKET_LEN, SAMPLE_RATE, samples};
 
 /// Highest effort.
 const COMPLEXITY: u8 = 10;
@@ -36,18 +36,18 @@ impl Encoder {
     ///
     /// # Errors
     /// [`CodecError::Opus`] when libopus has no memory.
-    pub fn new() -> Result<Self, CodecError> {
-        Self::with(PACKET_LEN, Redundancy::SENT)
+    pub fn new(frame: FrameDuration) -> Result<Self, CodecError> {
+        Self::with(frame, PACKET_LEN, Redundancy::SENT)
     }
 
     /// An encoder of packets of `len` bytes, to compare with.
     ///
     /// # Errors
     /// [`CodecError::Opus`] when libopus has no memory, or refuses the settings.
-    pub fn with(len: usize, redundancy: Redundancy) -> Result<Self, CodecError> {
+    pub fn with(frame: FrameDuration, len: usize, redundancy: Redundancy) -> Result<Self, CodecError> {
         let mut encoder = opusic_c::Encoder::new(Channels::Mono, SampleRate::Hz48000, Application::Voip)?;
         // Not above a few thousand bytes, the longest that Opus knows.
-        encoder.set_bitrate(Bitrate::Value((len * 8) as u32 * SAMPLE_RATE / FRAME_SAMPLES as u32))?;
+        encoder.set_bitrate(Bitrate::Value((len * 8) as u32 * SAMPLE_RATE / samples(frame) as u32))?;
         encoder.set_vbr(false)?;
         encoder.set_dtx(false)?;
         let fec = if redundancy.loss_percent > 0 { InbandFec::Mode1 } else { InbandFec::Off };
@@ -58,11 +58,11 @@ impl Encoder {
         Ok(Self(encoder))
     }
 
-    /// Encodes a frame. Every packet has the length of `out`, which must be that of [`Encoder::with`].
+    /// Encodes a frame, all of `pcm`. Every packet has the length of `out`, which must be that of [`Encoder::with`].
     ///
     /// # Errors
     /// [`CodecError::NotFinite`], or a failure of libopus; `out` is then worth nothing.
-    pub fn encode(&mut self, pcm: &Frame, out: &mut [u8]) -> Result<(), CodecError> {
+    pub fn encode(&mut self, pcm: &[f32], out: &mut [u8]) -> Result<(), CodecError> {
         if !pcm.iter().all(|sample| sample.is_finite()) {
             return Err(CodecError::NotFinite);
         }

@@ -9,7 +9,7 @@ mod packet;
 #[cfg(test)]
 mod tests;
 
-use super::format::{FRAME_SAMPLES, PACKET_LEN};
+use super::format::PACKET_LEN;
 pub use decoder::{Decoder, Effort, MAX_GAP};
 pub use encoder::{Encoder, Redundancy};
 
@@ -29,10 +29,10 @@ pub enum CodecError {
     #[error("a sample to encode is not a finite number")]
     NotFinite,
     /// A packet of another duration than a frame.
-    #[error("the packet holds {0} samples instead of {FRAME_SAMPLES}")]
-    Duration(usize),
-    /// A gap of no frame, or of more than [`MAX_GAP`].
-    #[error("a gap of {0} frames cannot be filled, only one of 1 to {MAX_GAP}")]
+    #[error("the packet holds {0} samples instead of {1}")]
+    Duration(usize, usize),
+    /// A gap of no whole frame, or of more than [`MAX_GAP`].
+    #[error("a gap of {0} samples cannot be filled, only one of whole frames up to {MAX_GAP}")]
     Gap(usize),
     /// The libopus in this program is of another make than its wrapper.
     #[error("this libopus keeps {0} bytes for redundancy, and its wrapper only {1}")]

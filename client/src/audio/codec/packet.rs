@@ -13,10 +13,10 @@ const CODE: u8 = 0b11;
 /// Bits of the second byte, where there is a count.
 const COUNT: u8 = 0b11_1111;
 const PADDED: u8 = 0b100_0000;
-/// SILK's second bit, in a frame of 20 ms and one channel.
+/// SILK's second bit, in a frame of 10 or 20 ms and one channel.
 const LBRR: u8 = 0b100_0000;
 
-/// Whether a packet of one frame of 20 ms holds the frame before it in lower quality (LBRR). Of packets that no client
+/// Whether a packet of one frame of 10 or 20 ms holds the frame before it in lower quality (LBRR). Of packets that no client
 /// makes, with two channels or several frames, it is not told.
 pub fn holds_the_frame_before(packet: &[u8]) -> bool {
     let Some((first, rest)) = packet.split_first() else { return false };
@@ -70,11 +70,11 @@ mod tests {
     use super::*;
     use crate::audio::codec::tests::voice;
     use crate::audio::codec::{Encoder, Redundancy};
-    use crate::audio::format::SAMPLE_RATE;
+    use crate::audio::format::{FrameDuration, SAMPLE_RATE};
 
     /// The last of some packets of a voice; of a steady tone nothing is held.
     fn packet(redundancy: Redundancy) -> [u8; PACKET_LEN] {
-        let mut encoder = Encoder::with(PACKET_LEN, redundancy).unwrap();
+        let mut encoder = Encoder::with(FrameDuration::Ms20, PACKET_LEN, redundancy).unwrap();
         let mut packet = [0; PACKET_LEN];
         for n in 0..44 {
             encoder.encode(&voice(n), &mut packet).unwrap();

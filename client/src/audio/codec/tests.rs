@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::audio::format::{Frame, SAMPLE_RATE, SILENCE};
+use crate::audio::format::{FRAME_SAMPLES, Frame, FrameDuration, SAMPLE_RATE, SILENCE, samples};
 
 /// A loud frame of a pitch that moves with `n`.
 pub(super) fn voice(n: usize) -> Frame {
@@ -10,6 +10,12 @@ pub(super) fn voice(n: usize) -> Frame {
         let t = (n * FRAME_SAMPLES + i) as f32 / SAMPLE_RATE as f32;
         0.4 * (std::f32::consts::TAU * pitch * t).sin() + 0.2 * (std::f32::consts::TAU * 9.1 * pitch * t).sin()
     })
+}
+
+/// The same sound in frames of another duration.
+fn voice_of(frame: FrameDuration, n: usize) -> Vec<f32> {
+    let (from, len) = (n * samples(frame), samples(frame));
+    voice(from / FRAME_SAMPLES)[from % FRAME_SAMPLES..][..len].to_vec()
 }
 
 /// A frame of noise from a small generator.
@@ -21,23 +27,25 @@ fn noise(seed: &mut u64, amplitude: f32) -> Frame {
 }
 
 #[test]
-fn every_sound_makes_packets_of_one_size() {
-    let mut encoder = Encoder::new().unwrap();
-    let mut seed = 7;
-    for n in 0..200 {
-        let pcm = match n % 5 {
-            0 => SILENCE,
-            1 => noise(&mut seed, 1.0),
-            2 => noise(&mut seed, 40.0),
-            _ => voice(n),
-        };
-        encoder.encode(&pcm, &mut [0; PACKET_LEN]).unwrap();
+fn every_sound_makes_packets_of_one_size_whatever_a_frames_duration() {
+    for frame in FrameDuration::ALL {
+        let mut encoder = Encoder::new(frame).unwrap();
+        let mut seed = 7;
+        for n in 0..200 {
+            let pcm = match n % 5 {
+                0 => SILENCE,
+                1 => noise(&mut seed, 1.0),
+                2 => noise(&mut seed, 40.0),
+                _ => voice(n),
+            };
+            encoder.encode(&pcm[..samples(frame)], &mut [0; PACKET_LEN]).unwrap();
+        }
     }
 }
 
 #[test]
 fn what_is_no_number_is_not_encoded() {
-    let mut encoder = Encoder::new().unwrap();
+    let mut encoder = Encoder::new(FrameDuration::Ms20).unwrap();
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut pcm = SILENCE;
         pcm[959] = bad;
@@ -47,7 +55,8 @@ fn what_is_no_number_is_not_encoded() {
 
 #[test]
 fn a_tone_comes_out_as_loud_as_it_went_in_and_a_lost_frame_is_concealed() {
-    let (mut encoder, mut decoder) = (Encoder::new().unwrap(), Decoder::new().unwrap());
+    let (mut encoder, mut decoder) =
+        (Encoder::new(FrameDuration::Ms20).unwrap(), Decoder::new(FrameDuration::Ms20).unwrap());
     let energy = |frame: &Frame| frame.iter().map(|s| s * s).sum::<f32>();
     let (mut packet, mut out) = ([0; PACKET_LEN], SILENCE);
     let tone = |n: usize| -> Frame {
@@ -76,112 +85,138 @@ fn a_tone_comes_out_as_loud_as_it_went_in_and_a_lost_frame_is_concealed() {
 
 #[test]
 fn an_empty_packet_and_one_of_another_duration_are_refused() {
-    let mut decoder = Decoder::new().unwrap();
+    let mut decoder = Decoder::new(FrameDuration::Ms20).unwrap();
     assert!(decoder.decode(&[], &mut SILENCE.clone()).is_err());
     assert!(decoder.recover(&[], Effort::Classic, &mut SILENCE.clone()).is_err());
-    assert!(decoder.bridge(&[], &mut [SILENCE; 2]).is_err());
-    // Configurations 16 and 3 of RFC 6716 §3.1, one frame each: 2.5 ms and 60 ms.
-    for (toc, samples) in [(16 << 3, 120), (3 << 3, 2880)] {
+    assert!(decoder.bridge(&[], [SILENCE; 2].as_flattened_mut()).is_err());
+    // Configurations 16, 0 and 3 of RFC 6716 §3.1, one frame each: 2.5 ms, 10 ms and 60 ms.
+    for (toc, samples) in [(16 << 3, 120), (0, 480), (3 << 3, 2880)] {
         let packet = [toc; 40];
         match decoder.decode(&packet, &mut SILENCE.clone()) {
-            Err(CodecError::Duration(other)) => assert_eq!(other, samples),
+            Err(CodecError::Duration(other, FRAME_SAMPLES)) => assert_eq!(other, samples),
             other => panic!("{other:?}"),
         }
     }
+    // One of 20 ms in a meeting of 10 ms.
+    let mut short = Decoder::new(FrameDuration::Ms10).unwrap();
+    assert!(matches!(short.decode(&[1 << 3; 40], &mut [0.0; 480]), Err(CodecError::Duration(960, 480))));
+    assert!(short.decode(&[0; 40], &mut [0.0; 480]).is_ok());
 }
 
 /// A decoder that has heard the first `heard` frames of a voice, and all packets of it.
-fn listening(heard: usize, redundancy: Redundancy) -> (Decoder, Vec<[u8; PACKET_LEN]>) {
-    let mut encoder = Encoder::with(PACKET_LEN, redundancy).unwrap();
-    let packets: Vec<_> = (0..80)
+fn listening(frame: FrameDuration, heard: usize, redundancy: Redundancy) -> (Decoder, Vec<[u8; PACKET_LEN]>) {
+    let mut encoder = Encoder::with(frame, PACKET_LEN, redundancy).unwrap();
+    let packets: Vec<_> = (0..100)
         .map(|n| {
             let mut packet = [0; PACKET_LEN];
-            encoder.encode(&voice(n), &mut packet).unwrap();
+            encoder.encode(&voice_of(frame, n), &mut packet).unwrap();
             packet
         })
         .collect();
-    let mut decoder = Decoder::new().unwrap();
+    let mut decoder = Decoder::new(frame).unwrap();
     for packet in &packets[..heard] {
-        decoder.decode(packet, &mut SILENCE.clone()).unwrap();
+        decoder.decode(packet, &mut SILENCE[..samples(frame)].to_vec()).unwrap();
     }
     (decoder, packets)
 }
 
-fn likeness(a: &Frame, b: &Frame) -> f32 {
-    let dot = |a: &Frame, b: &Frame| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+fn likeness(a: &[f32], b: &[f32]) -> f32 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(f32::MIN_POSITIVE)
+}
+
+fn energy(sound: &[f32]) -> f32 {
+    sound.iter().map(|s| s * s).sum()
+}
+
+/// Room for a frame of this duration.
+fn room(frame: FrameDuration) -> Vec<f32> {
+    vec![0.0; samples(frame)]
 }
 
 #[test]
 fn a_lost_frame_is_in_the_packet_after_it() {
-    let mut wanted = SILENCE;
-    let (mut decoder, packets) = listening(40, Redundancy::SENT);
-    decoder.decode(&packets[40], &mut wanted).unwrap();
-    let recovered = |redundancy| {
-        let (mut decoder, packets) = listening(40, redundancy);
-        let mut out = SILENCE;
-        decoder.recover(&packets[41], Effort::Classic, &mut out).unwrap();
-        likeness(&wanted, &out)
-    };
-    let (with, without) = (recovered(Redundancy::SENT), recovered(Redundancy::NONE));
-    assert!(with > 0.9 && with > without, "{with} with redundancy, {without} without");
+    for frame in FrameDuration::ALL {
+        let mut wanted = room(frame);
+        let (mut decoder, packets) = listening(frame, 40, Redundancy::SENT);
+        decoder.decode(&packets[40], &mut wanted).unwrap();
+        let recovered = |redundancy| {
+            let (mut decoder, packets) = listening(frame, 40, redundancy);
+            let mut out = room(frame);
+            decoder.recover(&packets[41], Effort::Classic, &mut out).unwrap();
+            likeness(&wanted, &out)
+        };
+        let (with, without) = (recovered(Redundancy::SENT), recovered(Redundancy::NONE));
+        assert!(with > 0.9 && with > without, "{frame:?}: {with} with redundancy, {without} without");
+    }
 }
 
 #[test]
 fn a_gap_is_bridged_to_its_end_where_concealment_has_faded() {
-    let energy = |frame: &Frame| frame.iter().map(|s| s * s).sum::<f32>();
-    let (mut decoder, packets) = listening(40, Redundancy::SENT);
-    let mut gap = [SILENCE; MAX_GAP];
-    decoder.bridge(&packets[40 + MAX_GAP], &mut gap).unwrap();
-    let (mut concealing, _) = listening(40, Redundancy::SENT);
-    let mut concealed = SILENCE;
-    for _ in 0..MAX_GAP {
-        concealing.conceal(Effort::Classic, &mut concealed).unwrap();
+    for frame in FrameDuration::ALL {
+        let (mut decoder, packets) = listening(frame, 40, Redundancy::SENT);
+        let mut gap = vec![0.0; MAX_GAP];
+        let frames = MAX_GAP / samples(frame);
+        decoder.bridge(&packets[40 + frames], &mut gap).unwrap();
+        let (mut concealing, _) = listening(frame, 40, Redundancy::SENT);
+        let mut concealed = room(frame);
+        for _ in 0..frames {
+            concealing.conceal(Effort::Classic, &mut concealed).unwrap();
+        }
+        let (bridged, concealed) = (energy(&gap[MAX_GAP - samples(frame)..]), energy(&concealed));
+        assert!(bridged > 4.0 * concealed, "{frame:?}: {bridged} bridged, {concealed} concealed");
+        // What follows is decoded as if nothing had been missing.
+        let mut out = room(frame);
+        decoder.decode(&packets[40 + frames], &mut out).unwrap();
+        assert!(out.iter().all(|sample| sample.is_finite()));
     }
-    let (bridged, concealed) = (energy(&gap[MAX_GAP - 1]), energy(&concealed));
-    assert!(bridged > 4.0 * concealed, "{bridged} bridged, {concealed} concealed");
-    // What follows is decoded as if nothing had been missing.
-    let mut out = SILENCE;
-    decoder.decode(&packets[40 + MAX_GAP], &mut out).unwrap();
-    assert!(out.iter().all(|sample| sample.is_finite()));
 }
 
 #[test]
 fn a_gap_begins_as_described_and_ends_with_the_frame_that_the_next_packet_holds() {
-    let (mut decoder, packets) = listening(40, Redundancy::SENT);
-    let mut wanted = SILENCE;
-    packets[40..43].iter().for_each(|packet| decoder.decode(packet, &mut wanted).unwrap());
-    let next = &packets[43];
-    let (mut described, mut bridged) = ([SILENCE; 3], [SILENCE; 3]);
-    listening(40, Redundancy::SENT).0.describe(next, &mut described).unwrap();
-    listening(40, Redundancy::SENT).0.bridge(next, &mut bridged).unwrap();
-    assert!(bridged[..2] == described[..2], "what is before the last frame is described at its place");
-    let (held, described) = (likeness(&wanted, &bridged[2]), likeness(&wanted, &described[2]));
-    assert!(held > described, "{held} from the packet, {described} by its description");
+    for frame in FrameDuration::ALL {
+        let (mut decoder, packets) = listening(frame, 40, Redundancy::SENT);
+        let mut wanted = room(frame);
+        packets[40..43].iter().for_each(|packet| decoder.decode(packet, &mut wanted).unwrap());
+        let next = &packets[43];
+        let (mut described, mut bridged) = (room(frame).repeat(3), room(frame).repeat(3));
+        listening(frame, 40, Redundancy::SENT).0.describe(next, &mut described).unwrap();
+        listening(frame, 40, Redundancy::SENT).0.bridge(next, &mut bridged).unwrap();
+        let last = 2 * samples(frame);
+        assert!(bridged[..last] == described[..last], "what is before the last frame is described at its place");
+        let (held, described) = (likeness(&wanted, &bridged[last..]), likeness(&wanted, &described[last..]));
+        assert!(held > described, "{frame:?}: {held} from the packet, {described} by its description");
+    }
 }
 
 #[test]
 fn where_the_next_packet_does_not_hold_a_frame_its_description_fills_the_place() {
-    let (mut decoder, packets) = listening(40, Redundancy { loss_percent: 0, deep: 24 });
-    assert!(!packet::holds_the_frame_before(&packets[41]));
-    let (mut recovered, mut described) = (SILENCE, [SILENCE]);
-    decoder.recover(&packets[41], Effort::Neural, &mut recovered).unwrap();
-    listening(40, Redundancy { loss_percent: 0, deep: 24 }).0.describe(&packets[41], &mut described).unwrap();
-    assert!(recovered == described[0]);
+    let redundancy = Redundancy { loss_percent: 0, deep: 24 };
+    for frame in FrameDuration::ALL {
+        let (mut decoder, packets) = listening(frame, 40, redundancy);
+        assert!(!packet::holds_the_frame_before(&packets[41]));
+        let (mut recovered, mut described) = (room(frame), room(frame));
+        decoder.recover(&packets[41], Effort::Neural, &mut recovered).unwrap();
+        listening(frame, 40, redundancy).0.describe(&packets[41], &mut described).unwrap();
+        assert!(recovered == described);
+    }
 }
 
 #[test]
 fn gaps_that_are_too_long_or_none_are_refused() {
-    let (mut decoder, packets) = listening(10, Redundancy::SENT);
-    for length in [0, MAX_GAP + 1] {
-        let mut gap = vec![SILENCE; length];
-        assert!(matches!(decoder.bridge(&packets[20], &mut gap), Err(CodecError::Gap(refused)) if refused == length));
+    for frame in FrameDuration::ALL {
+        let (mut decoder, packets) = listening(frame, 10, Redundancy::SENT);
+        for length in [0, 1, samples(frame) * 3 / 2, MAX_GAP + samples(frame)] {
+            let mut gap = vec![0.0; length];
+            let bridged = decoder.bridge(&packets[20], &mut gap);
+            assert!(matches!(bridged, Err(CodecError::Gap(refused)) if refused == length), "{bridged:?}");
+        }
     }
 }
 
 #[test]
 fn a_packet_that_is_not_as_long_as_it_must_be_is_not_made() {
-    let made = Encoder::new().unwrap().encode(&SILENCE, &mut [0; PACKET_LEN + 1]);
+    let made = Encoder::new(FrameDuration::Ms20).unwrap().encode(&SILENCE, &mut [0; PACKET_LEN + 1]);
     assert!(matches!(made, Err(CodecError::PacketLength(PACKET_LEN))), "{made:?}");
 }
 
@@ -189,7 +224,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn hostile_packets_give_sound_or_an_error(packets in prop::collection::vec(hostile(), 1..40)) {
-        let mut decoder = Decoder::new().unwrap();
+        let mut decoder = Decoder::new(FrameDuration::Ms20).unwrap();
         let mut out = SILENCE;
         for packet in &packets {
             let sound = decoder.decode(packet, &mut out).is_ok() || decoder.conceal(Effort::Neural, &mut out).is_ok();
@@ -197,9 +232,9 @@ proptest! {
             prop_assert!(out.iter().all(|s| s.is_finite()));
             let _ = decoder.recover(packet, Effort::Classic, &mut out);
             prop_assert!(out.iter().all(|s| s.is_finite()));
-            let mut gap = [SILENCE; 2];
+            let mut gap = [0.0; 2 * FRAME_SAMPLES];
             let _ = decoder.bridge(packet, &mut gap);
-            prop_assert!(gap.as_flattened().iter().all(|s| s.is_finite()));
+            prop_assert!(gap.iter().all(|s| s.is_finite()));
         }
     }
 }

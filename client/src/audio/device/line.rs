@@ -12,20 +12,21 @@ mod playback;
 mod tests;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use audioadapter_buffers::direct::InterleavedSlice;
 use cpal::{FromSample, Sample};
 use rtrb::{Consumer, Producer, RingBuffer};
 use rubato::{
-    Adjustable, Async, FixedAsync, Resampler, ResamplerConstructionError, SincInterpolationParameters, WindowFunction,
+    Adjustable, Async, FixedAsync, Resampler, ResamplerConstructionError, Resizable, SincInterpolationParameters,
+    WindowFunction,
 };
 use serde::Serialize;
 
 use super::drift::MOST;
 use super::level::Level;
 pub use super::level::Pulse;
-use crate::audio::format::{FRAME, FRAME_SAMPLES, Frame, SAMPLE_RATE};
+use crate::audio::format::{FRAME_SAMPLES, SAMPLE_RATE};
 use crate::realtime::Scheduling;
 pub(super) use playback::playback_with_reserve;
 pub use playback::{PlaybackLine, Player, playback};
@@ -146,7 +147,7 @@ impl Captor {
 pub struct CaptureLine {
     ring: Consumer<f32>,
     resampler: Async<f32>,
-    /// For one frame.
+    /// For one frame, of the longest.
     input: Vec<f32>,
     level: Level,
     /// There is enough in the ring to go on from.
@@ -156,8 +157,14 @@ pub struct CaptureLine {
 }
 
 impl CaptureLine {
-    /// The 20 ms before `now`, whatever the device does: what it has not given is silence.
-    pub fn next_frame(&mut self, out: &mut Frame, now: Instant) {
+    /// The frame before `now`, all of `out`, whatever the device does: what it has not given is silence. A frame is not
+    /// longer than the longest.
+    pub fn next_frame(&mut self, out: &mut [f32], now: Instant) {
+        // All frames of a meeting are of one duration.
+        if self.resampler.output_frames_next() != out.len() && self.resampler.set_chunk_size(out.len()).is_err() {
+            return out.fill(0.0);
+        }
+        let frame = Duration::from_secs_f64(out.len() as f64 / f64::from(SAMPLE_RATE));
         let need = self.resampler.input_frames_next();
         if !self.primed {
             if !self.level.pulse.is_steady() || self.ring.slots() < need + self.wanted(now) {
@@ -183,8 +190,8 @@ impl CaptureLine {
         if is_whole {
             let held = self.level.seconds(self.ring.slots()) + self.level.pulse.age(now);
             let deviation = held - self.level.held();
-            bend(&mut self.resampler, self.level.correct(deviation, FRAME));
-            if self.level.is_off(deviation, FRAME) {
+            bend(&mut self.resampler, self.level.correct(deviation, frame));
+            if self.level.is_off(deviation, frame) {
                 self.primed = deviation > 0.0;
                 self.skips += u64::from(self.primed);
                 self.settle(0, now);

@@ -25,7 +25,7 @@ use serde::Serialize;
 
 use self::keeper::{Handle, Wish};
 use self::line::{CaptureLine, Figures, PlaybackLine};
-use super::format::{Frame, STEP_SAMPLES};
+use super::format::STEP_SAMPLES;
 pub use system::list;
 
 /// What `--input` and `--output` call devices.
@@ -296,8 +296,8 @@ impl Microphone {
         self.0.switch(on);
     }
 
-    /// The next 20 ms, whatever the device does: what it has not given is silence.
-    pub fn next_frame(&mut self, out: &mut Frame) {
+    /// The next frame, all of `out`, whatever the device does: what it has not given is silence.
+    pub fn next_frame(&mut self, out: &mut [f32]) {
         match self.0.line() {
             Some(line) => line.next_frame(out, Instant::now()),
             None => out.fill(0.0),

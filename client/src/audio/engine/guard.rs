@@ -5,11 +5,15 @@
 //! less redundancy it does not, and bursts of loss stay gaps. Each frame says how loud it was, inside its ciphertext, and
 //! whoever listens need not hear it louder than that.
 
-use crate::audio::format::{Frame, LEVEL_SILENT};
+use std::time::Duration;
+
+use crate::audio::format::{FrameDuration, LEVEL_SILENT};
 use crate::audio::mixer;
 
-/// Frames whose levels count: half a second and more, longer than any of them is held.
-const FRAMES: usize = 32;
+/// For how long levels count: half a second and more, longer than any frame is held.
+const WINDOW: Duration = Duration::from_millis(640);
+/// The most frames of that time.
+const FRAMES: usize = FrameDuration::Ms10.count_in(WINDOW) as usize;
 /// How much louder a frame may be than the loudest of these, in dB. A choice: room for what encoding and concealing do, and for
 /// the encoder's look-ahead, which takes sound into the frame after.
 const MARGIN: u8 = 9;
@@ -17,24 +21,24 @@ const MARGIN: u8 = 9;
 /// See the module.
 pub(super) struct Guard {
     levels: [u8; FRAMES],
+    /// How many of these are used.
+    len: usize,
     at: usize,
 }
 
-impl Default for Guard {
-    fn default() -> Self {
-        Self { levels: [LEVEL_SILENT; FRAMES], at: 0 }
-    }
-}
-
 impl Guard {
+    pub(super) fn new(frame: FrameDuration) -> Self {
+        Self { levels: [LEVEL_SILENT; FRAMES], len: frame.count_in(WINDOW) as usize, at: 0 }
+    }
+
     /// A frame came that was so loud before it was encoded, in −dBov.
     pub(super) fn note(&mut self, level: u8) {
         self.levels[self.at] = level;
-        self.at = (self.at + 1) % FRAMES;
+        self.at = (self.at + 1) % self.len;
     }
 
     /// Takes a decoded frame down to what it may be. Gives its level then, in −dBov.
-    pub(super) fn limit(&self, frame: &mut Frame) -> u8 {
+    pub(super) fn limit(&self, frame: &mut [f32]) -> u8 {
         let loudest = self.levels.iter().copied().min().unwrap_or(LEVEL_SILENT);
         let level = mixer::rms_level(frame);
         let excess = loudest.saturating_sub(level).saturating_sub(MARGIN);
@@ -53,7 +57,7 @@ mod tests {
 
     #[test]
     fn a_frame_much_louder_than_all_that_was_said_is_taken_down_and_others_are_left_alone() {
-        let mut guard = Guard::default();
+        let mut guard = Guard::new(FrameDuration::Ms20);
         guard.note(40);
         guard.note(60);
         let quiet = [0.02; FRAME_SAMPLES];

@@ -1,6 +1,6 @@
 //! Pieces of one length from those of another: frames, steps, and what libraries work in.
 
-use crate::audio::format::{FRAME_SAMPLES, Frame, STEP_SAMPLES, Step};
+use crate::audio::format::{FRAME_SAMPLES, STEP_SAMPLES, Step};
 use crate::audio::process::CHUNK;
 
 /// Most of one's own sound that waits for a recording, in samples: the two clocks differ by less than a frame.
@@ -46,15 +46,15 @@ impl Default for Said {
 }
 
 impl Said {
-    /// Takes a frame. The oldest goes when there are more than two.
-    pub fn push(&mut self, frame: &Frame) {
+    /// Takes a frame. The oldest goes when there are more than two of the longest.
+    pub fn push(&mut self, frame: &[f32]) {
         if std::mem::take(&mut self.is_dry) {
             self.samples[..STEP_SAMPLES].fill(0.0);
             self.len = STEP_SAMPLES;
         }
-        self.drop_oldest((self.len + FRAME_SAMPLES).saturating_sub(WAITING));
-        self.samples[self.len..self.len + FRAME_SAMPLES].copy_from_slice(frame);
-        self.len += FRAME_SAMPLES;
+        self.drop_oldest((self.len + frame.len()).saturating_sub(WAITING));
+        self.samples[self.len..self.len + frame.len()].copy_from_slice(frame);
+        self.len += frame.len();
     }
 
     /// The next step; silence when there is none.
@@ -76,6 +76,7 @@ impl Said {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audio::format::Frame;
 
     #[test]
     fn the_reference_gets_every_sample_once_and_in_order() {

@@ -6,7 +6,7 @@ use super::Faults;
 use super::guard::Guard;
 use super::mending::{Budget, Mended};
 use crate::audio::codec::{CodecError, Decoder, Effort};
-use crate::audio::format::{FRAME_SAMPLES, Frame, LEVEL_SILENT, SILENCE, STEP_SAMPLES, STEPS};
+use crate::audio::format::{Frame, LEVEL_SILENT, SILENCE, STEP_SAMPLES, steps};
 use crate::audio::mixer::comfort::Comfort;
 use crate::audio::mixer::{Fader, Mixer};
 use crate::audio::playout::{Config, Piece, Playout, Pull};
@@ -24,6 +24,8 @@ pub(super) struct Talker {
     /// Whether the last frame was heard.
     sounding: bool,
     frame: Frame,
+    /// Steps of it.
+    steps: usize,
     /// Which part of the frame is played next, and where what is to be heard of it ends. In steps.
     at: usize,
     end: usize,
@@ -35,14 +37,15 @@ impl Talker {
     pub fn new(index: u16, config: Config) -> Result<Self, CodecError> {
         Ok(Self {
             playout: Playout::new(config),
-            decoder: Decoder::new()?,
+            decoder: Decoder::new(config.frame)?,
             fader: Fader::default(),
-            comfort: Comfort::new(index),
-            guard: Guard::default(),
+            comfort: Comfort::new(index, config.frame),
+            guard: Guard::new(config.frame),
             mended: Mended::new(),
             sounding: false,
             level: LEVEL_SILENT,
             frame: SILENCE,
+            steps: steps(config.frame),
             at: 0,
             end: 0,
             left: 0,
@@ -73,7 +76,7 @@ impl Talker {
         let Piece { what, steps } = self.playout.pull(now);
         self.left = steps;
         (self.at, self.end) = (0, steps);
-        let frame = &mut self.frame;
+        let frame = &mut self.frame[..self.steps * STEP_SAMPLES];
         let heard = match what {
             Pull::Play(packet) => {
                 self.mended.clear();
@@ -81,20 +84,20 @@ impl Talker {
                 faults.decode += u64::from(!decoded);
                 self.sounding = decoded || self.sounding;
                 // What was left out is its beginning.
-                (self.at, self.end) = (STEPS.saturating_sub(steps), STEPS);
-                decoded || (self.sounding && self.decoder.conceal(budget.take(), frame).is_ok())
+                (self.at, self.end) = (self.steps.saturating_sub(steps), self.steps);
+                decoded || (self.sounding && self.decoder.conceal(budget.take(frame.len()), frame).is_ok())
             }
             Pull::Repair { packet, gap } => {
                 self.sounding && self.mended.fill(&mut self.decoder, packet, gap, budget, frame).is_ok()
             }
             Pull::Conceal => {
                 self.mended.clear();
-                self.sounding && self.decoder.conceal(budget.take(), frame).is_ok()
+                self.sounding && self.decoder.conceal(budget.take(frame.len()), frame).is_ok()
             }
             Pull::Muted | Pull::Silence => self.fade_out(steps * STEP_SAMPLES),
         };
         if heard {
-            self.level = self.guard.limit(&mut self.frame);
+            self.level = self.guard.limit(&mut self.frame[..self.steps * STEP_SAMPLES]);
         } else {
             self.end = self.at;
             self.level = LEVEL_SILENT;
@@ -108,12 +111,13 @@ impl Talker {
             return false;
         }
         self.mended.clear();
-        let concealed = self.decoder.conceal(Effort::Classic, &mut self.frame).is_ok();
+        let frame = &mut self.frame[..self.steps * STEP_SAMPLES];
+        let concealed = self.decoder.conceal(Effort::Classic, frame).is_ok();
         if !(self.decoder.reset().is_ok() && concealed) {
             return false;
         }
-        let samples = samples.clamp(1, FRAME_SAMPLES);
-        for (i, sample) in self.frame.iter_mut().enumerate() {
+        let samples = samples.clamp(1, frame.len());
+        for (i, sample) in frame.iter_mut().enumerate() {
             *sample *= 1.0 - ((i + 1) as f32 / samples as f32).min(1.0);
         }
         true

@@ -2,7 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::audio::format::{FRAME, SAMPLE_RATE};
+use crate::audio::format::{FRAME, FrameDuration, SAMPLE_RATE};
 use crate::audio::resample::converted;
 use crate::audio::source::{Recording, Repeat};
 use crate::audio::spoken;
@@ -11,6 +11,7 @@ use crate::audio::spoken;
 struct Call {
     speaker: MediaEngine,
     listener: MediaEngine,
+    frame: FrameDuration,
     start: Instant,
     tick: u32,
 }
@@ -19,9 +20,14 @@ const SPEAKER: u16 = 7;
 
 impl Call {
     fn new(source: Source, sink: Sink) -> Self {
+        Self::of(FrameDuration::Ms20, source, sink)
+    }
+
+    fn of(frame: FrameDuration, source: Source, sink: Sink) -> Self {
         let mut call = Self {
-            speaker: engine(source, Sink::Null),
-            listener: engine(Source::Silence, sink),
+            speaker: engine_of(frame, source, Sink::Null),
+            listener: engine_of(frame, Source::Silence, sink),
+            frame,
             start: Instant::now(),
             tick: 0,
         };
@@ -30,7 +36,7 @@ impl Call {
     }
 
     fn tick(&mut self, muted: bool, arrives: bool) {
-        let now = self.start + FRAME * self.tick;
+        let now = self.start + self.frame.duration() * self.tick;
         let captured = self.speaker.capture(muted);
         let opus = if muted { &[] } else { captured.opus };
         if arrives {
@@ -50,6 +56,10 @@ fn engine(source: Source, sink: Sink) -> MediaEngine {
     MediaEngine::new(source, sink).unwrap()
 }
 
+fn engine_of(frame: FrameDuration, source: Source, sink: Sink) -> MediaEngine {
+    MediaEngine::with_config(source, sink, Config::of(frame)).unwrap()
+}
+
 fn read(path: &Path) -> Vec<i16> {
     hound::WavReader::open(path).unwrap().samples().map(Result::unwrap).collect()
 }
@@ -66,12 +76,12 @@ fn at_16_khz(samples: &[i16]) -> Vec<i16> {
 }
 
 /// PESQ-WB of what the listener's file holds after a call with this loss.
-fn scored(spoken: &[i16], lost: impl Fn(u32) -> bool) -> (f32, Stats) {
+fn scored(frame: FrameDuration, spoken: &[i16], lost: impl Fn(u32) -> bool) -> (f32, Stats) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("heard.wav");
     let source = Source::Wav(Recording::new(spoken.to_vec(), Repeat::Once));
-    let mut call = Call::new(source, Sink::open(path.to_str().unwrap()).unwrap());
-    for n in 0..(spoken.len() / FRAME_SAMPLES + 10) as u32 {
+    let mut call = Call::of(frame, source, Sink::open(path.to_str().unwrap()).unwrap());
+    for n in 0..(spoken.len() / samples(frame) + 20) as u32 {
         call.tick(false, !lost(n));
         // Virtual time runs faster than the disk.
         while call.listener.sink.waiting() > 100 {
@@ -123,15 +133,48 @@ fn skipped_frames_pass_in_time_as_captured_ones_do() {
 #[test]
 fn real_speech_comes_through_the_whole_pipeline_with_a_pesq_of_at_least_4() {
     let spoken = spoken();
-    let (score, stats) = scored(&spoken, |_| false);
-    println!("PESQ-WB without loss: {score:.3}; {stats:?}");
-    assert_eq!((stats.lost, stats.late, stats.concealed), (0, 0, 0));
-    assert!(score >= 4.0, "{score}");
-    let (lossy, stats) = scored(&spoken, |n| n % 20 == 10);
-    println!("PESQ-WB with one frame in 20 lost: {lossy:.3}; {stats:?}");
-    assert_eq!(stats.lost, stats.concealed);
-    assert!(lossy < score, "the measure must see the loss");
-    assert!(lossy > 2.0, "{lossy}");
+    for frame in FrameDuration::ALL {
+        let (score, stats) = scored(frame, &spoken, |_| false);
+        println!("{frame:?}, PESQ-WB without loss: {score:.3}; {stats:?}");
+        assert_eq!((stats.lost, stats.late, stats.concealed), (0, 0, 0));
+        assert!(score >= 4.0, "{frame:?}: {score}");
+        let (lossy, stats) = scored(frame, &spoken, |n| n % 20 == 10);
+        println!("{frame:?}, PESQ-WB with one frame in 20 lost: {lossy:.3}; {stats:?}");
+        assert_eq!(stats.lost, stats.concealed);
+        assert!(lossy < score, "the measure must see the loss");
+        assert!(lossy > 2.0, "{frame:?}: {lossy}");
+    }
+}
+
+#[test]
+fn a_tone_in_short_frames_is_heard_sooner_and_a_gap_of_it_is_filled() {
+    let mut call = Call::of(FrameDuration::Ms10, Source::open("tone", Repeat::Once).unwrap(), Sink::Null);
+    for n in 0..100 {
+        call.tick(false, n != 50);
+        let level = call.listener.level(SPEAKER).unwrap();
+        // What is made up of a tone need not fit to it.
+        let is_steady = n > 5 && !(50..60).contains(&n);
+        assert!(!is_steady || (22..=24).contains(&level), "tick {n}: {level}");
+        assert!(n < 5 || level < 50, "tick {n}: {level}");
+    }
+    let stats = call.stats();
+    // Sent at 0, there at 3, steps at 10, 15: held for 12 ms.
+    assert_eq!((stats.received, stats.played, stats.repaired, stats.hold_ms), (99, 98, 1, Some(12.0)));
+    assert_eq!(call.listener.faults(), Faults::default());
+}
+
+#[test]
+fn an_engine_follows_the_meeting_that_it_enters() {
+    let mut engine = engine(Source::open("tone", Repeat::Once).unwrap(), Sink::Null);
+    engine.add_talker(SPEAKER).unwrap();
+    engine.set_config(Config::of(FrameDuration::Ms20)).unwrap();
+    assert!(engine.stats(SPEAKER).is_some(), "it is what it was");
+    engine.set_config(Config::of(FrameDuration::Ms10)).unwrap();
+    assert!(engine.stats(SPEAKER).is_none());
+    let captured = engine.capture(false);
+    assert_eq!((captured.level, captured.opus.len()), (23, PACKET_LEN));
+    assert_eq!(opus::packet::get_nb_samples(captured.opus, SAMPLE_RATE).unwrap(), 480);
+    assert_eq!(engine.render(Instant::now()).len(), 480);
 }
 
 #[test]

@@ -3,16 +3,15 @@
 //!
 //! How loud its room is, the level bytes of its frames tell, which are within the ciphertext.
 
-use crate::audio::format::{LEVEL_SILENT, SAMPLE_RATE};
+use crate::audio::format::{FRAME_SAMPLES, FrameDuration, LEVEL_SILENT, SAMPLE_RATE, samples};
 
 /// Loudest noise that is made, in −dBov: well below any speech.
 const LOUDEST: f32 = 50.0;
 /// Level in −dBov from which on a room is so quiet that its noise is not missed.
 const QUIETEST: f32 = 85.0;
-/// What the estimate rises by per frame when a room gets louder: 2.5 dB/s of 20 ms frames, so that a sentence is not
-/// taken for noise.
+/// What the estimate rises by in 20 ms when a room gets louder: 2.5 dB/s, so that a sentence is not taken for noise.
 const RISE: f32 = 0.05;
-/// Share of what is new by which the estimate falls per frame.
+/// Share of what is new by which the estimate falls in 20 ms.
 const FALL: f32 = 0.25;
 /// Samples that are made after the last frame: 3 s. Who is gone for longer is not on the line.
 const LAST: u32 = 3 * SAMPLE_RATE;
@@ -25,6 +24,9 @@ const SMOOTHING: f32 = 0.25;
 pub struct Comfort {
     /// Estimate in −dBov; `None` while muted, or not heard yet.
     floor: Option<f32>,
+    /// What it rises and falls by per frame.
+    rise: f32,
+    fall: f32,
     left: u32,
     seed: u32,
     smoothed: f32,
@@ -33,9 +35,11 @@ pub struct Comfort {
 }
 
 impl Comfort {
-    /// Of a talker that was not heard yet; talkers with other seeds have other noise.
-    pub fn new(seed: u16) -> Self {
-        Self { floor: None, left: 0, seed: u32::from(seed), smoothed: 0.0, onset: 0.0 }
+    /// Of a talker that was not heard yet, with frames of this duration; talkers with other seeds have other noise.
+    pub fn new(seed: u16, frame: FrameDuration) -> Self {
+        let part = samples(frame) as f32 / FRAME_SAMPLES as f32;
+        let (rise, fall) = (RISE * part, 1.0 - (1.0 - FALL).powf(part));
+        Self { floor: None, rise, fall, left: 0, seed: u32::from(seed), smoothed: 0.0, onset: 0.0 }
     }
 
     /// A frame of the talker came, with this level in −dBov.
@@ -47,7 +51,8 @@ impl Comfort {
         let level = f32::from(level.min(LEVEL_SILENT));
         let floor = self.floor.unwrap_or(level);
         // A larger figure is quieter.
-        self.floor = Some(if level > floor { floor + FALL * (level - floor) } else { (floor - RISE).max(level) });
+        self.floor =
+            Some(if level > floor { floor + self.fall * (level - floor) } else { (floor - self.rise).max(level) });
         self.left = LAST;
     }
 
@@ -84,11 +89,11 @@ impl Comfort {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audio::format::{FRAME_SAMPLES, SILENCE};
+    use crate::audio::format::SILENCE;
     use crate::audio::mixer::rms_level;
 
     fn room(levels: impl IntoIterator<Item = u8>) -> Comfort {
-        let mut comfort = Comfort::new(7);
+        let mut comfort = Comfort::new(7, FrameDuration::Ms20);
         levels.into_iter().for_each(|level| comfort.note(false, level));
         comfort
     }
@@ -111,7 +116,7 @@ mod tests {
 
     #[test]
     fn there_is_none_of_who_is_muted_or_was_never_heard() {
-        assert_eq!(level(&mut Comfort::new(1)), None);
+        assert_eq!(level(&mut Comfort::new(1, FrameDuration::Ms20)), None);
         let mut comfort = room([60; 20]);
         comfort.note(true, 127);
         assert_eq!(level(&mut comfort), None);

@@ -1,6 +1,6 @@
 //! The delay back into its range: in pauses, by whole steps.
 
-use super::{Piece, Playout, Pull, nanos, slot_of};
+use super::{Piece, Playout, Pull, nanos};
 
 /// Where the delay is, compared to its range.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Playout {
             return Some(self.insert(excess));
         }
         // If the frame after a pause is not there yet, it may be speech and would be lost: rather wait.
-        let slot = &self.slots[slot_of(self.next)];
+        let slot = &self.slots[self.slot_of(self.next)];
         if self.is_queued(self.next + 1) || slot.index != Some(self.next) || slot.muted {
             self.shorten(excess);
         }
@@ -66,7 +66,7 @@ impl Playout {
         self.stats.inserted += 1;
         let missing = excess.min(0).unsigned_abs().div_ceil(self.step.unsigned_abs());
         let steps = usize::try_from(missing).unwrap_or(usize::MAX).clamp(1, self.steps());
-        let slot = &self.slots[slot_of(self.next)];
+        let slot = &self.slots[self.slot_of(self.next)];
         // The ring holds the next frame, or the talker is muted and has stopped sending: see `is_pause`.
         let muted = if slot.index == Some(self.next) { slot.muted } else { true };
         let what = match (muted, slot.len) {
@@ -79,7 +79,7 @@ impl Playout {
 
     /// Whether the next place is known to hold no speech.
     pub(super) fn is_pause(&self) -> bool {
-        let slot = &self.slots[slot_of(self.next)];
+        let slot = &self.slots[self.slot_of(self.next)];
         if slot.index == Some(self.next) {
             slot.muted || slot.len == 0 || slot.level >= self.config.pause_level
         } else {

@@ -1,8 +1,8 @@
-//! What became of the places that have been played: for each of the last 64 whether its frame was there, and the
+//! What became of the places that have been played: for each of the last 128 whether its frame was there, and the
 //! counts of those that were not.
 
 /// How many passed places are remembered.
-const REMEMBERED: u64 = 64;
+const REMEMBERED: u64 = 128;
 
 /// What a place was when its time came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,8 +20,8 @@ pub(super) enum Place {
 /// The record. Bit 0 is the place that passed last.
 #[derive(Default)]
 pub(super) struct Places {
-    filled: u64,
-    missed: u64,
+    filled: u128,
+    missed: u128,
     /// The last so many places are [`Place::Unknown`]; they are in `missed` and not yet in `lost`.
     unknown: u64,
     /// Places whose frame did not come, as far as is known.
@@ -33,8 +33,8 @@ pub(super) struct Places {
 impl Places {
     /// A place passes.
     pub fn pass(&mut self, place: Place) {
-        self.filled = self.filled << 1 | u64::from(place == Place::Filled);
-        self.missed = self.missed << 1 | u64::from(matches!(place, Place::Lost | Place::Unknown));
+        self.filled = self.filled << 1 | u128::from(place == Place::Filled);
+        self.missed = self.missed << 1 | u128::from(matches!(place, Place::Lost | Place::Unknown));
         if place == Place::Unknown {
             self.unknown += 1;
         } else {
@@ -60,7 +60,7 @@ impl Places {
         if behind >= REMEMBERED {
             return;
         }
-        let bit = 1 << behind;
+        let bit = 1_u128 << behind;
         if behind < self.unknown {
             // Those before it are lost for sure; those after it are still unknown.
             self.lost += self.unknown - behind - 1;
@@ -153,6 +153,6 @@ mod tests {
         places.on_late(6);
         assert_eq!((places.lost, places.late), (0, 1));
         places.skip_ahead(u64::MAX);
-        assert!((0..100).all(|behind| !places.is_filled(behind)));
+        assert!((0..200).all(|behind| !places.is_filled(behind)));
     }
 }

@@ -2,23 +2,26 @@
 //! holds in the last seconds is counted at the same time, as if a playout with that hold ran in the shadow of the real
 //! one (the idea is Jamulus'). The shortest with which hardly anything is missing is wanted.
 
-/// Holds to choose from, in nanoseconds. The shortest lets the packet after a lost one come in time, with frames of
-/// 20 ms; nobody converses well with more than the longest.
-const HOLDS: [i64; 9] = [22 * MS, 32 * MS, 42 * MS, 62 * MS, 82 * MS, 105 * MS, 145 * MS, 185 * MS, 225 * MS];
+use std::time::Duration;
+
+use super::{SLACK, nanos};
+use crate::audio::format::FrameDuration;
+
+/// Holds to choose from, in nanoseconds: those that let the packet after a lost one come in time. Nobody converses well
+/// with more than the longest.
+const HOLDS: [i64; 10] = [12 * MS, 22 * MS, 32 * MS, 42 * MS, 62 * MS, 82 * MS, 105 * MS, 145 * MS, 185 * MS, 225 * MS];
 const MS: i64 = 1_000_000;
-/// Length of a block, in frames: half a second.
-const BLOCK: u32 = 25;
+/// Length of a block.
+const BLOCK: Duration = Duration::from_millis(500);
 /// Blocks that count: the last 10 s, long enough for the rarest that matters to happen a few times.
 const BLOCKS: usize = 20;
-/// Frames that must have come before anything is concluded: 2 s.
-const ENOUGH: u32 = 100;
+/// Blocks whose frames must have come before anything is concluded: 2 s.
+const ENOUGH: u32 = 4;
 /// A hold is too short when more than one frame in so many would be missing.
 const TOO_MANY: u32 = 200;
 /// A shorter hold must have been good for so many blocks, with half of those missing: going back and forth is worse than
 /// to wait. 10 s.
 const PATIENCE: u32 = 20;
-/// What a packet after a gap may come later than expected and still be of use.
-const SLACK: i64 = 2 * MS;
 
 #[derive(Clone, Copy, Default)]
 struct Block {
@@ -28,7 +31,11 @@ struct Block {
 
 /// The shadows of one talker's playout.
 pub(super) struct Shadows {
+    /// Duration of a frame, in nanoseconds, and how many are a block.
     frame: i64,
+    per_block: u32,
+    /// The first of [`HOLDS`] that comes into question.
+    shortest: usize,
     blocks: [Block; BLOCKS],
     current: usize,
     /// Which of [`HOLDS`] is in use.
@@ -38,11 +45,13 @@ pub(super) struct Shadows {
 }
 
 impl Shadows {
-    /// Shadows that begin with the shortest hold that is not below `hold`; `frame` is the duration of a frame. Both in
-    /// nanoseconds.
-    pub fn new(hold: i64, frame: i64) -> Self {
-        let chosen = HOLDS.iter().position(|candidate| *candidate >= hold).unwrap_or(HOLDS.len() - 1);
-        Self { frame, blocks: [Block::default(); BLOCKS], current: 0, chosen, shorter_for: 0 }
+    /// Shadows that begin with the shortest hold that is not below `hold` nanoseconds.
+    pub fn new(hold: i64, frame: FrameDuration) -> Self {
+        let not_below = |hold: i64| HOLDS.iter().position(|other| *other >= hold).unwrap_or(HOLDS.len() - 1);
+        let shortest = not_below(nanos(frame.duration() + SLACK));
+        let (frame, per_block) = (nanos(frame.duration()), frame.count_in(BLOCK));
+        let (blocks, chosen) = ([Block::default(); BLOCKS], not_below(hold).max(shortest));
+        Self { frame, per_block, shortest, blocks, current: 0, chosen, shorter_for: 0 }
     }
 
     /// A frame came that had queued for `queued` nanoseconds on its way, `gap` frames after the newest before it that
@@ -51,11 +60,11 @@ impl Shadows {
         let block = &mut self.blocks[self.current];
         block.frames += 1;
         for (missing, hold) in block.missing.iter_mut().zip(HOLDS) {
-            let repaired = (hold - SLACK) / self.frame.max(1);
+            let repaired = (hold - nanos(SLACK)) / self.frame;
             let lost = u32::try_from((gap - repaired).max(0)).unwrap_or(u32::MAX);
             *missing = missing.saturating_add(u32::from(queued > hold)).saturating_add(lost);
         }
-        if block.frames < BLOCK {
+        if block.frames < self.per_block {
             return None;
         }
         let wanted = self.conclude();
@@ -67,7 +76,7 @@ impl Shadows {
     /// At the end of a block: whether another hold is better.
     fn conclude(&mut self) -> Option<i64> {
         let frames: u32 = self.blocks.iter().map(|block| block.frames).sum();
-        if frames < ENOUGH {
+        if frames < ENOUGH * self.per_block {
             return None;
         }
         let good = |hold: usize, one_in: u32| {
@@ -75,8 +84,8 @@ impl Shadows {
             missing <= frames / one_in
         };
         let last = HOLDS.len() - 1;
-        let needed = (0..last).find(|hold| good(*hold, TOO_MANY)).unwrap_or(last);
-        let enough = (0..last).find(|hold| good(*hold, TOO_MANY * 2)).unwrap_or(last);
+        let needed = (self.shortest..last).find(|hold| good(*hold, TOO_MANY)).unwrap_or(last);
+        let enough = (self.shortest..last).find(|hold| good(*hold, TOO_MANY * 2)).unwrap_or(last);
         self.shorter_for = if enough < self.chosen { self.shorter_for + 1 } else { 0 };
         let before = self.chosen;
         if needed > self.chosen {
@@ -94,7 +103,7 @@ impl Shadows {
 mod tests {
     use super::*;
 
-    const FRAME: i64 = 20 * MS;
+    const FRAME: FrameDuration = FrameDuration::Ms20;
 
     /// The hold after so many frames, each queued as `queued` says.
     fn after(shadows: &mut Shadows, frames: i64, queued: impl Fn(i64) -> i64, gap: impl Fn(i64) -> i64) -> i64 {
@@ -137,5 +146,24 @@ mod tests {
     fn one_bad_moment_in_ten_seconds_changes_nothing() {
         let mut shadows = Shadows::new(22 * MS, FRAME);
         assert_eq!(after(&mut shadows, 5_000, |n| if n % 500 == 499 { 300 * MS } else { 0 }, |_| 0), 22 * MS);
+    }
+
+    #[test]
+    fn short_frames_get_a_shorter_hold_that_follows_the_path_as_fast() {
+        let mut shadows = Shadows::new(12 * MS, FrameDuration::Ms10);
+        assert_eq!(after(&mut shadows, 5_000, |n| n % 10 * MS, |_| 0), 12 * MS);
+        // Even up to 100 ms, for ten seconds.
+        assert_eq!(after(&mut shadows, 1_000, |n| n * 37 % 101 * MS, |_| 0), 105 * MS);
+        assert_eq!(after(&mut shadows, 1_000, |_| 0, |_| 0), 105 * MS, "not at once");
+        assert_eq!(after(&mut shadows, 20_000, |_| 0, |_| 0), 12 * MS);
+        // A gap of four of them is bridged with half the hold.
+        assert_eq!(after(&mut shadows, 2_000, |_| 0, |n| if n % 50 == 0 { 4 } else { 0 }), 42 * MS);
+    }
+
+    #[test]
+    fn no_hold_is_shorter_than_a_repair_takes() {
+        for (frame, shortest) in [(FrameDuration::Ms10, 12 * MS), (FrameDuration::Ms20, 22 * MS)] {
+            assert_eq!(after(&mut Shadows::new(0, frame), 5_000, |_| 0, |_| 0), shortest);
+        }
     }
 }

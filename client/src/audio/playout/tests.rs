@@ -1,12 +1,13 @@
 mod learning;
 mod repair;
+mod short;
 mod steps;
 mod verified;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::audio::format::STEPS;
+use crate::audio::format::{FRAME, FrameDuration, STEPS};
 
 const T: u64 = 20_000_000;
 const MS: u64 = 1_000_000;
@@ -514,8 +515,8 @@ proptest! {
             let stats = playout.stats();
             prop_assert!(stats.played + stats.concealed + stats.inserted <= pulls);
             prop_assert!(stats.played + stats.skipped + stats.late <= stats.received);
-            prop_assert_eq!(playout.slots.len(), SLOTS);
-            let in_window = |index: &i64| (playout.next..playout.next + SLOTS as i64).contains(index);
+            prop_assert_eq!(playout.slots.len(), 128);
+            let in_window = |index: &i64| (playout.next..playout.next + playout.room()).contains(index);
             let mut queued = playout.slots.iter().filter_map(|slot| slot.index);
             prop_assert!(queued.all(|index| in_window(&index) && index <= playout.newest));
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::audio::format::{STEP, STEP_SAMPLES};
+use crate::audio::format::{FRAME, FrameDuration, STEP, STEP_SAMPLES, samples};
 use crate::audio::mixer::sample_to_i16;
 
 const PITCH: f64 = 440.0;
@@ -65,7 +65,7 @@ fn worst_break(heard: &[f32], rate: u32) -> f32 {
     heard.windows(3).map(|w| (w[2] - (k * w[1] - w[0])).abs()).fold(0.0, f32::max)
 }
 
-fn captured(device: Device, seconds: u32) -> (CaptureLine, Vec<f32>) {
+fn captured(device: Device, seconds: u32, every: FrameDuration) -> (CaptureLine, Vec<f32>) {
     let (mut captor, mut line) = capture(device.rate, device.channels, Scheduling::RealTime).unwrap();
     let (mut at, mut heard) = (0, Vec::new());
     let callback = |now: Instant| {
@@ -75,8 +75,8 @@ fn captured(device: Device, seconds: u32) -> (CaptureLine, Vec<f32>) {
         at += device.callback as u64;
         captor.on_data(&data, now);
     };
-    run(device, seconds, FRAME, callback, |_, now| {
-        let mut frame = [0.0; FRAME_SAMPLES];
+    run(device, seconds, every.duration(), callback, |_, now| {
+        let mut frame = vec![0.0; samples(every)];
         line.next_frame(&mut frame, now);
         heard.extend(frame);
     });
@@ -100,14 +100,14 @@ fn played(device: Device, seconds: u32) -> (PlaybackLine, Vec<f32>) {
 
 #[test]
 fn a_microphone_whose_clock_is_wrong_by_200_ppm_is_heard_without_a_skip() {
-    for device in DEVICES {
-        let (line, heard) = captured(device, 90);
-        assert_eq!((line.gaps, line.skips), (0, 0), "{device:?}");
+    for (device, frame) in DEVICES.into_iter().flat_map(|device| FrameDuration::ALL.map(|frame| (device, frame))) {
+        let (line, heard) = captured(device, 90, frame);
+        assert_eq!((line.gaps, line.skips), (0, 0), "{device:?}, {frame:?}");
         assert_eq!(heard.len(), 90 * 48_000);
         // The start is silence, then the filter's edge.
         let worst = worst_break(&heard[9_600..], SAMPLE_RATE);
-        assert!(worst < 2e-3, "{device:?}: a break of {worst}");
-        assert!(heard[9_600..].iter().any(|s| *s > 0.48), "{device:?}");
+        assert!(worst < 2e-3, "{device:?}, {frame:?}: a break of {worst}");
+        assert!(heard[9_600..].iter().any(|s| *s > 0.48), "{device:?}, {frame:?}");
     }
 }
 
@@ -124,7 +124,7 @@ fn a_loudspeaker_whose_clock_is_wrong_by_200_ppm_plays_without_a_skip() {
 
 /// How long what is recorded waits until its frame, and its spread over a minute, in ms: the device's signal is time
 /// itself, and so is what the frame clock gets.
-fn waits(device: Device) -> (f64, f64) {
+fn waits(device: Device, every: FrameDuration) -> (f64, f64) {
     let (mut captor, mut line) = capture(device.rate, 1, Scheduling::RealTime).unwrap();
     let (mut at, mut waited) = (0_u64, Vec::new());
     let callback = |now: Instant| {
@@ -135,13 +135,14 @@ fn waits(device: Device) -> (f64, f64) {
         captor.on_data(&data, now);
     };
     let first = device.at(0);
-    run(device, 90, FRAME, callback, |tick, now| {
-        let mut frame = [0.0; FRAME_SAMPLES];
+    run(device, 90, every.duration(), callback, |tick, now| {
+        let mut frame = vec![0.0; samples(every)];
         line.next_frame(&mut frame, now);
         // Frames near the ramp's edge are no ramp.
-        let last = f64::from(frame[FRAME_SAMPLES - 1]);
-        if tick > 1_500 && last.abs() < 0.4 {
-            let recorded = (tick as f64 * 0.02 - first) * (1.0 + device.ppm * 1e-6);
+        let last = f64::from(frame[samples(every) - 1]);
+        let time = tick as f64 * every.duration().as_secs_f64();
+        if time > 30.0 && last.abs() < 0.4 {
+            let recorded = (time - first) * (1.0 + device.ppm * 1e-6);
             // The device's first callback ends when its samples have been recorded.
             let recorded = recorded + device.callback as f64 / f64::from(device.rate);
             waited.push((recorded - last - 0.5).rem_euclid(1.0) * 1_000.0);
@@ -156,11 +157,11 @@ fn waits(device: Device) -> (f64, f64) {
 #[test]
 fn sound_waits_for_a_callback_and_the_margin_and_always_for_as_long() {
     let device = Device { rate: 48_000, channels: 1, callback: 240, ppm: 0.0 };
-    for ppm in [0.0, 50.0, -200.0] {
-        let (least, spread) = waits(Device { ppm, ..device });
+    for (ppm, frame) in [0.0, 50.0, -200.0].into_iter().flat_map(|ppm| FrameDuration::ALL.map(|frame| (ppm, frame))) {
+        let (least, spread) = waits(Device { ppm, ..device }, frame);
         // 5 ms of a callback, 1.5 ms of margin, 1.3 ms of the filter.
-        assert!((7.3..8.3).contains(&least), "{ppm} ppm: {least} ms");
-        assert!(spread < 0.3, "{ppm} ppm: {spread} ms");
+        assert!((7.3..8.3).contains(&least), "{ppm} ppm, {frame:?}: {least} ms");
+        assert!(spread < 0.3, "{ppm} ppm, {frame:?}: {spread} ms");
     }
 }
 

@@ -29,12 +29,15 @@ fn a_burst_is_repaired_from_its_beginning_with_a_long_hold_and_at_its_end_with_a
     assert_eq!(short[30..33], [Out::Concealed, Out::Concealed, Out::Repaired { gap: 1, from: 33 }]);
 }
 
+/// In frames of 20 ms.
+const REACH: u32 = 8;
+
 #[test]
 fn what_is_too_far_ahead_is_not_repaired_from() {
-    let lost: Vec<u32> = (30..30 + REACH as u32 + 1).collect();
+    let lost: Vec<u32> = (30..30 + REACH + 1).collect();
     let out = without(400, &lost);
     assert_eq!(out[30], Out::Concealed);
-    assert_eq!(out[31], Out::Repaired { gap: REACH, from: 30 + lost.len() as u32 });
+    assert_eq!(out[31], Out::Repaired { gap: REACH as usize, from: 30 + lost.len() as u32 });
 }
 
 #[test]
