@@ -32,6 +32,9 @@ struct Arguments {
     /// Profile that both clients use; without it their own choice
     #[arg(long, value_name = "PROFILE")]
     profile: Option<String>,
+    /// Duration of the meeting's frames; without it the profile decides
+    #[arg(long, value_name = "10|20")]
+    frame_ms: Option<u8>,
     /// Leave echo cancellation, noise suppression and automatic gain on, as for a microphone; they take 15 ms, and may take
     /// a probe for noise
     #[arg(long)]
@@ -107,7 +110,8 @@ fn call(room: &Room, client: &Path, arguments: &Arguments, floor: Option<f64>) -
     if let Some(profile) = &arguments.profile {
         options.extend(["--profile".to_owned(), profile.clone()]);
     }
-    let call = Call::open(room, client, &options)?;
+    let host = arguments.frame_ms.map_or_else(Vec::new, |ms| vec!["--frame-ms".to_owned(), ms.to_string()]);
+    let call = Call::open(room, client, &options, &host)?;
     let before = call.underruns()?;
     let Delays { ms, played } = probe(room, arguments.seconds)?;
     let said = speech::clip(0, arguments.speech.into())?;
@@ -119,6 +123,7 @@ fn call(room: &Room, client: &Path, arguments: &Arguments, floor: Option<f64>) -
     let heard = Sides::sound(right);
     Ok(Measured {
         profile: arguments.profile.clone().unwrap_or_else(|| "auto".to_owned()),
+        frame_ms: arguments.frame_ms,
         delay_ms,
         probes: Found { found: ms.len(), played },
         drift_ms: drift(&ms),

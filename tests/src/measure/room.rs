@@ -110,11 +110,11 @@ pub struct Call {
 }
 
 impl Call {
-    /// Starts `client`, the program `conclave`, twice, both times with `args` besides.
+    /// Starts `client`, the program `conclave`, twice, both times with `args` besides, and as the host with `host` also.
     ///
     /// # Errors
     /// When they do not come together.
-    pub fn open(room: &Room, client: &Path, args: &[String]) -> anyhow::Result<Self> {
+    pub fn open(room: &Room, client: &Path, args: &[String], host: &[String]) -> anyhow::Result<Self> {
         let start = |name: &str, own: &[&str]| {
             let mut command = Command::new(client);
             command.args(own).args(args).args(["--name", name, "--jsonl"]);
@@ -122,7 +122,8 @@ impl Call {
             JsonlClient::start_command(name, command)
         };
         let output = format!("device:{SPK}");
-        let ear = start("Ear", &["host", "--admit", "all", "--output", &output])?;
+        let hosts = ["host", "--admit", "all", "--output", &output].into_iter().chain(host.iter().map(String::as_str));
+        let ear = start("Ear", &hosts.collect::<Vec<_>>())?;
         let link = ear.wait_event("link", |_| true, LIMIT)?;
         let link = link["link"].as_str().context("the host printed no link")?;
         let input = format!("device:{MIC}");
