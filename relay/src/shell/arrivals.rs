@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use quinn_proto::{Dir, Incoming};
 
-use super::client::{Client, Stage};
 use super::Shell;
+use super::client::{Client, Stage};
 use crate::core::{CloseCode, ConnId, Core, Peer};
 use crate::driver::control::Control;
 use crate::gate::{Address, Prefix, Refusal, Verdict};
