@@ -18,8 +18,8 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 const WALL: UnixMillis = UnixMillis(1_767_225_600_000);
-/// Ends 300 ms after the second rekey of a host alone, before an admission may follow that.
-const DURATION: Duration = Duration::from_millis(240_300);
+/// Ends 200 ms after the second rekey of a host alone, before an admission may follow that.
+const DURATION: Duration = Duration::from_millis(240_200);
 /// How far one clock is ahead of the other where they differ.
 const AHEAD: Duration = Duration::from_secs(20);
 const MILLISECOND: Duration = Duration::from_millis(1);

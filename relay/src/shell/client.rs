@@ -169,6 +169,12 @@ impl Client {
         }
     }
 
+    /// It may have another address. If QUIC asks there, it waits for the answer for three probe timeouts, 0.1 s on a short
+    /// path, and else goes on with the old one (RFC 9000 §8.2.4): so the question must not wait for frames.
+    pub(super) fn answer_at_once(&mut self, now: Instant) {
+        self.queued.waits_until = Some(now);
+    }
+
     /// Whether what it is to be sent waits: frames that it can go with come in a moment, or have been waited for in vain.
     pub(super) fn waits_for_frames(&mut self, now: Instant) -> bool {
         let is_waiting = match self.queued.waits_until {

@@ -94,6 +94,9 @@ impl Taken<'_> {
         match self.endpoint.handle(now, from, local, ecn, bytes, &mut answer)? {
             DatagramEvent::ConnectionEvent(ConnectionHandle(at), event) => {
                 let client = self.clients.get_mut(at).and_then(Option::as_deref_mut)?;
+                if from != client.quic.remote_address() {
+                    client.answer_at_once(now);
+                }
                 client.quic.handle_event(event);
                 if !std::mem::replace(&mut client.queued.dirty, true) {
                     self.dirty.push(at);
