@@ -116,17 +116,20 @@ pub fn rms_level(frame: &[f32]) -> u8 {
     // In double precision, so that the quietest 16-bit sample still counts. One sum after the other would wait for each
     // other: this is done for every frame of every talker.
     let mut sums = [0.0_f64; LANES];
-    for lanes in frame.as_chunks::<LANES>().0 {
-        for (sum, sample) in sums.iter_mut().zip(lanes) {
+    let (lanes, rest) = frame.as_chunks::<LANES>();
+    for lane in lanes {
+        for (sum, sample) in sums.iter_mut().zip(lane) {
             *sum += f64::from(*sample) * f64::from(*sample);
         }
+    }
+    for (sum, sample) in sums.iter_mut().zip(rest) {
+        *sum += f64::from(*sample) * f64::from(*sample);
     }
     to_level(sums.iter().sum::<f64>() / frame.len().max(1) as f64)
 }
 
 /// Samples that are summed up side by side.
 const LANES: usize = 16;
-const _: () = assert!(STEP_SAMPLES.is_multiple_of(LANES));
 
 /// Level of the loudest sample of a frame in −dBov, 0 to 127.
 pub fn peak_level(frame: &[f32]) -> u8 {
@@ -164,6 +167,14 @@ mod tests {
 
     fn loudest(frame: &Frame) -> f32 {
         frame.iter().fold(0.0, |loudest, sample| sample.abs().max(loudest))
+    }
+
+    #[test]
+    fn every_sample_counts_for_the_level_whatever_their_number() {
+        assert_eq!(rms_level(&[1.0; 2 * LANES + 1]), 0);
+        let mut last = [0.0; LANES + 1];
+        last[LANES] = 1.0;
+        assert_eq!(rms_level(&last), 12, "a seventeenth of the power is 12.3 dB less");
     }
 
     #[test]

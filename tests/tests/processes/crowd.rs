@@ -27,7 +27,7 @@ fn fifty_members_hear_five_talkers_over_one_relay_without_loss_and_without_growt
     let stage = Stage::alone();
     let inputs: Vec<_> =
         (0..TALKERS.len()).map(|i| stage.sound(&format!("{i}.wav"), &speech::clip(i, 10.0).unwrap())).collect();
-    let mut meeting = Meeting::open(&["--input", &inputs[0], "--loop", HOLD[0], HOLD[1], "--frame-ms", "20"]);
+    let mut meeting = Meeting::open(&["--input", &inputs[0], "--loop", HOLD[0], HOLD[1]]);
     let mut guests: Vec<_> = TALKERS[1..]
         .iter()
         .zip(&inputs[1..])

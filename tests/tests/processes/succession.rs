@@ -13,8 +13,6 @@ const LEADS_WITHIN: Duration = Duration::from_secs(10);
 const CONCEALED: u64 = 1;
 /// Frames are held for longer than this machine stands still, so that those count that the change of leaders costs.
 const TALK: [&str; 4] = ["--input", "tone", "--profile", "poor-network"];
-/// Longer frames are held for longer.
-const HOST: [&str; 6] = ["--input", "tone", "--profile", "poor-network", "--frame-ms", "20"];
 
 /// Everybody but the host.
 struct Others {
@@ -167,7 +165,7 @@ fn when_the_host_is_killed_a_co_host_leads_admits_and_removes_and_the_others_go_
 #[test]
 fn host_takes_the_lead_back_that_it_lost_while_it_was_away_or_handed_over() {
     let _stage = Stage::shared();
-    let mut meeting = Meeting::open(&HOST);
+    let mut meeting = Meeting::open(&TALK);
     let mut others = Others::gather(&mut meeting);
     others.host_is_away_and_follows(&mut meeting.host);
     others.all_follow(&mut meeting.host, "Hestia");
@@ -181,7 +179,7 @@ fn host_takes_the_lead_back_that_it_lost_while_it_was_away_or_handed_over() {
 #[test]
 fn host_that_was_away_makes_no_epoch_of_its_own_that_was_due_meanwhile() {
     let _stage = Stage::shared();
-    let mut meeting = Meeting::open(&HOST);
+    let mut meeting = Meeting::open(&TALK);
     let mut others = Others::gather(&mut meeting);
     // The epoch of a takeover can have no code, so that another is due 2 s later (docs/protocol.md §7.5).
     others.all_follow(&mut meeting.host, "Cora");
