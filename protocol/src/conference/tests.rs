@@ -6,8 +6,10 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use super::*;
+use crate::epoch::broadcast::SealingSeed;
 use crate::moderator::SEALING_KEY_LEN;
-use crate::wire::relay::MailboxId;
+use crate::wire::codec::Wire;
+use crate::wire::relay::{FromRelay, MailboxId};
 
 const WALL: UnixMillis = UnixMillis(1_767_225_600_000);
 
