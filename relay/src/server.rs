@@ -54,7 +54,7 @@ pub struct Forwarding {
     /// How long packets may gather after the first before the relay takes them in: fewer wake-ups, and on a busy machine
     /// one more wait for its turn.
     pub gather: Duration,
-    /// Age beyond which a frame is dropped instead of sent.
+    /// Age beyond which a frame is dropped instead of sent; seven eighths of it while more is dropped than by a hiccup.
     pub deadline: Duration,
 }
 

@@ -14,6 +14,7 @@ mod arrivals;
 mod bundle;
 mod client;
 mod commands;
+mod pressure;
 mod traffic;
 
 use std::collections::{HashMap, VecDeque};
@@ -39,6 +40,7 @@ use crate::server::{Deadlines, Forwarding};
 use crate::stats::Stats;
 use client::Client;
 pub(crate) use commands::{Command, Figures, Handle, Readiness};
+use pressure::Pressure;
 
 /// Batches of packets taken in before anything is sent: a flood must not keep frames from leaving.
 const BATCHES: usize = 16;
@@ -82,6 +84,7 @@ pub(crate) struct Shell<C> {
     stats: Arc<Stats>,
     deadlines: Deadlines,
     forwarding: Forwarding,
+    pressure: Pressure,
     reports: Option<Intake>,
     inbox: Inbox<Command>,
     socket: Socket,
@@ -149,6 +152,7 @@ impl<C: Core> Shell<C> {
             stats,
             deadlines,
             forwarding,
+            pressure: Pressure::default(),
             reports: None,
             inbox,
             socket,

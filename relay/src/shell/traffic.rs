@@ -13,6 +13,7 @@ use quinn_proto::{
 
 use super::bundle::{Frame, Leave};
 use super::client::{BEYOND, Client, Stage};
+use super::pressure::Pressure;
 use super::{MAX_INCOMING, SEND_FOR, Shell, place};
 use crate::core::{CloseCode, ConnId, Core};
 use crate::driver::socket::Received;
@@ -37,13 +38,14 @@ struct Departing<'a> {
     stats: &'a Stats,
     now: Instant,
     deadline: Duration,
+    late: Cell<u64>,
     frames: Cell<u64>,
     bytes: Cell<u64>,
 }
 
 impl<'a> Departing<'a> {
     fn new(stats: &'a Stats, now: Instant, deadline: Duration) -> Self {
-        Self { stats, now, deadline, frames: Cell::new(0), bytes: Cell::new(0) }
+        Self { stats, now, deadline, late: Cell::new(0), frames: Cell::new(0), bytes: Cell::new(0) }
     }
 
     /// Whether it may still leave.
@@ -53,7 +55,7 @@ impl<'a> Departing<'a> {
         if is_timely {
             self.stats.residence.record(stay);
         } else {
-            self.stats.dropped_late.increment();
+            self.late.update(|late| late + 1);
         }
         is_timely
     }
@@ -63,9 +65,11 @@ impl<'a> Departing<'a> {
         self.bytes.update(|bytes| bytes + frame.bytes.len() as u64);
     }
 
-    fn count(&self) {
+    fn count(&self, pressure: &mut Pressure) {
+        self.stats.dropped_late.add(self.late.get());
         self.stats.datagrams_out.add(self.frames.get());
         self.stats.datagram_bytes_out.add(self.bytes.get());
+        pressure.note(self.late.get(), self.frames.get());
     }
 }
 
@@ -356,7 +360,7 @@ impl<C: Core> Shell<C> {
 
     /// Sends a listener's frames in as few media packets as hold them.
     fn send_media(&mut self, now: Instant, at: usize) {
-        let departing = Departing::new(&self.stats, now, self.forwarding.deadline);
+        let departing = Departing::new(&self.stats, now, self.pressure.deadline(self.forwarding.deadline));
         let Self { clients, socket, .. } = self;
         let Some(client) = clients.get_mut(at).and_then(Option::as_deref_mut) else { return };
         client.queued.ready = false;
@@ -383,11 +387,11 @@ impl<C: Core> Shell<C> {
         }
         drop(timely);
         client.bundle.frames = frames;
-        departing.count();
+        departing.count(&mut self.pressure);
     }
 
     fn send_frames(&mut self, now: Instant, at: usize) {
-        let departing = Departing::new(&self.stats, now, self.forwarding.deadline);
+        let departing = Departing::new(&self.stats, now, self.pressure.deadline(self.forwarding.deadline));
         let Some(client) = self.clients.get_mut(at).and_then(Option::as_deref_mut) else { return };
         client.queued.ready = false;
         for frame in client.bundle.frames.drain(..).filter(|frame| departing.is_timely(frame)) {
@@ -398,7 +402,7 @@ impl<C: Core> Shell<C> {
                 Err(_) => self.stats.dropped_gone.increment(),
             }
         }
-        departing.count();
+        departing.count(&mut self.pressure);
     }
 
     /// Sends what the connection has to send, and sees when it is to be looked at again.
