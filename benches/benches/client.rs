@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use conclave::audio::engine::MediaEngine;
 use conclave::audio::format::{FRAME, FRAME_SAMPLES, FrameDuration, PACKET_LEN, SAMPLE_RATE};
+use conclave::audio::playout::Config;
 use conclave::audio::process::{Process, Switches};
 use conclave::audio::profile::Profile;
 use conclave::audio::sink::Sink;
@@ -20,8 +21,12 @@ use conclave_tests::speech;
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
 use rustix::time::{ClockId, clock_gettime};
 
-/// Frames in a second.
+/// Frames of 20 ms in a second.
 const FRAMES: usize = SAMPLE_RATE as usize / FRAME_SAMPLES;
+
+fn in_a_second(frame: FrameDuration) -> usize {
+    1_000 / usize::from(frame.millis())
+}
 
 /// CPU time of this thread.
 fn cpu() -> Duration {
@@ -49,9 +54,9 @@ struct Talker {
 }
 
 impl Talker {
-    fn new(source: Source) -> Self {
-        let mut engine = MediaEngine::new(source, Sink::Null).unwrap();
-        let frames = (0..FRAMES).map(|_| {
+    fn new(source: Source, frame: FrameDuration) -> Self {
+        let mut engine = MediaEngine::with_config(source, Sink::Null, Config::of(frame)).unwrap();
+        let frames = (0..in_a_second(frame)).map(|_| {
             let captured = engine.capture(false);
             (captured.level, captured.opus.try_into().unwrap())
         });
@@ -64,25 +69,26 @@ struct Call {
     room: Room,
     engine: MediaEngine,
     talkers: Vec<Talker>,
+    frame: FrameDuration,
     seq: u32,
 }
 
 impl Call {
-    fn new(others: impl Iterator<Item = Source>, switches: Switches) -> Self {
-        let talkers: Vec<Talker> = others.map(Talker::new).collect();
-        let mut engine = MediaEngine::new(speaker(0), Sink::Null).unwrap();
+    fn new(others: impl Iterator<Item = Source>, switches: Switches, frame: FrameDuration) -> Self {
+        let talkers: Vec<Talker> = others.map(|source| Talker::new(source, frame)).collect();
+        let mut engine = MediaEngine::with_config(speaker(0), Sink::Null, Config::of(frame)).unwrap();
         engine.set_processing(switches);
-        let room = Room::with_members(talkers.len() + 1);
+        let room = Room::with_frames(talkers.len() + 1, frame);
         for index in 1..=talkers.len() {
             engine.add_talker(u16::try_from(index).unwrap()).unwrap();
         }
-        Self { room, engine, talkers, seq: 0 }
+        Self { room, engine, talkers, frame, seq: 0 }
     }
 
     /// A second; the host's CPU time in it: its own frames, everybody else's, their seals.
     fn second(&mut self) -> Duration {
         let (mut used, seals) = (Duration::ZERO, self.room.on_seals[0]);
-        for frame in 0..FRAMES {
+        for frame in 0..in_a_second(self.frame) {
             self.seq += 1;
             let now = self.room.now();
             let (host, others) = self.room.clients.split_first_mut().unwrap();
@@ -101,7 +107,7 @@ impl Call {
             }
             self.engine.render(now);
             used += cpu() - start;
-            self.room.pass(FRAME);
+            self.room.pass(self.frame.duration());
         }
         used + (self.room.on_seals[0] - seals)
     }
@@ -126,10 +132,15 @@ fn calls(c: &mut Criterion) {
             b.iter_custom(|seconds| (0..seconds).map(|_| call.second()).sum());
         });
     };
-    bench("ten people, all sending", &|| Call::new(nine(), Switches::default()));
-    bench("ten people, all sending, with processing", &|| Call::new(nine(), Switches::ALL));
-    bench("fifty received, five speak", &|| Call::new(fifty(), Switches::default()));
-    bench("fifty received, five speak, with processing", &|| Call::new(fifty(), Switches::ALL));
+    for frame in FrameDuration::ALL {
+        let mut bench = |name: &str, make: &dyn Fn(FrameDuration) -> Call| {
+            bench(&format!("{name}, {} ms", frame.millis()), &|| make(frame));
+        };
+        bench("ten people, all sending", &|frame| Call::new(nine(), Switches::default(), frame));
+        bench("ten people, all sending, with processing", &|frame| Call::new(nine(), Switches::ALL, frame));
+        bench("fifty received, five speak", &|frame| Call::new(fifty(), Switches::default(), frame));
+        bench("fifty received, five speak, with processing", &|frame| Call::new(fifty(), Switches::ALL, frame));
+    }
     group.finish();
 }
 
@@ -177,7 +188,7 @@ struct Crowd {
 
 impl Crowd {
     fn new(profile: Profile) -> Self {
-        let talkers: Vec<Talker> = (0..10).map(speaker).map(Talker::new).collect();
+        let talkers: Vec<Talker> = (0..10).map(|n| Talker::new(speaker(n), FrameDuration::Ms20)).collect();
         let mut engine =
             MediaEngine::with_config(Source::Silence, Sink::Null, profile.config(FrameDuration::Ms20)).unwrap();
         (0..10).for_each(|index| engine.add_talker(index).unwrap());

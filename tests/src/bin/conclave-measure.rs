@@ -6,7 +6,8 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, ensure};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum as _};
+use conclave::audio::profile::Profile;
 use conclave_tests::measure::delay::{self, Delays};
 use conclave_tests::measure::probe::Probe;
 use conclave_tests::measure::room::{Call, Room, Sides};
@@ -30,8 +31,8 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(2..=30))]
     speech: u32,
     /// Profile that both clients use; without it their own choice
-    #[arg(long, value_name = "PROFILE")]
-    profile: Option<String>,
+    #[arg(long, value_enum, value_name = "PROFILE")]
+    profile: Option<Profile>,
     /// Duration of the meeting's frames; without it the profile decides
     #[arg(long, value_name = "10|20")]
     frame_ms: Option<u8>,
@@ -107,8 +108,9 @@ fn call(room: &Room, client: &Path, arguments: &Arguments, floor: Option<f64>) -
     let processing = ["--echo-cancellation", "--noise-suppression", "--auto-gain"];
     let mut options: Vec<String> = processing.into_iter().flat_map(|name| [name, switch]).map(str::to_owned).collect();
     options.extend_from_slice(&arguments.options);
-    if let Some(profile) = &arguments.profile {
-        options.extend(["--profile".to_owned(), profile.clone()]);
+    let profile = arguments.profile.unwrap_or_default();
+    if arguments.profile.is_some() {
+        options.extend(["--profile".to_owned(), name_of(profile)]);
     }
     let host = arguments.frame_ms.map_or_else(Vec::new, |ms| vec!["--frame-ms".to_owned(), ms.to_string()]);
     let call = Call::open(room, client, &options, &host)?;
@@ -122,8 +124,8 @@ fn call(room: &Room, client: &Path, arguments: &Arguments, floor: Option<f64>) -
     let delay_ms = Spread::of(&ms).context("no probe was heard: see whether the client's devices work")?;
     let heard = Sides::sound(right);
     Ok(Measured {
-        profile: arguments.profile.clone().unwrap_or_else(|| "auto".to_owned()),
-        frame_ms: arguments.frame_ms,
+        profile: name_of(profile),
+        frame_ms: arguments.frame_ms.unwrap_or_else(|| profile.frame_duration().millis()),
         delay_ms,
         probes: Found { found: ms.len(), played },
         drift_ms: drift(&ms),
@@ -133,6 +135,10 @@ fn call(room: &Room, client: &Path, arguments: &Arguments, floor: Option<f64>) -
         processing: arguments.processing,
         realtime,
     })
+}
+
+fn name_of(profile: Profile) -> String {
+    profile.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 fn probe(room: &Room, seconds: u32) -> anyhow::Result<Delays> {
@@ -196,11 +202,12 @@ fn loop_back(frames: u32) -> anyhow::Result<()> {
 }
 
 fn show(measured: &Measured) -> anyhow::Result<()> {
-    let Measured { profile, delay_ms, probes, drift_ms, pesq_wb, underruns, .. } = measured;
+    let Measured { profile, frame_ms, delay_ms, probes, drift_ms, pesq_wb, underruns, .. } = measured;
     let yes_or_no = |is_so| if is_so { "yes" } else { "no" }.to_owned();
     let floor = |what: &dyn Fn(f64) -> String| measured.device_floor_ms.map_or_else(|| "not known".to_owned(), what);
     let rows = [
         ("profile", profile.clone()),
+        ("frames", format!("{frame_ms} ms")),
         ("mouth to ear, median", format!("{:.1} ms", delay_ms.median)),
         ("  standard deviation", format!("{:.2} ms", delay_ms.sd)),
         ("  99 %", format!("{:.1} ms", delay_ms.p99)),

@@ -41,8 +41,8 @@ impl Spread {
 pub struct Measured {
     /// As the clients were told.
     pub profile: String,
-    /// Duration of a frame, in ms, as the host was told; `None` when its profile decides.
-    pub frame_ms: Option<u8>,
+    /// Duration of a frame, in ms, as the host was told or its profile decides.
+    pub frame_ms: u8,
     /// From mouth to ear.
     pub delay_ms: Spread,
     /// Probes that were found again, and all of them.

@@ -7,7 +7,7 @@ fn learning() -> Run {
 }
 
 /// A number with a standard deviation of 1, bell-shaped.
-fn bell(chance: &mut Chance) -> f64 {
+pub(super) fn bell(chance: &mut Chance) -> f64 {
     (0..12).map(|_| chance.next()).sum::<f64>() - 6.0
 }
 

@@ -1,5 +1,6 @@
 //! The same with frames of 10 ms.
 
+use super::learning::bell;
 use super::*;
 
 /// Duration of a frame.
@@ -143,4 +144,38 @@ fn the_hold_follows_the_path_from_two_frames_to_one_and_to_what_jitter_wants() {
     let restless = talk(&mut run, 6_000, 12_000, 60.0);
     assert!((restless.aimed_ms - 62.0).abs() < f32::EPSILON, "{}", restless.aimed_ms);
     assert!((restless.late - settling.late) * 100 < 6_000, "{} of 6,000", restless.late - settling.late);
+}
+
+#[test]
+fn once_settled_30_ms_of_jitter_make_under_one_frame_in_a_hundred_late_and_change_the_delay_in_pauses_only() {
+    for seed in 1..4 {
+        let config = Config { hold: Duration::from_millis(22), learn: true, ..Config::of(FrameDuration::Ms10) };
+        let (mut run, mut chance) = (of(config, 3), Chance(seed));
+        let mut talk = |run: &mut Run, from: u64, to: u64| {
+            let sent = |i| {
+                let late = 6.0f64.mul_add(30.0, 30.0 * bell(&mut chance)) * MS as f64;
+                Sent { at: i * F + late.max(0.0) as u64, seq: i as u32, muted: false, level: level(i) }
+            };
+            run.deliver((from..to).map(sent).collect(), to * F);
+            run.stats()
+        };
+        let before = talk(&mut run, 0, 3_000);
+        let stats = talk(&mut run, 3_000, 15_000);
+        let (late, received) = (stats.late - before.late, stats.received - before.received);
+        assert!(late * 100 < received, "seed {seed}: {late} of {received}, held {} ms", stats.aimed_ms);
+
+        let played = run.out.iter().filter_map(|out| match out {
+            Out::Played { seq, at } if *seq >= 3_000 => Some((*seq, *at)),
+            _ => None,
+        });
+        let played: Vec<(u32, u64)> = played.collect();
+        let changes = played.windows(2).filter(|pair| {
+            let ((last, last_at), (seq, at)) = (pair[0], pair[1]);
+            let is_constant = at - last_at == u64::from(seq - last) * F;
+            let in_pause = (last..=seq).any(|n| level(n.into()) == PAUSE);
+            assert!(is_constant || in_pause, "seed {seed}: between frames {last} and {seq}");
+            !is_constant
+        });
+        assert!(changes.count() > 0, "seed {seed}: the delay has followed the jitter");
+    }
 }
