@@ -12,14 +12,12 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
+use crate::bucket::{Bucket, PrefixBuckets, Rate};
 use crate::core::PrefixToken;
 
 /// How long one salt is used for [`PrefixToken`]s. Shorter forgets more, and lets a network begin with a full
 /// allowance more often.
 pub const SALT_LIFE: Duration = Duration::from_secs(600);
-
-/// Rate buckets of networks; two networks in one bucket share an allowance, which costs 64 KiB to make rare.
-const BUCKETS: usize = 4096;
 
 /// Domain of the hashes below.
 const LABEL: &[u8] = b"conclave/1 relay prefix";
@@ -105,14 +103,13 @@ impl From<IpAddr> for Prefix {
 /// Decides who may connect. Its methods cost constant time.
 pub struct Gate {
     limits: Limits,
-    start: Instant,
     salt: [u8; 32],
-    salted: Duration,
+    salted: Instant,
     half_open: u32,
     admitted: u32,
     live: HashMap<Prefix, u32>,
     unvalidated: Bucket,
-    buckets: Box<[Bucket]>,
+    buckets: PrefixBuckets,
 }
 
 impl Gate {
@@ -121,14 +118,13 @@ impl Gate {
     pub fn new(limits: Limits, now: Instant, salt: [u8; 32]) -> Self {
         Self {
             limits,
-            start: now,
             salt,
-            salted: Duration::ZERO,
+            salted: now,
             half_open: 0,
             admitted: 0,
             live: HashMap::new(),
             unvalidated: Bucket::default(),
-            buckets: vec![Bucket::default(); BUCKETS].into_boxed_slice(),
+            buckets: PrefixBuckets::new(),
         }
     }
 
@@ -136,9 +132,9 @@ impl Gate {
     pub fn attempt(&mut self, now: Instant, prefix: Prefix, address: Address) -> Verdict {
         if address == Address::Claimed {
             // Validated clients must get in while forgeries arrive, so half of the room is theirs.
-            let allowance = Allowance { per_second: self.limits.unvalidated_rate, burst: self.limits.unvalidated_rate };
+            let rate = Rate { per_second: self.limits.unvalidated_rate, burst: self.limits.unvalidated_rate };
             let crowded = self.half_open >= self.limits.max_half_open / 2;
-            if crowded || !self.unvalidated.take(now.duration_since(self.start), allowance) {
+            if crowded || !self.unvalidated.take(now, 1, rate) {
                 return Verdict::Retry;
             }
         } else if self.live_in(prefix) >= self.limits.max_per_prefix {
@@ -164,13 +160,10 @@ impl Gate {
         if self.live_in(prefix) >= self.limits.max_per_prefix {
             return Err(Refusal::PrefixCount);
         }
-        let now = now.duration_since(self.start);
         self.renew_salt(now);
         let token = self.token(prefix);
-        let allowance = Allowance { per_second: self.limits.prefix_rate, burst: self.limits.prefix_burst };
-        // The remainder is below BUCKETS, so it fits.
-        let index = usize::try_from(token.0 % BUCKETS as u64).unwrap_or(0);
-        if !self.buckets.get_mut(index).is_some_and(|bucket| bucket.take(now, allowance)) {
+        let rate = Rate { per_second: self.limits.prefix_rate, burst: self.limits.prefix_burst };
+        if !self.buckets.take(now, token, rate) {
             return Err(Refusal::PrefixRate);
         }
         *self.live.entry(prefix).or_insert(0) += 1;
@@ -199,13 +192,13 @@ impl Gate {
         self.admitted.saturating_add(self.half_open) >= self.limits.max_connections
     }
 
-    fn renew_salt(&mut self, now: Duration) {
-        if now.saturating_sub(self.salted) < SALT_LIFE {
+    fn renew_salt(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.salted) < SALT_LIFE {
             return;
         }
         self.salt = Sha256::new().chain_update(LABEL).chain_update(b" salt").chain_update(self.salt).finalize().into();
         self.salted = now;
-        self.buckets.fill(Bucket::default());
+        self.buckets = PrefixBuckets::new();
     }
 
     fn token(&self, prefix: Prefix) -> PrefixToken {
@@ -217,34 +210,6 @@ impl Gate {
         let hash: [u8; 32] = hash.finalize().into();
         let [a, b, c, d, e, f, g, h, ..] = hash;
         PrefixToken(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
-    }
-}
-
-/// What a bucket gives: so many at once, refilled at so many per second.
-#[derive(Clone, Copy)]
-pub(crate) struct Allowance {
-    pub(crate) per_second: u32,
-    pub(crate) burst: u32,
-}
-
-/// A token bucket, kept as the time at which it is full again (the "generic cell rate algorithm").
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Bucket {
-    full_at: Duration,
-}
-
-impl Bucket {
-    /// Takes one token, if there is one. `now` counts from any fixed moment.
-    pub(crate) fn take(&mut self, now: Duration, allowance: Allowance) -> bool {
-        let Some(interval) = Duration::from_secs(1).checked_div(allowance.per_second) else {
-            return false;
-        };
-        let full_at = self.full_at.max(now).saturating_add(interval);
-        if full_at.saturating_sub(now) > interval.saturating_mul(allowance.burst) {
-            return false;
-        }
-        self.full_at = full_at;
-        true
     }
 }
 

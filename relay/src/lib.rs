@@ -26,5 +26,6 @@ pub mod stats;
 pub mod tls;
 pub mod transport;
 
+mod bucket;
 mod files;
 mod shell;

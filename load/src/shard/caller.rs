@@ -129,7 +129,7 @@ impl Caller {
             return Err("the relay takes no datagrams".to_owned());
         }
         let stream = self.quic.streams().open(Dir::Bi).ok_or("the relay takes no control stream")?;
-        self.control = Some(Control::new(stream, now));
+        self.control = Some(Control::new(stream));
         self.media = Secrets::of_driven(&self.quic).and_then(|secrets| ClientPath::new(now, &secrets));
         transport::exporter_of(&self.quic).ok_or_else(|| "TLS gives no exporter".to_owned())
     }

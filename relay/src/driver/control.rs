@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes, BytesMut};
 use quinn_proto::{Connection, ReadError, StreamId, WriteError};
 
+use crate::bucket::{Bucket, Rate};
 use crate::core::CloseCode;
 use crate::framing::MAX_MESSAGE;
-use crate::gate::{Allowance, Bucket};
 
 /// Control messages that may wait for one client. A client that reads has a handful, and the leader of a thousand people one
 /// of each when all of them acknowledge an epoch at once; the bound is twice that.
@@ -19,7 +19,7 @@ const MAX_QUEUED_BYTES: usize = 1024 * 1024;
 /// Control messages read from one client in the long run and at once: what the core allows a leader, who sends two
 /// session records to each member of a large meeting with every epoch. What others may send the core knows. A client that
 /// sends more isn't punished, it is read more slowly, and QUIC's flow control holds it back.
-const RATE: Allowance = Allowance { per_second: 4_000, burst: 8_000 };
+const RATE: Rate = Rate { per_second: 4_000, burst: 8_000 };
 /// Pause before a client that sends too much is read again.
 const PAUSE: Duration = Duration::from_millis(1);
 /// Length of the length field.
@@ -40,7 +40,6 @@ pub enum Read {
 /// See the module.
 pub struct Control {
     stream: StreamId,
-    begun: Instant,
     allowance: Bucket,
     partial: BytesMut,
     queue: VecDeque<Bytes>,
@@ -77,10 +76,9 @@ impl std::ops::AddAssign for Written {
 impl Control {
     /// The control stream that has just been opened, by either end.
     #[must_use]
-    pub fn new(stream: StreamId, now: Instant) -> Self {
+    pub fn new(stream: StreamId) -> Self {
         Self {
             stream,
-            begun: now,
             allowance: Bucket::default(),
             partial: BytesMut::new(),
             queue: VecDeque::new(),
@@ -93,7 +91,7 @@ impl Control {
     /// Reads the next message.
     pub fn read(&mut self, quic: &mut Connection, now: Instant) -> Read {
         match self.fill(quic) {
-            Ok(true) if self.allowance.take(now.saturating_duration_since(self.begun), RATE) => {
+            Ok(true) if self.allowance.take(now, 1, RATE) => {
                 let mut message = std::mem::take(&mut self.partial);
                 message.advance(LENGTH);
                 Read::Message(message.freeze())

@@ -5,9 +5,9 @@ use conclave_protocol::capability::{KnockGate, KnockToken};
 use conclave_protocol::wire::relay::{FromRelay, MailboxId, Refusal};
 use sha2::{Digest, Sha256};
 
-use super::limits::Bucket;
 use super::meeting::{Mailbox, Meeting};
 use super::turn::Turn;
+use crate::bucket::Bucket;
 use crate::core::ConnId;
 
 /// Domain of the hash that names mailboxes.

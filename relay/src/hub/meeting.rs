@@ -13,11 +13,12 @@ use conclave_protocol::sign::PublicKey;
 use conclave_protocol::succession::Line;
 use conclave_protocol::wire::relay::{FromRelay, MailboxId, Refusal};
 
-use super::limits::{Bucket, Limits};
+use super::limits::Limits;
 use super::phase::Meter;
 use super::succession::{Beginning, Lead};
 use super::turn::Turn;
 use super::{FULL, MISBEHAVED};
+use crate::bucket::Bucket;
 use crate::core::ConnId;
 
 /// The state of one meeting.

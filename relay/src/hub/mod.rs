@@ -43,7 +43,7 @@ use crate::stamps::StampKeys;
 pub use limits::{Limits, Rate};
 pub use stats::Stats;
 
-use limits::{Bucket, PrefixBuckets};
+use crate::bucket::{Bucket, PrefixBuckets};
 use meeting::Meeting;
 use reports::{Announced, Reports};
 use stats::Drop;

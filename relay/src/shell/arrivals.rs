@@ -92,7 +92,7 @@ impl<C: Core> Shell<C> {
             (_, false) => return self.give_up(now, at, prefix, CloseCode::PROTOCOL),
         };
         client.stage = Stage::Hello { until, peer, prefix };
-        self.open_control(now, at);
+        self.open_control(at);
     }
 
     fn give_up(&mut self, now: Instant, at: usize, prefix: Prefix, code: CloseCode) {
@@ -101,13 +101,13 @@ impl<C: Core> Shell<C> {
     }
 
     /// The client may have opened its control stream.
-    pub(super) fn open_control(&mut self, now: Instant, at: usize) {
+    pub(super) fn open_control(&mut self, at: usize) {
         let Some(client) = self.client(at) else { return };
         if !matches!(client.stage, Stage::Hello { .. }) || client.control.is_some() {
             return;
         }
         if let Some(stream) = client.quic.streams().accept(Dir::Bi) {
-            client.control = Some(Control::new(stream, now));
+            client.control = Some(Control::new(stream));
             self.mark_readable(at);
         }
     }

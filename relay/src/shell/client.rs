@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use quinn_proto::{Connection, Transmit};
 
 use super::bundle::Bundle;
+use crate::bucket::Rate;
 use crate::core::{CloseCode, ConnId, Peer};
 use crate::driver::control::{Control, Stopped, Written};
-use crate::gate::{Allowance, Prefix};
+use crate::gate::Prefix;
 use crate::media::{self, Flags, RelayPath, Secrets};
 
 /// How long what is not a frame may wait for the next: a frame's duration. A packet for itself costs as much as one with
@@ -27,7 +28,7 @@ const ALONG: Burst = Burst { least: 600, most: 600 };
 const ALONE: Burst = Burst { least: 1_200, most: 2_600 };
 /// What may go beyond that, of all clients: a newcomer's roster at once, but not the same long message to a thousand people,
 /// for whose packets frames would wait a tenth of a second. One token is [`MORE`] bytes.
-pub(super) const BEYOND: Allowance = Allowance { per_second: 1_000, burst: 250 };
+pub(super) const BEYOND: Rate = Rate { per_second: 1_000, burst: 250 };
 pub(super) const MORE: usize = 1_000;
 
 /// How many bytes go at once at least, unless there are no more, and at most.

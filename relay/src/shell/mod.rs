@@ -29,12 +29,13 @@ use quinn_proto::{Endpoint, Incoming, ServerConfig};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::AsFd;
 
+use crate::bucket::Bucket;
 use crate::core::{ConnId, Core, Output};
 use crate::dial::endpoint_config;
 use crate::driver::inbox::Inbox;
 use crate::driver::socket::Socket;
 use crate::driver::timers::Timers;
-use crate::gate::{Bucket, Gate};
+use crate::gate::Gate;
 use crate::reports::Intake;
 use crate::server::{Deadlines, Forwarding};
 use crate::stats::Stats;
@@ -95,7 +96,6 @@ pub(crate) struct Shell<C> {
     by_media: HashMap<u64, usize>,
     generation: u32,
     timers: Timers,
-    started: Instant,
     /// What control messages may take beyond what goes along with frames.
     beyond: Bucket,
     incoming: VecDeque<Incoming>,
@@ -161,7 +161,6 @@ impl<C: Core> Shell<C> {
             by_media: HashMap::new(),
             generation: 0,
             timers: Timers::new(Instant::now(), STROKE),
-            started: Instant::now(),
             beyond: Bucket::default(),
             incoming: VecDeque::new(),
             dirty: Vec::new(),

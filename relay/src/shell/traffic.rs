@@ -229,7 +229,7 @@ impl<C: Core> Shell<C> {
             Event::Connected => self.on_connected(now, at),
             Event::ConnectionLost { reason } => self.on_lost(at, &reason),
             Event::DatagramReceived => self.forward_all(now, at),
-            Event::Stream(StreamEvent::Opened { .. }) => self.open_control(now, at),
+            Event::Stream(StreamEvent::Opened { .. }) => self.open_control(at),
             Event::Stream(StreamEvent::Readable { .. }) => self.mark_readable(at),
             // A stream that is finished comes only from one that is closing.
             Event::Stream(StreamEvent::Finished { .. } | StreamEvent::Stopped { .. }) => {
@@ -258,8 +258,7 @@ impl<C: Core> Shell<C> {
         if client.control.is_none() || matches!(client.stage, Stage::Over) {
             return;
         }
-        let since = now.saturating_duration_since(self.started);
-        let mut result = client.write_control(now, || self.beyond.take(since, BEYOND)).map(|written| {
+        let mut result = client.write_control(now, || self.beyond.take(now, 1, BEYOND)).map(|written| {
             self.stats.control_out.add(written.messages);
             self.stats.control_bytes_out.add(written.bytes);
         });
