@@ -13,7 +13,7 @@ use rand_core::Rng;
 use crate::audio::codec::CodecError;
 use crate::audio::device::Event;
 use crate::audio::device::line::Figures;
-use crate::audio::engine::MediaEngine;
+use crate::audio::engine::{FinishError, MediaEngine};
 use crate::audio::format::FrameDuration;
 use crate::audio::playout::Config;
 use crate::audio::sink::Sink;
@@ -113,6 +113,14 @@ impl Loopback {
     /// What became of the devices since this was asked last.
     pub fn poll_device(&mut self) -> Option<Event> {
         self.engine.poll_device()
+    }
+
+    /// Closes the output. Waits for the disk.
+    ///
+    /// # Errors
+    /// The first that went wrong in writing.
+    pub fn finish(self) -> Result<(), FinishError> {
+        self.engine.finish()
     }
 
     fn delay(&self) -> Option<Duration> {

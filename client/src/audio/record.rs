@@ -61,12 +61,14 @@ pub enum RecordError {
     },
 }
 
-/// Records. Dropping it closes the file, too, without a word about errors.
+/// Records. Dropping it closes the file, too, without a word about errors. One in which nothing was recorded goes away
+/// again: whoever was not let in can try again with the same path.
 pub struct Recording {
     path: PathBuf,
     /// `None` once closed.
     ring: Option<Producer<f32>>,
     writer: Option<JoinHandle<Result<(), RecordError>>>,
+    has_begun: bool,
     /// Lost steps for which no silence has been written yet.
     owed: u64,
     /// Samples that were lost.
@@ -85,12 +87,13 @@ impl Recording {
         let writing = Writing::new(path, file, consumer)?;
         let writer = std::thread::Builder::new().name("recording".to_owned()).spawn(move || writing.run());
         let writer = writer.map_err(|_| RecordError::Thread { path: path.to_owned() })?;
-        Ok(Self { path: path.to_owned(), ring: Some(ring), writer: Some(writer), owed: 0, lost: 0 })
+        Ok(Self { path: path.to_owned(), ring: Some(ring), writer: Some(writer), has_begun: false, owed: 0, lost: 0 })
     }
 
     /// Takes a step: what was heard and what was said. Allocates nothing, and never waits.
     pub fn write(&mut self, heard: &Step, said: &Step) {
         let Some(ring) = &mut self.ring else { return };
+        self.has_begun = true;
         // Ends at the latest when the ring is full.
         while self.owed > 0 && ring.push_entire_slice(&[0.0; STEP_SAMPLES]).is_ok() {
             self.owed -= 1;
@@ -120,7 +123,12 @@ impl Recording {
         self.ring = None;
         let Some(writer) = self.writer.take() else { return Ok(()) };
         writer.thread().unpark();
-        writer.join().unwrap_or_else(|_| Err(RecordError::Thread { path: self.path.clone() }))
+        let written = writer.join().unwrap_or_else(|_| Err(RecordError::Thread { path: self.path.clone() }));
+        if !self.has_begun {
+            // It was made here, and holds nothing.
+            let _ = std::fs::remove_file(&self.path);
+        }
+        written
     }
 }
 
@@ -307,10 +315,20 @@ mod tests {
     }
 
     #[test]
+    fn a_recording_that_never_began_leaves_no_file_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("talk.opus");
+        Recording::create(&path).unwrap().finish().unwrap();
+        assert!(!path.exists());
+        drop(Recording::create(&path).unwrap());
+        assert!(!path.exists());
+    }
+
+    #[test]
     fn frames_lost_to_a_slow_disk_are_counted_and_keep_their_place() {
         let (ring, mut slow) = RingBuffer::new(2 * FRAME_SAMPLES);
         let path = PathBuf::new();
-        let mut recording = Recording { path, ring: Some(ring), writer: None, owed: 0, lost: 0 };
+        let mut recording = Recording { path, ring: Some(ring), writer: None, has_begun: false, owed: 0, lost: 0 };
         (1..=3).for_each(|n| write(&mut recording, &[n as f32 / 10.0; FRAME_SAMPLES], &SILENCE));
         let mut found: Vec<f32> = std::iter::from_fn(|| slow.pop().ok()).collect();
         write(&mut recording, &[0.4; FRAME_SAMPLES], &SILENCE);

@@ -143,8 +143,8 @@ pub(super) struct Common {
     /// Say the input again and again
     #[arg(long = "loop", requires = "input")]
     pub(super) looped: bool,
-    /// Where what you hear goes: a loudspeaker (`device` for the system's, or device:NAME), a WAV file (48 kHz, mono), or
-    /// `null`
+    /// Where what you hear goes: a loudspeaker (`device` for the system's, or device:NAME), a WAV file (48 kHz, mono; one
+    /// that is there already is written over), or `null`
     #[arg(long, value_name = "device[:NAME]|WAV|null", default_value = "null", value_parser = NonEmptyStringValueParser::new())]
     pub(super) output: String,
     /// How much later you hear the others for how much repair of what is lost. Only you know it, and it changes nothing
@@ -212,7 +212,8 @@ pub(super) struct MicTest {
     /// A microphone (`device` for the system's, or device:NAME, see `conclave devices`), a WAV file, or `tone`
     #[arg(long, value_name = "device[:NAME]|WAV|tone", default_value = "device", value_parser = NonEmptyStringValueParser::new())]
     pub(super) input: String,
-    /// A loudspeaker (`device` for the system's, or device:NAME), a WAV file (48 kHz, mono), or `null`
+    /// A loudspeaker (`device` for the system's, or device:NAME), a WAV file (48 kHz, mono; one that is there already is
+    /// written over), or `null`
     #[arg(long, value_name = "device[:NAME]|WAV|null", default_value = "device", value_parser = NonEmptyStringValueParser::new())]
     pub(super) output: String,
     /// How long a frame of sound is, as in a meeting whose host says so

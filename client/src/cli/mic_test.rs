@@ -6,12 +6,12 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, bail};
 use serde_json::json;
 use tokio::time::sleep_until;
 
 use super::args::MicTest;
-use super::{current_thread, signalled};
+use super::{current_thread, keeps_apart, signalled};
 use crate::audio::device::{Event, What};
 use crate::audio::format::{FrameDuration, LEVEL_SILENT};
 use crate::audio::sink::Sink;
@@ -40,22 +40,25 @@ pub(super) fn run(arguments: &MicTest) -> ExitCode {
 
 fn hear(arguments: &MicTest) -> Result<()> {
     let source = Source::open(&arguments.input, Repeat::Loop).context("--input")?;
+    keeps_apart(&arguments.input, &arguments.output).map_err(Error::msg)?;
     let sink = Sink::open(&arguments.output).context("--output")?;
-    let chain = Loopback::new(source, sink, arguments.frame_ms, Instant::now(), &mut system_rng())?;
+    let mut chain = Loopback::new(source, sink, arguments.frame_ms, Instant::now(), &mut system_rng())?;
     let style = Style::of(arguments);
     style.begin()?;
     let (shown, screen) = Screen::start(style)?;
     let seconds = arguments.seconds.map(Duration::from_secs);
-    let loudest = current_thread()?.block_on(turn(chain, arguments.frame_ms, &shown, seconds));
+    let loudest = current_thread()?.block_on(turn(&mut chain, arguments.frame_ms, &shown, seconds));
     drop(shown);
     // The thread ends with its sender.
     let _ = screen.join();
-    conclude(loudest?, &arguments.input)
+    let loudest = loudest?;
+    chain.finish().context("--output")?;
+    conclude(loudest, &arguments.input)
 }
 
 /// Drives the chain by the frame clock. Gives the loudest sample in −dBov.
 async fn turn(
-    mut chain: Loopback,
+    chain: &mut Loopback,
     frame: FrameDuration,
     shown: &SyncSender<Shown>,
     seconds: Option<Duration>,

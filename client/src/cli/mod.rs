@@ -10,6 +10,7 @@ mod mic_test;
 mod sound;
 mod words;
 
+use std::fs;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -140,14 +141,29 @@ fn engine(common: &Common, frame: FrameDuration) -> Result<MediaEngine, Refusal>
     }
     let source = Source::open(input, if common.looped { Repeat::Loop } else { Repeat::Once })
         .map_err(|error| unusable(format!("--input: {error}")))?;
+    // Before the output, which writes over what is there.
+    let recording = common.record.as_deref().map(Recording::create).transpose();
+    let recording = recording.map_err(|error| unusable(format!("--record: {error}")))?;
+    keeps_apart(input, &common.output).map_err(usage)?;
     let sink = Sink::open(&common.output).map_err(|error| unusable(format!("--output: {error}")))?;
     let switches = common.sound.switches(source.is_device());
     let mut engine =
         MediaEngine::with_config(source, sink, common.profile.config(frame)).context("cannot set up Opus")?;
     engine.set_processing(switches);
-    let Some(path) = &common.record else { return Ok(engine) };
-    let recording = Recording::create(path).map_err(|error| unusable(format!("--record: {error}")))?;
-    Ok(engine.with_recording(recording))
+    Ok(match recording {
+        Some(recording) => engine.with_recording(recording),
+        None => engine,
+    })
+}
+
+/// Refuses an output that would write over the input.
+fn keeps_apart(input: &str, output: &str) -> Result<(), &'static str> {
+    match (fs::canonicalize(input), fs::canonicalize(output)) {
+        (Ok(input), Ok(output)) if input == output && input.is_file() => {
+            Err("--output: that is the --input file, and would be written over; give another path")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Runs a session with its console and gives the exit status.
@@ -246,7 +262,7 @@ mod tests {
     fn a_file_that_cannot_be_used_is_no_bad_argument() {
         let dir = tempfile::tempdir().expect("a directory");
         let nowhere = dir.path().join("no/such.wav");
-        std::fs::write(dir.path().join("text.wav"), "this is no sound").expect("written");
+        fs::write(dir.path().join("text.wav"), "this is no sound").expect("written");
         let text = dir.path().join("text.wav");
         for (option, file) in [("--input", &nowhere), ("--input", &text), ("--output", &nowhere)] {
             let line = ["conclave", "host", "--name", "Ada", option, file.to_str().expect("a path in UTF-8")];

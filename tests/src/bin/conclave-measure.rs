@@ -1,12 +1,14 @@
 //! Measures mouth-to-ear delay and quality through sound devices (docs/measuring.md).
 
+use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use clap::{Parser, Subcommand, ValueEnum as _};
+use conclave::audio::format::FrameDuration;
 use conclave::audio::profile::Profile;
 use conclave_tests::measure::delay::{self, Delays};
 use conclave_tests::measure::probe::Probe;
@@ -34,7 +36,7 @@ struct Arguments {
     #[arg(long, value_enum, value_name = "PROFILE")]
     profile: Option<Profile>,
     /// Duration of the meeting's frames; without it the profile decides
-    #[arg(long, value_name = "10|20")]
+    #[arg(long, value_name = "10|20", value_parser = frame_ms)]
     frame_ms: Option<u8>,
     /// Leave echo cancellation, noise suppression and automatic gain on, as for a microphone; they take 15 ms, and may take
     /// a probe for noise
@@ -82,8 +84,22 @@ fn main() -> ExitCode {
     }
 }
 
+fn frame_ms(text: &str) -> Result<u8, &'static str> {
+    let frame = text.parse().ok().and_then(FrameDuration::from_millis);
+    frame.map(FrameDuration::millis).ok_or("10 or 20")
+}
+
 fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     let client = client(arguments)?;
+    let own = |option: &&String| ["--profile", "--frame-ms"].iter().any(|name| option.starts_with(name));
+    if let Some(option) = arguments.options.iter().find(own) {
+        bail!("{option} goes before the --, else the result would name what was not measured");
+    }
+    if let Some(file) = &arguments.json {
+        // Not only after an hour.
+        let open = OpenOptions::new().append(true).create(true).open(file);
+        open.with_context(|| format!("cannot write {}", file.display()))?;
+    }
     let folder = tempfile::tempdir()?;
     let room = Room::open(folder.path())?;
     let floor = floor_of(&room)?;

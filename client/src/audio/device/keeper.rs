@@ -214,7 +214,8 @@ impl<S: System> Keeper<S> {
         if chosen.as_ref().is_some_and(|name| self.open(name, now, switched)) {
             return;
         }
-        if let Some(name) = &chosen {
+        // What is tried in place of one that was told as lost is no news if it does not work.
+        if let Some(name) = chosen.as_ref().filter(|_| self.lost.is_none()) {
             self.tell_lost(name);
         }
         let default = devices.into_iter().find(|device| device.is_default).map(|device| device.name);

@@ -66,12 +66,6 @@ pub struct Device {
     pub channels: Option<u16>,
 }
 
-impl Device {
-    fn is_called(&self, name: &str) -> bool {
-        self.name == name || self.description == name
-    }
-}
-
 /// All devices that are there.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Listing {
@@ -112,15 +106,21 @@ impl Choice {
                 Err(DeviceError::NoDefault { direction, there: names(devices) })
             };
         };
-        match devices.iter().find(|device| device.is_called(&name)) {
-            Some(device) => Ok(Self { name: Some(device.name.clone()) }),
-            None => Err(DeviceError::Unknown { direction, name, there: names(devices) }),
+        if devices.iter().any(|device| device.name == name) {
+            return Ok(Self { name: Some(name) });
+        }
+        // A description is for people, and several devices may have the same.
+        let described: Vec<&Device> = devices.iter().filter(|device| device.description == name).collect();
+        match described[..] {
+            [] => Err(DeviceError::Unknown { direction, name, there: names(devices) }),
+            [device] => Ok(Self { name: Some(device.name.clone()) }),
+            _ => Err(DeviceError::Several { direction, name, there: names(described) }),
         }
     }
 }
 
-fn names(devices: &[Device]) -> Names {
-    Names(devices.iter().map(|device| device.name.clone()).collect())
+fn names<'a>(devices: impl IntoIterator<Item = &'a Device>) -> Names {
+    Names(devices.into_iter().map(|device| device.name.clone()).collect())
 }
 
 /// Names in a sentence.
@@ -144,6 +144,16 @@ pub enum DeviceError {
         /// As asked for.
         name: String,
         /// Those that could be had.
+        there: Names,
+    },
+    /// Several devices have that description.
+    #[error("several {direction} devices are described as {name}; name one of these, as device:NAME: {there}")]
+    Several {
+        /// Which way.
+        direction: Direction,
+        /// As asked for.
+        name: String,
+        /// Those that are meant.
         there: Names,
     },
     /// There are devices, and the system would take none of them by itself.
@@ -378,6 +388,13 @@ mod tests {
         for (text, name) in [("device", None), ("device:spk", Some("spk")), ("device:Head phones", Some("phones"))] {
             assert_eq!(among(text, &devices), Ok(Choice { name: name.map(str::to_owned) }), "{text}");
         }
+        // A name is meant before a description, and a description that several have means none.
+        let devices = [device("a", "b", true), device("b", "twin", false), device("c", "twin", false)];
+        assert_eq!(among("device:b", &devices), Ok(Choice { name: Some("b".to_owned()) }));
+        let error = among("device:twin", &devices).unwrap_err().to_string();
+        assert!(error.contains("described as twin") && error.contains("b, c"), "{error}");
+
+        let devices = [device("spk", "Loud speaker", true), device("phones", "Head phones", false)];
         let error = among("device:radio", &devices).unwrap_err().to_string();
         assert!(error.contains("no output device radio") && error.contains("spk, phones"), "{error}");
         assert!(matches!(among("device", &devices[1..]), Err(DeviceError::NoDefault { .. })));

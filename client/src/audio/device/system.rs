@@ -67,6 +67,9 @@ impl<L> Opened<L> {
 
 type Opener<L> = Box<dyn FnOnce() -> Result<Opened<L>, Fault> + Send>;
 
+/// What ALSA calls a device that takes and gives everything at once, as fast as a core can.
+const ALSA_NOTHING: &str = "null";
+
 /// One direction of the system.
 pub(super) struct Cpal<L> {
     direction: Direction,
@@ -94,6 +97,9 @@ fn devices(host: &cpal::Host, direction: Direction, with_figures: bool) -> Resul
     let default = default.and_then(|device| name(&device));
     let described = |device: cpal::Device| {
         let name = name(&device)?;
+        if host.id() == HostId::Alsa && name == ALSA_NOTHING {
+            return None;
+        }
         let description = device.description().map_or_else(|_| name.clone(), |text| text.name().to_owned());
         let config = if with_figures { config(&device, direction).ok() } else { None };
         if with_figures && config.is_none() && host.id() == HostId::Alsa {
@@ -164,7 +170,8 @@ impl<L: Send + 'static> System for Cpal<L> {
     fn list(&mut self) -> Result<Vec<Device>, Fault> {
         let host = self.host.get_or_insert_with(cpal::default_host);
         let listed = devices(host, self.direction, false);
-        if !listed.as_ref().is_ok_and(|devices| !devices.is_empty()) {
+        // ALSA has names whether there is anything behind them or not: a server that is started again would not be seen.
+        if host.id() != HostId::PulseAudio || !listed.as_ref().is_ok_and(|devices| !devices.is_empty()) {
             self.host = None;
         }
         listed
