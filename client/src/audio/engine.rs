@@ -84,6 +84,8 @@ pub struct MediaEngine {
     reference: Reference,
     sink: Sink,
     recording: Option<Recording>,
+    /// Why there is none any more.
+    unrecorded: Option<RecordError>,
     /// Everybody was told of it.
     records: bool,
     /// One's own last frame.
@@ -124,6 +126,7 @@ impl MediaEngine {
             reference: Reference::default(),
             sink,
             recording: None,
+            unrecorded: None,
             records: false,
             own: SILENCE,
             rendered: [0; FRAME_SAMPLES],
@@ -156,6 +159,13 @@ impl MediaEngine {
     /// Whether there is a recording, begun or not.
     pub fn has_recording(&self) -> bool {
         self.recording.is_some()
+    }
+
+    /// Ends a recording that cannot be written any more, and tells why, once.
+    pub fn end_failed_recording(&mut self) -> Option<&RecordError> {
+        let failed = self.recording.take_if(|recording| recording.has_failed())?;
+        self.unrecorded = failed.finish().err();
+        self.unrecorded.as_ref()
     }
 
     /// What is heard and said from now on is recorded.
@@ -371,6 +381,7 @@ impl MediaEngine {
     pub fn finish(self) -> Result<(), FinishError> {
         let recorded = self.recording.map_or(Ok(()), Recording::finish);
         self.sink.finish()?;
+        self.unrecorded.map_or(Ok(()), Err)?;
         Ok(recorded?)
     }
 

@@ -110,6 +110,11 @@ impl Recording {
         self.lost
     }
 
+    /// Whether nothing is written any more because something went wrong, which [`Recording::finish`] tells.
+    pub fn has_failed(&self) -> bool {
+        self.ring.is_some() && self.writer.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
     /// Writes what is left and closes the file. Waits for the disk.
     ///
     /// # Errors

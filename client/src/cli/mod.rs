@@ -196,10 +196,10 @@ fn converse(session: Session, common: &Common, start: Instant) -> ExitCode {
 
 fn conclude(finished: Finished, reports: &ReportSink) -> Outcome {
     if let Err(error) = finished.output {
-        reports.send(Report::Error { message: error.to_string() });
         if finished.outcome.status() == 0 {
             return Outcome::Local(error.to_string());
         }
+        reports.send(Report::Error { message: error.to_string() });
     }
     finished.outcome
 }

@@ -332,6 +332,7 @@ impl Running {
                 Woken::Command(None) => commands_open = false,
                 Woken::Stats => {
                     self.watch_priority();
+                    self.watch_recording();
                     self.report_stats();
                     let is_alone = self.staying.is_none() && self.conference.is_alone();
                     self.link.watch_for_company(Instant::now(), is_alone);

@@ -12,8 +12,8 @@ use crate::report::Report;
 #[derive(Default)]
 pub(super) struct Recorders {
     told: BTreeSet<MemberIndex>,
-    /// This client has to tell.
-    owes: bool,
+    /// This client has to tell that it records, or that it does so no more.
+    owes: Option<bool>,
 }
 
 impl Recorders {
@@ -30,15 +30,29 @@ impl Recorders {
 impl Running {
     /// Tells everybody of one's own recording; then it runs. What cannot be told yet is told later.
     pub(super) fn announce_recording(&mut self) {
-        if self.recorders.owes && self.conference.announce_recording(Instant::now(), true).is_ok() {
-            self.recorders.owes = false;
-            self.engine.start_recording();
+        let Some(on) = self.recorders.owes else { return };
+        if self.conference.announce_recording(Instant::now(), on).is_ok() {
+            self.recorders.owes = None;
+            if on {
+                self.engine.start_recording();
+            }
+        }
+    }
+
+    /// A recording that cannot be written any more is over: the user is told why, and everybody that it is.
+    pub(super) fn watch_recording(&mut self) {
+        if let Some(error) = self.engine.end_failed_recording() {
+            let message = error.to_string();
+            self.reports.send(Report::Error { message });
+            self.recorders.owes = Some(false);
         }
     }
 
     /// There is somebody who may not have heard of one's own recording.
     pub(super) fn owe_announcement(&mut self) {
-        self.recorders.owes = self.engine.has_recording();
+        if self.engine.has_recording() {
+            self.recorders.owes = Some(true);
+        }
     }
 
     pub(super) fn on_recording(&mut self, index: MemberIndex, on: bool) {
