@@ -24,7 +24,7 @@ impl Conference {
         self.kept.bans = bans;
     }
 
-    /// Lets somebody in. A co-host asks the leader to; a refusal comes as [`Event::Refused`] then.
+    /// Lets somebody in. A co-host asks the leader to; a refusal comes as [`super::Event::Refused`] then.
     ///
     /// # Errors
     /// [`ActError`]; likewise in every act below. Nothing has changed then.
