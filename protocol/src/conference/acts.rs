@@ -17,6 +17,7 @@ use crate::wire::control::{Message, Verb, Whom};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+#[allow(clippy::missing_errors_doc)] // `admit` says for all of them what they refuse.
 impl Conference {
     /// Identities that this member lets nobody in with while it leads, and until when; for good when `None`. In the
     /// place of those given before. Who is in the meeting already stays.
@@ -33,7 +34,6 @@ impl Conference {
     }
 
     /// Lets everybody in who waits; gives how many.
-    #[allow(clippy::missing_errors_doc)]
     pub fn admit_all(&mut self, now: Instant) -> Result<usize, ActError> {
         if !self.may_host() {
             return Err(ActError::NotHost);
@@ -46,73 +46,61 @@ impl Conference {
     }
 
     /// Turns somebody down; the second time for good.
-    #[allow(clippy::missing_errors_doc)]
     pub fn deny(&mut self, now: Instant, knock: KnockId) -> Result<(), ActError> {
         self.act(now, Verb::Deny, Whom::Knock(knock.0))
     }
 
     /// Turns somebody down for good.
-    #[allow(clippy::missing_errors_doc)]
     pub fn block_knock(&mut self, now: Instant, knock: KnockId) -> Result<(), ActError> {
         self.act(now, Verb::Block, Whom::Knock(knock.0))
     }
 
     /// Puts a member out, at once and for this meeting.
-    #[allow(clippy::missing_errors_doc)]
     pub fn remove(&mut self, now: Instant, index: MemberIndex) -> Result<(), ActError> {
         self.act(now, Verb::Remove, Whom::Member(index))
     }
 
     /// Puts a member out; the same as [`Conference::remove`], told as a block.
-    #[allow(clippy::missing_errors_doc)]
     pub fn block(&mut self, now: Instant, index: MemberIndex) -> Result<(), ActError> {
         self.act(now, Verb::Block, Whom::Member(index))
     }
 
     /// Lets nobody in any more but those who lost the connection, or lets people in again.
-    #[allow(clippy::missing_errors_doc)]
     pub fn lock(&mut self, now: Instant, on: bool) -> Result<(), ActError> {
         self.act(now, if on { Verb::Lock } else { Verb::Unlock }, Whom::Nobody)
     }
 
     /// Whether whoever comes from now on begins muted.
-    #[allow(clippy::missing_errors_doc)]
     pub fn mute_newcomers(&mut self, now: Instant, on: bool) -> Result<(), ActError> {
         self.act(now, if on { Verb::MuteNewcomers } else { Verb::UnmuteNewcomers }, Whom::Nobody)
     }
 
     /// Whether guests wait from now on.
-    #[allow(clippy::missing_errors_doc)]
     pub fn waiting_room(&mut self, now: Instant, on: bool) -> Result<(), ActError> {
         self.act(now, if on { Verb::WaitingRoomOn } else { Verb::WaitingRoomOff }, Whom::Nobody)
     }
 
     /// Asks a member to mute.
-    #[allow(clippy::missing_errors_doc)]
     pub fn ask_mute(&mut self, now: Instant, index: MemberIndex) -> Result<(), ActError> {
         self.act(now, Verb::AskMute, Whom::Member(index))
     }
 
     /// Makes a member a co-host, last in the line. Only the host can, while it leads.
-    #[allow(clippy::missing_errors_doc)]
     pub fn promote(&mut self, now: Instant, index: MemberIndex) -> Result<(), ActError> {
         self.lead(now, |lead, step, room, _| lead.promote(step, room, index))
     }
 
     /// Makes a co-host a member again.
-    #[allow(clippy::missing_errors_doc)]
     pub fn demote(&mut self, now: Instant, index: MemberIndex) -> Result<(), ActError> {
         self.lead(now, |lead, _, room, _| lead.demote(room, index))
     }
 
     /// Lets a co-host lead, or the host again; the host may also take the lead back with its own index.
-    #[allow(clippy::missing_errors_doc)]
     pub fn hand_over(&mut self, now: Instant, index: MemberIndex) -> Result<(), ActError> {
         self.do_as_member(now, |member, step, identity| member.hand_over(step, identity, index))
     }
 
     /// Ends the meeting for everybody.
-    #[allow(clippy::missing_errors_doc)]
     pub fn end(&mut self, now: Instant) -> Result<(), ActError> {
         self.act(now, Verb::End, Whom::Nobody)?;
         self.note_end();
@@ -120,7 +108,6 @@ impl Conference {
     }
 
     /// Writes to everybody who is here, oneself included.
-    #[allow(clippy::missing_errors_doc)]
     pub fn chat(&mut self, now: Instant, text: &str) -> Result<(), ActError> {
         if text.is_empty() || text.len() > MAX_TEXT {
             return Err(ActError::BadText);
@@ -133,7 +120,6 @@ impl Conference {
     }
 
     /// Raises one's hand, or lowers it.
-    #[allow(clippy::missing_errors_doc)]
     pub fn raise_hand(&mut self, now: Instant, on: bool) -> Result<(), ActError> {
         self.do_as_member(now, |member, step, _| {
             let said = member.room.say(step, |place, key| Said::hand(place, on, key));
@@ -142,7 +128,6 @@ impl Conference {
     }
 
     /// Tells everybody that this member records the meeting, or has ended that. Newcomers have to be told again.
-    #[allow(clippy::missing_errors_doc)]
     pub fn announce_recording(&mut self, now: Instant, on: bool) -> Result<(), ActError> {
         self.do_as_member(now, |member, step, _| {
             let said = member.room.say(step, |place, key| Said::recording(place, on, key));

@@ -1,6 +1,6 @@
 //! The hub's bounds.
 
-pub use crate::bucket::Rate;
+use crate::bucket::Rate;
 
 /// Bounds of a [`super::Hub`]. What it holds in memory is bounded by them: a few hundred bytes per connection, and
 /// per meeting a descriptor (0.5 KiB), a revocation (2 KiB), a line (0.6 KiB), a gate and what its connections cost.

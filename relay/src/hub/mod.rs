@@ -40,7 +40,8 @@ use crate::core::{CloseCode, ConnId, Core, Delivery, Figures, Output, Peer, Repo
 use crate::moderator::Moderator;
 use crate::stamps::StampKeys;
 
-pub use limits::{Limits, Rate};
+pub use crate::bucket::Rate;
+pub use limits::Limits;
 pub use stats::Stats;
 
 use crate::bucket::{Bucket, PrefixBuckets};

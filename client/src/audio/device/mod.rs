@@ -388,16 +388,18 @@ mod tests {
         for (text, name) in [("device", None), ("device:spk", Some("spk")), ("device:Head phones", Some("phones"))] {
             assert_eq!(among(text, &devices), Ok(Choice { name: name.map(str::to_owned) }), "{text}");
         }
-        // A name is meant before a description, and a description that several have means none.
-        let devices = [device("a", "b", true), device("b", "twin", false), device("c", "twin", false)];
-        assert_eq!(among("device:b", &devices), Ok(Choice { name: Some("b".to_owned()) }));
-        let error = among("device:twin", &devices).unwrap_err().to_string();
-        assert!(error.contains("described as twin") && error.contains("b, c"), "{error}");
-
-        let devices = [device("spk", "Loud speaker", true), device("phones", "Head phones", false)];
         let error = among("device:radio", &devices).unwrap_err().to_string();
         assert!(error.contains("no output device radio") && error.contains("spk, phones"), "{error}");
         assert!(matches!(among("device", &devices[1..]), Err(DeviceError::NoDefault { .. })));
         assert_eq!(among("device", &[]), Err(DeviceError::None { direction: Direction::Output }));
+    }
+
+    #[test]
+    fn a_name_goes_before_a_description_and_a_description_of_several_means_none() {
+        let devices = [device("a", "b", true), device("b", "twin", false), device("c", "twin", false)];
+        let among = |text: &str| Choice::parse(text).unwrap().among(Direction::Output, &devices);
+        assert_eq!(among("device:b"), Ok(Choice { name: Some("b".to_owned()) }));
+        let error = among("device:twin").unwrap_err().to_string();
+        assert!(error.contains("described as twin") && error.contains("b, c"), "{error}");
     }
 }

@@ -156,6 +156,15 @@ fn a_device_that_is_all_there_is_comes_back() {
 }
 
 #[test]
+fn what_is_tried_in_vain_in_place_of_a_lost_device_is_not_told_again_and_again() {
+    let mut scene = Scene::new(None, &["desk"]);
+    scene.pass(SECOND, ON);
+    scene.bench.borrow_mut().devices = vec!["nothing"];
+    scene.bench.borrow_mut().refuses = vec!["nothing"];
+    assert_eq!(scene.pass(SECOND * 5, ON), told(&[("desk", What::Lost)]));
+}
+
+#[test]
 fn without_a_name_the_systems_default_is_followed() {
     let mut scene = Scene::new(None, &["desk", "headset"]);
     assert_eq!(scene.pass(SECOND, ON), []);
