@@ -391,7 +391,10 @@ fn writable_regions(pid: u32) -> anyhow::Result<Vec<(u64, u64)>> {
 }
 
 /// Sends a signal by the shell's own `kill`, which needs neither unsafe code nor a package.
-fn signal(pid: u32, name: &str) -> anyhow::Result<()> {
+///
+/// # Errors
+/// When there is no such process.
+pub fn signal(pid: u32, name: &str) -> anyhow::Result<()> {
     let status = Command::new("sh").args(["-c", &format!("kill -s {name} {pid}")]).status().context("kill")?;
     ensure!(status.success(), "kill -s {name} {pid}: {status}");
     Ok(())

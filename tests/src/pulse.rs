@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::process::signal;
 use crate::wav::Sound;
 
 /// The device that the system would take by itself.
@@ -102,6 +103,22 @@ impl PulseServer {
     /// When the server refuses.
     pub fn unload(&self, sink: &Loaded) -> anyhow::Result<()> {
         self.pactl(&["unload-module", &sink.0]).map(drop)
+    }
+
+    /// Stops the server as one that hangs, until [`resume`](Self::resume): it takes connections, and answers nothing.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn hang(&self) -> anyhow::Result<()> {
+        signal(self.child.id(), "STOP")
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        signal(self.child.id(), "CONT")
     }
 
     /// How many streams record from a source.

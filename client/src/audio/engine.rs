@@ -49,7 +49,7 @@ pub struct Faults {
     pub encode: u64,
     /// Others' frames that are no Opus; they were concealed.
     pub decode: u64,
-    /// Frames that the recording lost to a slow disk.
+    /// Frames that the output or the recording lost to a slow disk.
     pub overruns: u64,
 }
 
@@ -84,8 +84,8 @@ pub struct MediaEngine {
     reference: Reference,
     sink: Sink,
     recording: Option<Recording>,
-    /// Why there is none any more.
-    unrecorded: Option<RecordError>,
+    /// Why there is no recording or no output any more: the first reason.
+    unwritten: Option<FinishError>,
     /// Everybody was told of it.
     records: bool,
     /// One's own last frame.
@@ -126,7 +126,7 @@ impl MediaEngine {
             reference: Reference::default(),
             sink,
             recording: None,
-            unrecorded: None,
+            unwritten: None,
             records: false,
             own: SILENCE,
             rendered: [0; FRAME_SAMPLES],
@@ -162,10 +162,24 @@ impl MediaEngine {
     }
 
     /// Ends a recording that cannot be written any more, and tells why, once.
-    pub fn end_failed_recording(&mut self) -> Option<&RecordError> {
+    pub fn end_failed_recording(&mut self) -> Option<String> {
         let failed = self.recording.take_if(|recording| recording.has_failed())?;
-        self.unrecorded = failed.finish().err();
-        self.unrecorded.as_ref()
+        failed.finish().err().map(|error| self.note_unwritten(error.into()))
+    }
+
+    /// Ends an output that cannot be written any more, and tells why, once. What is heard from then on goes nowhere.
+    pub fn end_failed_output(&mut self) -> Option<String> {
+        if !self.sink.has_failed() {
+            return None;
+        }
+        let failed = std::mem::replace(&mut self.sink, Sink::Null);
+        failed.finish().err().map(|error| self.note_unwritten(error.into()))
+    }
+
+    fn note_unwritten(&mut self, error: FinishError) -> String {
+        let message = error.to_string();
+        self.unwritten.get_or_insert(error);
+        message
     }
 
     /// What is heard and said from now on is recorded.
@@ -381,7 +395,7 @@ impl MediaEngine {
     pub fn finish(self) -> Result<(), FinishError> {
         let recorded = self.recording.map_or(Ok(()), Recording::finish);
         self.sink.finish()?;
-        self.unrecorded.map_or(Ok(()), Err)?;
+        self.unwritten.map_or(Ok(()), Err)?;
         Ok(recorded?)
     }
 

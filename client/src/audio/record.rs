@@ -202,7 +202,9 @@ impl Writing {
         tags.extend_from_slice(vendor);
         tags.extend_from_slice(&0_u32.to_le_bytes());
         self.pages.write_packet(head, STREAM, PacketWriteEndInfo::EndPage, 0)?;
-        self.pages.write_packet(tags, STREAM, PacketWriteEndInfo::EndPage, 0)
+        self.pages.write_packet(tags, STREAM, PacketWriteEndInfo::EndPage, 0)?;
+        // Whatever becomes of this process, it is a recording, if an empty one.
+        self.pages.inner_mut().flush()
     }
 
     fn empty(&mut self) -> Result<(), RecordError> {
@@ -317,6 +319,17 @@ mod tests {
         let error = Recording::create(&path).err().unwrap().to_string();
         assert!(error.contains("meeting.opus") && error.contains("no file yet"), "{error}");
         played(&path);
+    }
+
+    #[test]
+    fn a_recording_is_one_from_the_beginning_whatever_becomes_of_the_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("talk.opus");
+        let _recording = Recording::create(&path).unwrap();
+        let mut reader = ogg::PacketReader::new(File::open(&path).unwrap());
+        for name in ["OpusHead", "OpusTags"] {
+            assert!(reader.read_packet_expected().unwrap().data.starts_with(name.as_bytes()));
+        }
     }
 
     #[test]

@@ -123,6 +123,11 @@ impl Sink {
         }
     }
 
+    /// Whether nothing is written any more because something went wrong, which [`Sink::finish`] tells.
+    pub fn has_failed(&self) -> bool {
+        matches!(self, Self::Wav(recorder) if recorder.has_failed())
+    }
+
     /// What waits for the disk, in frames of 20 ms.
     pub fn waiting(&self) -> usize {
         match self {
@@ -157,7 +162,14 @@ pub struct Recorder {
 
 impl Recorder {
     fn create(path: &Path) -> Result<Self, SinkError> {
-        let file = WavWriter::create(path, SPEC).map_err(|error| SinkError::Create { path: path.to_owned(), error })?;
+        let failed = |error| SinkError::Create { path: path.to_owned(), error };
+        let mut file = WavWriter::create(path, SPEC).map_err(failed)?;
+        // Whatever becomes of this process, it is a WAV file, if an empty one.
+        file.flush().map_err(failed)?;
+        Self::start(path, file)
+    }
+
+    fn start(path: &Path, file: WavWriter<BufWriter<File>>) -> Result<Self, SinkError> {
         let (ring, consumer) = RingBuffer::new(RING_FRAMES * FRAME_SAMPLES);
         let writing = Writing { path: path.to_owned(), file, ring: consumer, since_header: 0, written: 0 };
         let writer = std::thread::Builder::new()
@@ -177,6 +189,10 @@ impl Recorder {
             self.lost += STEP_SAMPLES as u64;
             self.owed += 1;
         }
+    }
+
+    fn has_failed(&self) -> bool {
+        self.ring.is_some() && self.writer.as_ref().is_some_and(JoinHandle::is_finished)
     }
 
     fn close(&mut self) -> Result<(), SinkError> {
@@ -329,16 +345,29 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_reported_at_the_end() {
-        if !Path::new("/dev/full").exists() {
-            println!("not tested: this system has no /dev/full");
-            return;
-        }
-        let mut sink = Sink::open("/dev/full").unwrap();
+    fn a_full_disk_is_reported_when_the_file_is_made_or_as_soon_as_it_is_full() {
+        let full = Path::new("/dev/full");
+        assert!(full.exists(), "this system has no /dev/full");
+        assert!(matches!(Sink::open("/dev/full"), Err(SinkError::Create { .. })));
+        let file = File::options().write(true).open(full).unwrap();
+        let file = WavWriter::new(BufWriter::new(file), SPEC).unwrap();
+        let mut sink = Sink::Wav(Recorder::start(full, file).unwrap());
+        assert!(!sink.has_failed());
         for n in 0..100 {
             write(&mut sink, &frame(n));
         }
+        while !sink.has_failed() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         assert!(matches!(sink.finish(), Err(SinkError::Write { .. })));
+    }
+
+    #[test]
+    fn a_file_is_a_wav_file_from_the_beginning() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, sink) = in_dir(&dir);
+        assert!(read(&path).is_empty());
+        sink.finish().unwrap();
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! frame waits for a disk or allocates.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Seek as _};
 use std::path::{Path, PathBuf};
 
 use hound::{SampleFormat, WavReader};
@@ -95,6 +95,12 @@ pub enum SourceError {
     #[error("{path} holds no sound; was its recording cut off before the first second?")]
     Empty {
         /// The file.
+        path: PathBuf,
+    },
+    /// Something else than a file, such as a pipe, whose end may never come.
+    #[error("{path} is no file; write the sound into a WAV file first, and give its path")]
+    NoFile {
+        /// The path.
         path: PathBuf,
     },
     /// The file is cut off.
@@ -252,6 +258,7 @@ impl Recording {
         let mut reader = open(path)?;
         check(path, &reader)?;
         let spec = reader.spec();
+        let length = u64::from(reader.len());
         let mut converter =
             Converter::new(spec.sample_rate, SAMPLE_RATE).map_err(|failed| not_converted(path, &failed))?;
         let mut samples = Vec::new();
@@ -266,6 +273,9 @@ impl Recording {
             }
         }
         converter.finish(&mut sink).map_err(|failed| not_converted(path, &failed))?;
+        if is_padded(path, reader, length * u64::from(spec.bits_per_sample.div_ceil(8)))? {
+            return Err(not_wav(path, format!("{} bits stand in wider fields", spec.bits_per_sample)));
+        }
         Ok(Self::new(samples, repeat))
     }
 }
@@ -275,16 +285,36 @@ fn clean(sample: f32) -> f32 {
     if sample.is_nan() { 0.0 } else { sample.clamp(-1.0, 1.0) }
 }
 
+/// What a program writes into the header of a file whose length it does not know yet, such as one that comes out of a
+/// pipe, is no length, and often no whole number of samples.
+const NO_LENGTH: &str = "its header does not say how long it is, as when it came out of a pipe";
+/// The longest header of an ordinary file: what is behind it is sound.
+const LONGEST_HEADER: u64 = 4_096;
+
 fn open(path: &Path) -> Result<WavReader<BufReader<File>>, SourceError> {
-    let file = File::open(path).map_err(|error| unreadable(path, error))?;
-    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+    // Asked before it is opened: opening a pipe waits for its other end.
+    let metadata = path.metadata().map_err(|error| unreadable(path, error))?;
+    if metadata.is_dir() {
         return Err(unreadable(path, std::io::ErrorKind::IsADirectory.into()));
     }
+    if !metadata.is_file() {
+        return Err(SourceError::NoFile { path: path.to_owned() });
+    }
+    let file = File::open(path).map_err(|error| unreadable(path, error))?;
     WavReader::new(BufReader::new(file)).map_err(|error| match error {
         hound::Error::IoError(error) if error.kind() == std::io::ErrorKind::Other => not_wav(path, "it is too short"),
         hound::Error::IoError(error) => unreadable(path, error),
+        hound::Error::FormatError(reason) if reason.contains("data chunk length") => not_wav(path, NO_LENGTH),
         other => not_wav(path, other),
     })
+}
+
+/// Whether the samples that were read took more room than their bits do. Then they are somewhere within that room, and
+/// hound, which takes them from its low end, may have read noise.
+fn is_padded(path: &Path, reader: WavReader<BufReader<File>>, bytes: u64) -> Result<bool, SourceError> {
+    let position = |mut reader: BufReader<File>| reader.stream_position().map_err(|error| unreadable(path, error));
+    let (begin, end) = (position(open(path)?.into_inner())?, position(reader.into_inner())?);
+    Ok(end.saturating_sub(begin) > bytes)
 }
 
 /// Refuses by the header what would take for ever or fill the memory.
@@ -294,12 +324,20 @@ fn check(path: &Path, reader: &WavReader<BufReader<File>>) -> Result<(), SourceE
         let (least, most) = (RATES.start(), RATES.end());
         return Err(not_wav(path, format!("{} samples per second, not {least} to {most}", spec.sample_rate)));
     }
+    let there = path.metadata().map_err(|error| unreadable(path, error))?.len();
+    if reader.duration() == 0 {
+        let is_streamed = there > LONGEST_HEADER;
+        return Err(if is_streamed { not_wav(path, NO_LENGTH) } else { SourceError::Empty { path: path.to_owned() } });
+    }
     let seconds = u64::from(reader.duration()) / u64::from(spec.sample_rate);
     if seconds > MAX_SECONDS {
-        return Err(SourceError::TooLong { path: path.to_owned(), seconds });
-    }
-    if reader.duration() == 0 {
-        return Err(SourceError::Empty { path: path.to_owned() });
+        // A sample takes a byte at least.
+        let is_streamed = u64::from(reader.len()) > there;
+        return Err(if is_streamed {
+            not_wav(path, NO_LENGTH)
+        } else {
+            SourceError::TooLong { path: path.to_owned(), seconds }
+        });
     }
     Ok(())
 }
@@ -527,10 +565,50 @@ mod tests {
         std::fs::write(&name, &bytes[..600]).unwrap();
         assert!(matches!(refusal(&name), SourceError::CutOff { .. }));
         // The last field of the header: the length of the data, here of 8-bit samples.
-        let claim = (8_000 * (MAX_SECONDS as u32 + 1)).to_le_bytes();
-        bytes[40..44].copy_from_slice(&claim);
+        let claim = 8_000 * (MAX_SECONDS as u32 + 1);
+        bytes[40..44].copy_from_slice(&claim.to_le_bytes());
         std::fs::write(&name, &bytes).unwrap();
+        // Its end is a hole, which takes no room.
+        std::fs::OpenOptions::new().write(true).open(&name).unwrap().set_len(u64::from(claim) + 44).unwrap();
         assert!(matches!(refusal(&name), SourceError::TooLong { seconds: 7_201, .. }));
+    }
+
+    #[test]
+    fn a_file_whose_header_does_not_know_its_length_is_refused_with_the_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        for bits in [16_u16, 8] {
+            let name = write(dir.path(), spec(1, 8_000, bits, SampleFormat::Int), (0..8_000).map(|n| (n % 100) as i8));
+            let mut bytes = std::fs::read(&name).unwrap();
+            for claim in [u32::MAX, 0, 0x7fff_f000] {
+                bytes[40..44].copy_from_slice(&claim.to_le_bytes());
+                std::fs::write(&name, &bytes).unwrap();
+                let error = refusal(&name).to_string();
+                assert!(error.contains("how long it is") && error.contains("ffmpeg"), "{bits} {claim}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn samples_in_wider_fields_are_refused_and_not_played_as_noise() {
+        let dir = tempfile::tempdir().unwrap();
+        // hound writes the longer form of the header for them.
+        let name = write(dir.path(), spec(1, 48_000, 32, SampleFormat::Int), (0..480).map(|n| n << 8));
+        let mut bytes = std::fs::read(&name).unwrap();
+        let (fields, valid) = (34..36, 38..40);
+        assert_eq!((&bytes[fields], &bytes[valid.clone()]), (&[32, 0][..], &[32, 0][..]), "the header is another one");
+        bytes[valid].copy_from_slice(&24_u16.to_le_bytes());
+        std::fs::write(&name, &bytes).unwrap();
+        let error = refusal(&name).to_string();
+        assert!(error.contains("24 bits stand in wider fields") && error.contains("ffmpeg"), "{error}");
+    }
+
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("sound.wav");
+        let _bound = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert!(matches!(refusal(socket.to_str().unwrap()), SourceError::NoFile { .. }));
+        assert!(matches!(refusal("/dev/zero"), SourceError::NoFile { .. }));
     }
 
     proptest! {

@@ -1,7 +1,6 @@
 //! `conclave devices`.
 
 use std::io::{self, Write};
-use std::process::ExitCode;
 
 use anyhow::Result;
 use comfy_table::{Cell, CellAlignment, Table, presets};
@@ -10,18 +9,7 @@ use conclave_protocol::identity::is_unsafe_to_show;
 use super::args::Devices;
 use crate::audio::device::{self, Device, Listing};
 
-pub(super) fn run(devices: &Devices) -> ExitCode {
-    match show(devices) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Without standard error there is nobody to tell.
-            let _ = writeln!(io::stderr(), "conclave devices: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn show(devices: &Devices) -> Result<()> {
+pub(super) fn show(devices: &Devices) -> Result<()> {
     let listing = device::list()?;
     let mut out = io::stdout().lock();
     if devices.json {

@@ -1,8 +1,7 @@
 //! `conclave mic-test`.
 
 use std::io::{self, IsTerminal as _, Write};
-use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -27,18 +26,7 @@ const SCALE: (u8, u8) = (60, 2);
 /// Louder than that, in dB below full scale, is about to be cut.
 const LOUD: u8 = 1;
 
-pub(super) fn run(arguments: &MicTest) -> ExitCode {
-    match hear(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Without standard error there is nobody to tell.
-            let _ = writeln!(io::stderr(), "conclave mic-test: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn hear(arguments: &MicTest) -> Result<()> {
+pub(super) fn hear(arguments: &MicTest) -> Result<()> {
     let source = Source::open(&arguments.input, Repeat::Loop).context("--input")?;
     keeps_apart(&arguments.input, &arguments.output).map_err(Error::msg)?;
     let sink = Sink::open(&arguments.output).context("--output")?;
@@ -47,22 +35,34 @@ fn hear(arguments: &MicTest) -> Result<()> {
     style.begin()?;
     let (shown, screen) = Screen::start(style)?;
     let seconds = arguments.seconds.map(Duration::from_secs);
-    let loudest = current_thread()?.block_on(turn(&mut chain, arguments.frame_ms, &shown, seconds));
+    let heard = current_thread()?.block_on(turn(&mut chain, arguments.frame_ms, &shown, seconds));
     drop(shown);
     // The thread ends with its sender.
     let _ = screen.join();
-    let loudest = loudest?;
-    chain.finish().context("--output")?;
-    conclude(loudest, &arguments.input)
+    let heard = heard?;
+    // Its own words say what it comes from.
+    chain.finish().map_err(|error| Error::msg(error.to_string()))?;
+    match heard {
+        Heard::All { loudest } => conclude(loudest, &arguments.input),
+        Heard::UntilUnread => Ok(()),
+    }
 }
 
-/// Drives the chain by the frame clock. Gives the loudest sample in −dBov.
+/// What came of it.
+enum Heard {
+    /// The loudest sample, in −dBov.
+    All { loudest: u8 },
+    /// Whoever read what is shown has enough.
+    UntilUnread,
+}
+
+/// Drives the chain by the frame clock.
 async fn turn(
     chain: &mut Loopback,
     frame: FrameDuration,
     shown: &SyncSender<Shown>,
     seconds: Option<Duration>,
-) -> Result<u8> {
+) -> Result<Heard> {
     let mut priority = realtime::raise();
     let mut stop = std::pin::pin!(signalled());
     let begin = Instant::now();
@@ -75,18 +75,19 @@ async fn turn(
         }
         let state = chain.tick(due)?;
         loudest = loudest.min(state.peak);
-        while let Some(event) = chain.poll_device() {
+        let state = frames.is_multiple_of(frame.count_in(SHOWN_EVERY)).then_some(Shown::State(state));
+        let news = std::iter::from_fn(|| chain.poll_device().map(Shown::Device)).chain(state);
+        for shows in news {
             // A screen that is slow misses something.
-            let _ = shown.try_send(Shown::Device(event));
-        }
-        if frames.is_multiple_of(frame.count_in(SHOWN_EVERY)) {
-            let _ = shown.try_send(Shown::State(state));
+            if let Err(TrySendError::Disconnected(_)) = shown.try_send(shows) {
+                return Ok(Heard::UntilUnread);
+            }
         }
         frames = frames.wrapping_add(1);
         due += frame.duration();
         priority.watch();
     }
-    Ok(loudest)
+    Ok(Heard::All { loudest })
 }
 
 fn conclude(loudest: u8, input: &str) -> Result<()> {

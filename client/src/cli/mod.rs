@@ -53,8 +53,8 @@ pub fn run() -> ExitCode {
     match verb {
         Verb::Host(host) => host::run(host, start),
         Verb::Join(join) => join::run(&join, start),
-        Verb::Devices(devices) => devices::run(&devices),
-        Verb::MicTest(arguments) => mic_test::run(&arguments),
+        Verb::Devices(devices) => status("devices", devices::show(&devices)),
+        Verb::MicTest(arguments) => status("mic-test", mic_test::hear(&arguments)),
         Verb::Demo(demo) => demo::run(&demo, start),
     }
 }
@@ -65,6 +65,19 @@ fn start_logging() {
     if let Err(error) = conclave_relay::logging::start(&filter) {
         // Without logs the meeting goes on; without standard error nobody could be told.
         let _ = writeln!(std::io::stderr(), "conclave: CONCLAVE_LOG: {error}");
+    }
+}
+
+/// The exit status of a verb that is no meeting; what went wrong is told on standard error.
+fn status(verb: &str, done: Result<()>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Devices and files name themselves. Without standard error there is nobody to tell.
+            let message = words::without_escapes(&format!("{error:#}"));
+            let _ = writeln!(std::io::stderr(), "conclave {verb}: {message}");
+            ExitCode::FAILURE
+        }
     }
 }
 

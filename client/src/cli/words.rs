@@ -277,7 +277,7 @@ fn shown(name: &str) -> String {
 }
 
 /// Text without characters that a terminal would obey, or that hide or turn what is shown. Line feeds stay.
-fn without_escapes(text: &str) -> String {
+pub(super) fn without_escapes(text: &str) -> String {
     text.chars().map(|c| if c != '\n' && is_unsafe_to_show(c) { '?' } else { c }).collect()
 }
 

@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use conclave_protocol::sframe::frame::Microphone;
+
 /// The key of one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TalkKey {
@@ -53,15 +55,16 @@ impl TalkKey {
             }
     }
 
-    /// Whether sound goes through now, each time this has changed.
-    pub fn poll_change(&mut self, now: Instant) -> Option<bool> {
-        let open = self.hold.is_some() && self.is_open(now);
+    /// Whether the key lets sound through now, each time this has changed. While muted nothing goes through.
+    pub fn poll_change(&mut self, now: Instant, microphone: Microphone) -> Option<bool> {
+        let open = self.hold.is_some() && microphone == Microphone::On && self.is_open(now);
         (std::mem::replace(&mut self.told, open) != open).then_some(open)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::Microphone::{Muted, On};
     use super::*;
 
     const HOLD: Duration = Duration::from_millis(200);
@@ -70,15 +73,15 @@ mod tests {
     fn sound_goes_through_while_the_key_is_down_and_for_the_hold_time_after() {
         let now = Instant::now();
         let mut key = TalkKey::new(HOLD);
-        assert!(!key.is_open(now) && key.poll_change(now).is_none());
+        assert!(!key.is_open(now) && key.poll_change(now, On).is_none());
         assert!(key.press(now, true) && key.is_open(now + Duration::from_secs(3_600)));
-        assert_eq!((key.poll_change(now), key.poll_change(now)), (Some(true), None));
+        assert_eq!((key.poll_change(now, On), key.poll_change(now, On)), (Some(true), None));
         assert!(key.press(now, false));
         // Released once more is not released later.
         key.press(now + HOLD / 2, false);
         let (before, after) = (now + HOLD - Duration::from_millis(1), now + HOLD);
         assert!(key.is_open(before) && !key.is_open(after));
-        assert_eq!((key.poll_change(before), key.poll_change(after)), (None, Some(false)));
+        assert_eq!((key.poll_change(before, On), key.poll_change(after, On)), (None, Some(false)));
     }
 
     #[test]
@@ -95,6 +98,15 @@ mod tests {
     fn without_a_key_sound_always_goes_through_and_pressing_is_refused() {
         let now = Instant::now();
         let mut key = TalkKey::NONE;
-        assert!(key.is_open(now) && !key.press(now, true) && key.poll_change(now).is_none());
+        assert!(key.is_open(now) && !key.press(now, true) && key.poll_change(now, On).is_none());
+    }
+
+    #[test]
+    fn a_key_that_is_down_while_muted_is_told_when_sound_goes_through() {
+        let now = Instant::now();
+        let mut key = TalkKey::new(HOLD);
+        key.press(now, true);
+        assert_eq!(key.poll_change(now, Muted), None);
+        assert_eq!((key.poll_change(now, On), key.poll_change(now, Muted)), (Some(true), Some(false)));
     }
 }

@@ -332,7 +332,7 @@ impl Running {
                 Woken::Command(None) => commands_open = false,
                 Woken::Stats => {
                     self.watch_priority();
-                    self.watch_recording();
+                    self.watch_files();
                     self.report_stats();
                     let is_alone = self.staying.is_none() && self.conference.is_alone();
                     self.link.watch_for_company(Instant::now(), is_alone);
@@ -460,7 +460,7 @@ impl Running {
             self.engine.skip(1);
         }
         self.play(due);
-        if let Some(open) = self.key.poll_change(now) {
+        if let Some(open) = self.key.poll_change(now, self.microphone) {
             self.reports.send(Report::PushToTalk { open });
         }
     }

@@ -1,7 +1,7 @@
 //! A recording that this client makes: nothing is recorded before everybody was told.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use conclave_protocol::id::MemberIndex;
 
@@ -14,6 +14,8 @@ pub(super) struct Recorders {
     told: BTreeSet<MemberIndex>,
     /// This client has to tell that it records, or that it does so no more.
     owes: Option<bool>,
+    /// What a slow disk had cost when this was told last.
+    lost_told: Duration,
 }
 
 impl Recorders {
@@ -39,12 +41,21 @@ impl Running {
         }
     }
 
-    /// A recording that cannot be written any more is over: the user is told why, and everybody that it is.
-    pub(super) fn watch_recording(&mut self) {
-        if let Some(error) = self.engine.end_failed_recording() {
-            let message = error.to_string();
+    /// A recording or an output that cannot be written any more is over: the user is told why, and everybody that nothing
+    /// is recorded any more. What a slow disk costs is told when it begins, and whenever it has doubled.
+    pub(super) fn watch_files(&mut self) {
+        if let Some(message) = self.engine.end_failed_recording() {
             self.reports.send(Report::Error { message });
             self.recorders.owes = Some(false);
+        }
+        if let Some(message) = self.engine.end_failed_output() {
+            self.reports.send(Report::Error { message });
+        }
+        let lost = self.frame.duration() * u32::try_from(self.engine.faults().overruns).unwrap_or(u32::MAX);
+        if lost > 2 * self.recorders.lost_told {
+            self.recorders.lost_told = lost;
+            let message = format!("the disk is too slow: {:.1} s of what is written are silence", lost.as_secs_f64());
+            self.reports.send(Report::Error { message });
         }
     }
 

@@ -13,7 +13,7 @@ use conclave::audio::profile::Profile;
 use conclave_tests::measure::delay::{self, Delays};
 use conclave_tests::measure::probe::Probe;
 use conclave_tests::measure::room::{Call, Room, Sides};
-use conclave_tests::measure::{Found, Measured, Spread, floor};
+use conclave_tests::measure::{Found, Measured, Spread, children, floor};
 use conclave_tests::{speech, wav};
 
 /// Measures how long sound takes from one person's mouth to another one's ear, and what it sounds like then.
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.verb {
         Some(Verb::Loop { frames }) => loop_back(frames),
-        None => measure(&arguments),
+        None => measure(arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -89,27 +89,53 @@ fn frame_ms(text: &str) -> Result<u8, &'static str> {
     frame.map(FrameDuration::millis).ok_or("10 or 20")
 }
 
-fn measure(arguments: &Arguments) -> anyhow::Result<()> {
-    let client = client(arguments)?;
+fn measure(arguments: Arguments) -> anyhow::Result<()> {
+    let client = client(&arguments)?;
     let own = |option: &&String| ["--profile", "--frame-ms"].iter().any(|name| option.starts_with(name));
     if let Some(option) = arguments.options.iter().find(own) {
         bail!("{option} goes before the --, else the result would name what was not measured");
     }
-    if let Some(file) = &arguments.json {
-        // Not only after an hour.
-        let open = OpenOptions::new().append(true).create(true).open(file);
-        open.with_context(|| format!("cannot write {}", file.display()))?;
-    }
+    let json = arguments.json.as_deref().map(ResultFile::open).transpose()?;
     let folder = tempfile::tempdir()?;
-    let room = Room::open(folder.path())?;
-    let floor = floor_of(&room)?;
-    let measured = call(&room, &client, arguments, floor)?;
+    let room = folder.path().to_owned();
+    let measured = children::guard(move || {
+        let room = Room::open(&room)?;
+        let floor = floor_of(&room)?;
+        call(&room, &client, &arguments, floor)
+    })?;
     show(&measured)?;
-    if let Some(file) = &arguments.json {
-        let text = serde_json::to_string_pretty(&measured)? + "\n";
-        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    json.map_or(Ok(()), |json| json.write(&measured))
+}
+
+/// The file of the result. One that was not there before goes away again without a result.
+struct ResultFile {
+    path: PathBuf,
+    is_new: bool,
+}
+
+impl ResultFile {
+    /// Sees whether it can be written: not only after an hour.
+    fn open(path: &Path) -> anyhow::Result<Self> {
+        let is_new = !path.exists();
+        let open = OpenOptions::new().append(true).create(true).open(path);
+        open.with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self { path: path.to_owned(), is_new })
     }
-    Ok(())
+
+    fn write(mut self, measured: &Measured) -> anyhow::Result<()> {
+        self.is_new = false;
+        let text = serde_json::to_string_pretty(measured)? + "\n";
+        std::fs::write(&self.path, text).with_context(|| format!("cannot write {}", self.path.display()))
+    }
+}
+
+impl Drop for ResultFile {
+    fn drop(&mut self) {
+        if self.is_new {
+            // It was made here, and holds nothing.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 fn client(arguments: &Arguments) -> anyhow::Result<PathBuf> {

@@ -3,6 +3,7 @@
 //! A null sink is the room: on its left a probe is played, which a client hears as its microphone; what another client
 //! plays goes to its right. The delay is how far the right is behind the left.
 
+pub mod children;
 pub mod delay;
 pub mod floor;
 pub mod probe;

@@ -17,6 +17,7 @@ mod devices;
 mod endings;
 mod entrance;
 mod hostile;
+mod measure;
 mod people;
 mod reconnect;
 mod removal;

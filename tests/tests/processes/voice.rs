@@ -1,6 +1,8 @@
 //! Push-to-talk, recording, and the test of one's own microphone.
 
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use conclave_tests::process::{JsonlClient, binary};
 use conclave_tests::wav;
@@ -107,6 +109,43 @@ fn a_recording_writes_over_nothing() {
     assert_eq!(std::fs::read(&file).unwrap(), b"dear");
 }
 
+/// A client that may write files of so many KiB only: as on a full disk.
+fn start_limited(name: &str, kib: u32, args: &[&str]) -> JsonlClient {
+    let mut command = Command::new("bash");
+    // The signal that would end the program is ignored, so that writing fails.
+    let script = format!("trap '' XFSZ; ulimit -f {kib}; exec \"$@\"");
+    command.args(["-c", &script, "bash"]).arg(binary("conclave").unwrap());
+    command.args(args).args(["--name", name, "--jsonl"]);
+    JsonlClient::start_command(name, command).unwrap()
+}
+
+#[test]
+fn files_that_cannot_be_written_any_more_are_told_at_once_and_the_meeting_goes_on() {
+    let stage = Stage::shared();
+    let (recorded, heard) = (stage.path("meeting.opus"), stage.argument("heard.wav"));
+    let mut meeting = Meeting::open(&["--input", "tone"]);
+    let link = meeting.link.clone();
+    let args = ["join", &link, "--record", recorded.to_str().unwrap(), "--output", &heard];
+    let mut guest = start_limited("Bela", 8, &args);
+    meeting.admit("Bela", &guest);
+    let of_file = |file: &'static str| {
+        move |error: &Value| {
+            error["message"].as_str().is_some_and(|text| text.contains("cannot go on") && text.contains(file))
+        }
+    };
+    guest.wait_event("error", of_file("heard.wav"), LIMIT).unwrap();
+    guest.wait_event("error", of_file("meeting.opus"), LIMIT).unwrap();
+    let is_over = |event: &Value| event["index"] == 1 && event["on"] == false;
+    meeting.host.wait_event("recording", is_over, LIMIT).unwrap();
+    hears_more(&guest, "Hestia", 25, LIMIT);
+    meeting.host.act("end").unwrap();
+    assert_eq!(guest.wait_exit(LIMIT).unwrap(), 1);
+    assert_eq!(meeting.host.wait_exit(LIMIT).unwrap(), 0);
+    // What was written before can be heard.
+    assert!(ogg(&std::fs::read(&recorded).unwrap()).0 >= 0.5);
+    assert!(wav::read(std::path::Path::new(&heard)).unwrap().seconds() < 0.2);
+}
+
 /// What `mic-test` prints, and its status.
 fn mic_test(args: &[&str]) -> (Vec<Value>, i32, String) {
     let output = Command::new(binary("conclave").unwrap()).args(["mic-test", "--json"]).args(args).output().unwrap();
@@ -134,4 +173,18 @@ fn the_test_of_a_microphone_that_gives_nothing_says_so() {
     let (_, status, stderr) = mic_test(&["--input", "silence", "--output", "null", "--seconds", "1"]);
     assert_eq!(status, 1);
     assert!(stderr.contains("nothing but silence"), "{stderr}");
+}
+
+#[test]
+fn the_test_of_a_microphone_ends_when_nobody_reads_it_any_more() {
+    let _stage = Stage::shared();
+    let mut command = Command::new(binary("conclave").unwrap());
+    command.args(["mic-test", "--json", "--input", "tone", "--output", "null", "--seconds", "60"]);
+    let mut test = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(test.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    assert!(first.contains("level"), "{first}");
+    let begin = Instant::now();
+    assert!(test.wait().unwrap().success());
+    assert!(begin.elapsed() < LIMIT, "{:?}", begin.elapsed());
 }

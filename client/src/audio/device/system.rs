@@ -2,7 +2,7 @@
 //! devices of both.
 
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use cpal::traits::{DeviceTrait, HostTrait, StreamTrait};
@@ -22,6 +22,12 @@ use crate::realtime;
 const BUFFERS_PER_SECOND: u32 = 100;
 /// Longest time that opening may take. A server that hangs would else hold the thread for ever.
 const OPEN_WITHIN: Duration = Duration::from_secs(6);
+/// Longest time that a list of devices may take: ALSA opens each of them. A server that hangs would else hold whoever
+/// asks for ever.
+const LIST_WITHIN: Duration = OPEN_WITHIN;
+/// The same for a server that has answered before: what it does not say by then is told as lost, within a second of the
+/// last callback.
+const LIST_AGAIN_WITHIN: Duration = Duration::from_millis(500);
 /// Lines that wait for the frame clock to take them over: more than are opened between two frames.
 const WAITING_LINES: usize = 8;
 
@@ -73,20 +79,104 @@ const ALSA_NOTHING: &str = "null";
 /// One direction of the system.
 pub(super) struct Cpal<L> {
     direction: Direction,
-    /// For listing. `None` before it is used, and after it failed: a server may have been started again.
-    host: Option<cpal::Host>,
+    /// `None` before it is used.
+    lister: Option<Lister>,
     lines: Producer<Fresh<L>>,
     connect: Connect<L>,
 }
 
-/// All devices that are there.
+/// All devices that are there. Waits for the sound system, but not for ever.
 ///
 /// # Errors
 /// [`DeviceError::System`].
 pub fn list() -> Result<Listing, DeviceError> {
-    let host = cpal::default_host();
-    let of = |direction| devices(&host, direction, true).map_err(|Fault(reason)| DeviceError::System { reason });
-    Ok(Listing { system: host.id().name().to_owned(), inputs: of(Direction::Input)?, outputs: of(Direction::Output)? })
+    let all = || {
+        let host = cpal::default_host();
+        let of = |direction| devices(&host, direction, true);
+        Ok(Listing {
+            system: host.id().name().to_owned(),
+            inputs: of(Direction::Input)?,
+            outputs: of(Direction::Output)?,
+        })
+    };
+    let listing = within(LIST_WITHIN, "device list", all).and_then(|answer| answer.unwrap_or_else(|| Err(silent())));
+    listing.map_err(|Fault(reason)| DeviceError::System { reason })
+}
+
+fn silent() -> Fault {
+    Fault(format!("no answer within {} s", LIST_WITHIN.as_secs()))
+}
+
+/// Does on a thread of its own what may never come back; `None` if it has not by then. What it gives later is dropped.
+fn within<T: Send + 'static>(
+    limit: Duration,
+    name: &str,
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<Option<Result<T, Fault>>, Fault> {
+    let (sender, done) = channel();
+    // Whoever has stopped waiting drops the receiver, and with it what is sent.
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || drop(sender.send(work())));
+    thread.map_err(fault)?;
+    Ok(done.recv_timeout(limit).ok())
+}
+
+/// A thread that asks the system for its devices: the system may take its time, or never answer.
+struct Lister {
+    requests: Sender<()>,
+    answers: Receiver<Answer>,
+    /// An answer is still to come.
+    is_asked: bool,
+    /// Whether the last answer was a sound server's own.
+    is_pulse: bool,
+}
+
+struct Answer {
+    devices: Result<Vec<Device>, Fault>,
+    is_pulse: bool,
+}
+
+impl Lister {
+    fn start(direction: Direction) -> Result<Self, Fault> {
+        let (requests, asked) = channel::<()>();
+        let (answer, answers) = channel();
+        let run = move || {
+            let mut host = None;
+            for () in asked {
+                if answer.send(Answer::of(&mut host, direction)).is_err() {
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new().name(format!("{direction} device list")).spawn(run).map_err(fault)?;
+        Ok(Self { requests, answers, is_asked: false, is_pulse: false })
+    }
+
+    /// What the system says now, or has said since it was asked before and was silent.
+    fn list(&mut self) -> Result<Vec<Device>, Fault> {
+        if !self.is_asked {
+            self.requests.send(()).map_err(fault)?;
+            self.is_asked = true;
+        }
+        let limit = if self.is_pulse { LIST_AGAIN_WITHIN } else { LIST_WITHIN };
+        let answer = self.answers.recv_timeout(limit).map_err(|_| silent())?;
+        self.is_asked = false;
+        self.is_pulse = answer.is_pulse;
+        answer.devices
+    }
+}
+
+impl Answer {
+    /// `host` is `None` before it is used, and after it failed: a server may have been started again.
+    fn of(host: &mut Option<cpal::Host>, direction: Direction) -> Self {
+        let asked = host.get_or_insert_with(cpal::default_host);
+        let is_pulse = asked.id() == HostId::PulseAudio;
+        let devices = devices(asked, direction, false);
+        // ALSA has names whether there is anything behind them or not: a server that is started again would not be seen.
+        if !is_pulse || !devices.as_ref().is_ok_and(|devices| !devices.is_empty()) {
+            *host = None;
+        }
+        Self { devices, is_pulse }
+    }
 }
 
 fn devices(host: &cpal::Host, direction: Direction, with_figures: bool) -> Result<Vec<Device>, Fault> {
@@ -135,57 +225,48 @@ fn fault(error: impl ToString) -> Fault {
 
 impl<L: 'static> Cpal<L> {
     pub(super) fn new(direction: Direction, lines: Producer<Fresh<L>>, connect: Connect<L>) -> Self {
-        Self { direction, host: None, lines, connect }
+        Self { direction, lister: None, lines, connect }
     }
 
     /// What opens a device.
-    fn opener(&self, name: &str) -> Result<Opener<L>, Fault> {
+    fn opener(&self, name: &str) -> Opener<L> {
         let Connect { by_cpal, by_pulse } = self.connect;
+        let (name, direction) = (name.to_owned(), self.direction);
         if self.is_pulse() {
-            let name = name.to_owned();
-            return Ok(Box::new(move || by_pulse(&name)));
+            return Box::new(move || by_pulse(&name));
         }
-        let device = self.find(name)?;
-        Ok(Box::new(move || by_cpal(&device)))
+        Box::new(move || by_cpal(&find(&name, direction)?))
     }
 
     fn is_pulse(&self) -> bool {
-        self.host.as_ref().is_some_and(|host| host.id() == HostId::PulseAudio)
+        self.lister.as_ref().is_some_and(|lister| lister.is_pulse)
     }
+}
 
-    fn find(&self, wanted: &str) -> Result<cpal::Device, Fault> {
-        let host = cpal::default_host();
-        let all = match self.direction {
-            Direction::Input => host.input_devices().map(Vec::from_iter),
-            Direction::Output => host.output_devices().map(Vec::from_iter),
-        };
-        let found = all.map_err(fault)?.into_iter().find(|device| name(device).as_deref() == Some(wanted));
-        found.ok_or_else(|| Fault(format!("{wanted} is gone")))
-    }
+fn find(wanted: &str, direction: Direction) -> Result<cpal::Device, Fault> {
+    let host = cpal::default_host();
+    let all = match direction {
+        Direction::Input => host.input_devices().map(Vec::from_iter),
+        Direction::Output => host.output_devices().map(Vec::from_iter),
+    };
+    let found = all.map_err(fault)?.into_iter().find(|device| name(device).as_deref() == Some(wanted));
+    found.ok_or_else(|| Fault(format!("{wanted} is gone")))
 }
 
 impl<L: Send + 'static> System for Cpal<L> {
     type Stream = Stream;
 
     fn list(&mut self) -> Result<Vec<Device>, Fault> {
-        let host = self.host.get_or_insert_with(cpal::default_host);
-        let listed = devices(host, self.direction, false);
-        // ALSA has names whether there is anything behind them or not: a server that is started again would not be seen.
-        if host.id() != HostId::PulseAudio || !listed.as_ref().is_ok_and(|devices| !devices.is_empty()) {
-            self.host = None;
-        }
-        listed
+        let lister = match &mut self.lister {
+            Some(lister) => lister,
+            none => none.insert(Lister::start(self.direction)?),
+        };
+        lister.list()
     }
 
     fn open(&mut self, name: &str, switched: u32) -> Result<(Stream, Arc<Pulse>), Fault> {
-        let opener = self.opener(name)?;
-        let (sender, opened) = channel();
-        std::thread::Builder::new()
-            .name("device opener".to_owned())
-            // Whoever has stopped waiting drops the receiver, and with it the stream is closed.
-            .spawn(move || drop(sender.send(opener())))
-            .map_err(fault)?;
-        let opened = opened.recv_timeout(OPEN_WITHIN).map_err(|_| Fault(format!("{name} does not answer")))??;
+        let opened = within(OPEN_WITHIN, "device opener", self.opener(name))?;
+        let opened = opened.unwrap_or_else(|| Err(Fault(format!("{name} does not answer"))))?;
         let fresh = Fresh { line: opened.line, switched };
         self.lines.push(fresh).map_err(|_| Fault("the frame clock stands still".to_owned()))?;
         Ok((opened.stream, opened.pulse))
