@@ -121,6 +121,14 @@ impl PulseServer {
         signal(self.child.id(), "CONT")
     }
 
+    /// Pulls all devices out, [`DEFAULT`] too.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub fn unload_all(&self) -> anyhow::Result<()> {
+        self.pactl(&["unload-module", "module-null-sink"]).map(drop)
+    }
+
     /// How many streams record from a source.
     ///
     /// # Errors

@@ -83,11 +83,18 @@ impl Recording {
     pub fn create(path: &Path) -> Result<Self, RecordError> {
         let failed = |error| RecordError::Create { path: path.to_owned(), error };
         let file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(path).map_err(failed)?;
+        Self::of(path, file)
+    }
+
+    fn of(path: &Path, file: File) -> Result<Self, RecordError> {
         let (ring, consumer) = RingBuffer::new(RING_FRAMES * FRAME_SAMPLES);
+        // From here on the file goes away with it if nothing comes to be recorded.
+        let mut recording =
+            Self { path: path.to_owned(), ring: Some(ring), writer: None, has_begun: false, owed: 0, lost: 0 };
         let writing = Writing::new(path, file, consumer)?;
         let writer = std::thread::Builder::new().name("recording".to_owned()).spawn(move || writing.run());
-        let writer = writer.map_err(|_| RecordError::Thread { path: path.to_owned() })?;
-        Ok(Self { path: path.to_owned(), ring: Some(ring), writer: Some(writer), has_begun: false, owed: 0, lost: 0 })
+        recording.writer = Some(writer.map_err(|_| RecordError::Thread { path: path.to_owned() })?);
+        Ok(recording)
     }
 
     /// Takes a step: what was heard and what was said. Allocates nothing, and never waits.
@@ -125,10 +132,13 @@ impl Recording {
 
     fn close(&mut self) -> Result<(), RecordError> {
         // The writer ends when it finds the ring empty and abandoned.
-        self.ring = None;
-        let Some(writer) = self.writer.take() else { return Ok(()) };
-        writer.thread().unpark();
-        let written = writer.join().unwrap_or_else(|_| Err(RecordError::Thread { path: self.path.clone() }));
+        if self.ring.take().is_none() {
+            return Ok(());
+        }
+        let written = self.writer.take().map_or(Ok(()), |writer| {
+            writer.thread().unpark();
+            writer.join().unwrap_or_else(|_| Err(RecordError::Thread { path: self.path.clone() }))
+        });
         if !self.has_begun {
             // It was made here, and holds nothing.
             let _ = std::fs::remove_file(&self.path);
@@ -330,6 +340,18 @@ mod tests {
         for name in ["OpusHead", "OpusTags"] {
             assert!(reader.read_packet_expected().unwrap().data.starts_with(name.as_bytes()));
         }
+    }
+
+    #[test]
+    fn a_recording_that_could_not_be_begun_is_reported_and_leaves_no_file_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("talk.opus");
+        let file = File::create(&path).unwrap();
+        drop(file);
+        // Opened for reading only: as on a full disk nothing can be written.
+        let unwritable = File::open(&path).unwrap();
+        assert!(matches!(Recording::of(&path, unwritable), Err(RecordError::Write { .. })));
+        assert!(!path.exists());
     }
 
     #[test]

@@ -34,6 +34,12 @@ pub enum SinkError {
     /// The device cannot be used.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// Something else than a file, such as a pipe, which cannot be gone back in to say how long the sound is.
+    #[error("{path} is no file; give the path of one, or `device` or `null`")]
+    NoFile {
+        /// The path.
+        path: PathBuf,
+    },
     /// The file cannot be created.
     #[error("cannot create {path}: {error}; give a path where you may write, or `device` or `null`")]
     Create {
@@ -79,7 +85,7 @@ impl Sink {
     /// overwritten (`./null` is a file).
     ///
     /// # Errors
-    /// [`SinkError::Device`], [`SinkError::Create`] and [`SinkError::Thread`].
+    /// [`SinkError::Device`], [`SinkError::NoFile`], [`SinkError::Create`] and [`SinkError::Thread`].
     pub fn open(name: &str) -> Result<Self, SinkError> {
         if let Some(choice) = Choice::parse(name) {
             return Ok(Self::Device(Box::new(Loudspeaker::open(choice)?)));
@@ -163,6 +169,10 @@ pub struct Recorder {
 impl Recorder {
     fn create(path: &Path) -> Result<Self, SinkError> {
         let failed = |error| SinkError::Create { path: path.to_owned(), error };
+        // Asked before it is opened: opening a pipe waits for its other end.
+        if path.metadata().is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
+            return Err(SinkError::NoFile { path: path.to_owned() });
+        }
         let mut file = WavWriter::create(path, SPEC).map_err(failed)?;
         // Whatever becomes of this process, it is a WAV file, if an empty one.
         file.flush().map_err(failed)?;
@@ -345,10 +355,10 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_reported_when_the_file_is_made_or_as_soon_as_it_is_full() {
+    fn what_is_no_file_is_refused_and_a_full_disk_reported_as_soon_as_it_is_full() {
         let full = Path::new("/dev/full");
         assert!(full.exists(), "this system has no /dev/full");
-        assert!(matches!(Sink::open("/dev/full"), Err(SinkError::Create { .. })));
+        assert!(matches!(Sink::open("/dev/full"), Err(SinkError::NoFile { .. })));
         let file = File::options().write(true).open(full).unwrap();
         let file = WavWriter::new(BufWriter::new(file), SPEC).unwrap();
         let mut sink = Sink::Wav(Recorder::start(full, file).unwrap());

@@ -302,7 +302,9 @@ fn open(path: &Path) -> Result<WavReader<BufReader<File>>, SourceError> {
     }
     let file = File::open(path).map_err(|error| unreadable(path, error))?;
     WavReader::new(BufReader::new(file)).map_err(|error| match error {
-        hound::Error::IoError(error) if error.kind() == std::io::ErrorKind::Other => not_wav(path, "it is too short"),
+        hound::Error::IoError(error) if error.kind() == std::io::ErrorKind::Other => {
+            not_wav(path, "it is too short, or has parts of odd length before its sound")
+        }
         hound::Error::IoError(error) => unreadable(path, error),
         hound::Error::FormatError(reason) if reason.contains("data chunk length") => not_wav(path, NO_LENGTH),
         other => not_wav(path, other),

@@ -28,41 +28,35 @@ const LOUD: u8 = 1;
 
 pub(super) fn hear(arguments: &MicTest) -> Result<()> {
     let source = Source::open(&arguments.input, Repeat::Loop).context("--input")?;
-    keeps_apart(&arguments.input, &arguments.output).map_err(Error::msg)?;
+    keeps_apart("--input", &arguments.input, &arguments.output).map_err(Error::msg)?;
     let sink = Sink::open(&arguments.output).context("--output")?;
     let mut chain = Loopback::new(source, sink, arguments.frame_ms, Instant::now(), &mut system_rng())?;
     let style = Style::of(arguments);
     style.begin()?;
     let (shown, screen) = Screen::start(style)?;
     let seconds = arguments.seconds.map(Duration::from_secs);
-    let heard = current_thread()?.block_on(turn(&mut chain, arguments.frame_ms, &shown, seconds));
+    let loudest = current_thread()?.block_on(turn(&mut chain, arguments.frame_ms, &shown, seconds));
     drop(shown);
     // The thread ends with its sender.
-    let _ = screen.join();
-    let heard = heard?;
+    let is_shown = screen.join().map_err(|_| Error::msg("the thread that shows the level failed"))?;
+    let loudest = loudest?;
     // Its own words say what it comes from.
     chain.finish().map_err(|error| Error::msg(error.to_string()))?;
-    match heard {
-        Heard::All { loudest } => conclude(loudest, &arguments.input),
-        Heard::UntilUnread => Ok(()),
+    match is_shown {
+        // Whoever read it has enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+        shown => shown.context("cannot print")?,
     }
+    conclude(loudest, &arguments.input)
 }
 
-/// What came of it.
-enum Heard {
-    /// The loudest sample, in −dBov.
-    All { loudest: u8 },
-    /// Whoever read what is shown has enough.
-    UntilUnread,
-}
-
-/// Drives the chain by the frame clock.
+/// Drives the chain by the frame clock, for as long as what it shows is taken. Gives the loudest sample in −dBov.
 async fn turn(
     chain: &mut Loopback,
     frame: FrameDuration,
     shown: &SyncSender<Shown>,
     seconds: Option<Duration>,
-) -> Result<Heard> {
+) -> Result<u8> {
     let mut priority = realtime::raise();
     let mut stop = std::pin::pin!(signalled());
     let begin = Instant::now();
@@ -80,14 +74,14 @@ async fn turn(
         for shows in news {
             // A screen that is slow misses something.
             if let Err(TrySendError::Disconnected(_)) = shown.try_send(shows) {
-                return Ok(Heard::UntilUnread);
+                return Ok(loudest);
             }
         }
         frames = frames.wrapping_add(1);
         due += frame.duration();
         priority.watch();
     }
-    Ok(Heard::All { loudest })
+    Ok(loudest)
 }
 
 fn conclude(loudest: u8, input: &str) -> Result<()> {
@@ -170,13 +164,10 @@ impl Style {
 struct Screen;
 
 impl Screen {
-    fn start(style: Style) -> Result<(SyncSender<Shown>, JoinHandle<()>)> {
+    fn start(style: Style) -> Result<(SyncSender<Shown>, JoinHandle<io::Result<()>>)> {
         let (sender, receiver) = sync_channel(16);
-        let thread = std::thread::Builder::new().name("screen".to_owned()).spawn(move || {
-            // Nobody looks any more.
-            let _ = Self::show(style, &receiver);
-        })?;
-        Ok((sender, thread))
+        let show = move || Self::show(style, &receiver);
+        Ok((sender, std::thread::Builder::new().name("screen".to_owned()).spawn(show)?))
     }
 
     fn show(style: Style, receiver: &Receiver<Shown>) -> io::Result<()> {

@@ -10,8 +10,10 @@ mod mic_test;
 mod sound;
 mod words;
 
-use std::fs;
+use std::fs::Metadata;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -157,7 +159,11 @@ fn engine(common: &Common, frame: FrameDuration) -> Result<MediaEngine, Refusal>
     // Before the output, which writes over what is there.
     let recording = common.record.as_deref().map(Recording::create).transpose();
     let recording = recording.map_err(|error| unusable(format!("--record: {error}")))?;
-    keeps_apart(input, &common.output).map_err(usage)?;
+    keeps_apart("--input", input, &common.output).map_err(usage)?;
+    if let Some(record) = common.record.as_deref() {
+        // It is there by now, if there is another way to it.
+        keeps_apart("--record", record, &common.output).map_err(usage)?;
+    }
     let sink = Sink::open(&common.output).map_err(|error| unusable(format!("--output: {error}")))?;
     let switches = common.sound.switches(source.is_device());
     let mut engine =
@@ -169,11 +175,12 @@ fn engine(common: &Common, frame: FrameDuration) -> Result<MediaEngine, Refusal>
     })
 }
 
-/// Refuses an output that would write over the input.
-fn keeps_apart(input: &str, output: &str) -> Result<(), &'static str> {
-    match (fs::canonicalize(input), fs::canonicalize(output)) {
-        (Ok(input), Ok(output)) if input == output && input.is_file() => {
-            Err("--output: that is the --input file, and would be written over; give another path")
+/// Refuses an output that would write over the file of another option, by whatever path.
+fn keeps_apart(option: &str, file: impl AsRef<Path>, output: &str) -> Result<(), String> {
+    let identity = |path: &Path| path.metadata().ok().filter(Metadata::is_file).map(|file| (file.dev(), file.ino()));
+    match (identity(file.as_ref()), identity(Path::new(output))) {
+        (Some(file), Some(output)) if file == output => {
+            Err(format!("--output: that is the {option} file, and would be written over; give another path"))
         }
         _ => Ok(()),
     }
@@ -275,7 +282,7 @@ mod tests {
     fn a_file_that_cannot_be_used_is_no_bad_argument() {
         let dir = tempfile::tempdir().expect("a directory");
         let nowhere = dir.path().join("no/such.wav");
-        fs::write(dir.path().join("text.wav"), "this is no sound").expect("written");
+        std::fs::write(dir.path().join("text.wav"), "this is no sound").expect("written");
         let text = dir.path().join("text.wav");
         for (option, file) in [("--input", &nowhere), ("--input", &text), ("--output", &nowhere)] {
             let line = ["conclave", "host", "--name", "Ada", option, file.to_str().expect("a path in UTF-8")];
@@ -285,6 +292,24 @@ mod tests {
             let refusal = engine(&host.common, host.frame_duration()).err().expect("it cannot be used");
             assert_eq!(refusal.outcome.status(), 1, "{option} {}", file.display());
             assert!(refusal.outcome.message().is_some_and(|message| message.starts_with(option)));
+        }
+    }
+
+    #[test]
+    fn an_output_that_is_the_file_of_another_option_is_refused_by_whatever_path() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| dir.path().join(name).to_str().expect("a path in UTF-8").to_owned();
+        let (file, link, other) = (path("talk.wav"), path("link.wav"), path("other.wav"));
+        for name in [&file, &other] {
+            std::fs::write(name, "dear").expect("written");
+        }
+        std::os::unix::fs::symlink(&file, &link).expect("a link");
+        for output in [&file, &link, &format!("{}/./talk.wav", dir.path().display())] {
+            let error = keeps_apart("--record", &file, output).expect_err("the same file");
+            assert!(error.contains("--record"), "{error}");
+        }
+        for output in [&other, &path("new.wav"), &"/dev/null".to_owned()] {
+            keeps_apart("--record", &file, output).expect("another file");
         }
     }
 }

@@ -266,6 +266,34 @@ fn a_sound_server_that_hangs_is_told_as_lost_devices_and_used_again_and_nobody_w
     [mic, spk].iter().for_each(|sink| pulse.unload(sink).unwrap());
 }
 
+#[test]
+fn without_any_device_a_client_waits_for_one_without_taking_more_and_more_of_machine_and_server() {
+    let stage = Stage::alone();
+    let pulse = server(&stage);
+    let mut meeting = Meeting::open(&["--input", "tone"]);
+    let listener = join(&pulse, "Cleo", &meeting.link, &["--output", "device"]);
+    meeting.admit("Cleo", &listener);
+    hears_more(&listener, "Hestia", 25, LIMIT);
+    let held = || {
+        let count = |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", listener.pid())).unwrap().count();
+        (count("task"), count("fd"))
+    };
+
+    let before = held();
+    pulse.unload_all().unwrap();
+    listener.wait_event("device", |event| event["what"] == "lost", LIMIT).unwrap();
+    // It looks for one four times a second.
+    observe(Duration::from_secs(4));
+    let after = held();
+    eprintln!("threads and open files: {before:?}, without a device {after:?}");
+    assert!(after.0 <= before.0 + 2 && after.1 <= before.1 + 4, "{before:?} {after:?}");
+
+    let mark = listener.mark();
+    pulse.load(NullSink { name: DEFAULT, ..SPK }).unwrap();
+    told(&listener, mark, "output", &[(DEFAULT, "back")]);
+    end(meeting.host, vec![listener]);
+}
+
 /// Fifty frames a second, whatever became of the devices.
 fn assert_rhythm(observed: Vec<Observed>) {
     // The lengths of packet numbers and acknowledgements differ.

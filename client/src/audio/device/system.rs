@@ -172,7 +172,9 @@ impl Answer {
         let is_pulse = asked.id() == HostId::PulseAudio;
         let devices = devices(asked, direction, false);
         // ALSA has names whether there is anything behind them or not: a server that is started again would not be seen.
-        if !is_pulse || !devices.as_ref().is_ok_and(|devices| !devices.is_empty()) {
+        // A server that has no device is asked again over the connection that there is: one that is given up stays open
+        // until the server ends it (`pulseaudio` 0.3.2), and a server takes 64.
+        if !is_pulse || devices.is_err() {
             *host = None;
         }
         Self { devices, is_pulse }
