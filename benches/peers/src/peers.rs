@@ -1,5 +1,6 @@
 //! The servers that are compared, and one round with each.
 
+mod bare;
 mod conclave;
 mod coturn;
 mod listen;
@@ -34,6 +35,8 @@ pub enum Peer {
     Coturn,
     /// Debian's mumble-server: voice over UDP
     Mumble,
+    /// No server: the fewest packets, and the kernel's part in them alone
+    Bare,
 }
 
 impl fmt::Display for Peer {
@@ -43,6 +46,7 @@ impl fmt::Display for Peer {
             Self::Quinn => "quinn",
             Self::Coturn => "coturn",
             Self::Mumble => "mumble",
+            Self::Bare => "bare",
         })
     }
 }
@@ -63,6 +67,7 @@ impl Peer {
             Self::Mumble => {
                 (PathBuf::from("/usr/sbin/murmurd"), "benches/peers/install, or apt-get install mumble-server")
             }
+            Self::Bare => (beside_us("conclave-peers-bare"), "cargo build --release -p conclave-peers"),
         };
         if program.is_file() { Ok(program) } else { Err(remedy.to_owned()) }
     }
@@ -70,7 +75,7 @@ impl Peer {
     /// The version of its Debian package, for those that come in one.
     pub fn version(self) -> Option<String> {
         let package = match self {
-            Self::Conclave | Self::Quinn => return None,
+            Self::Conclave | Self::Quinn | Self::Bare => return None,
             Self::Coturn => "coturn",
             Self::Mumble => "mumble-server",
         };
@@ -112,6 +117,7 @@ impl Peer {
             Self::Quinn => quinn::furnish(command, directory, &round.pattern, tally).await,
             Self::Coturn => coturn::furnish(command, directory, &round.pattern, tally).await,
             Self::Mumble => mumble::furnish(command, directory, &round.pattern, tally).await,
+            Self::Bare => bare::furnish(command, directory, &round.pattern, tally).await,
         }
     }
 }

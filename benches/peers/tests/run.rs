@@ -26,14 +26,14 @@ fn run(directory: &Path, arguments: &[&str]) -> (Output, Value) {
 #[test]
 fn every_server_that_is_here_forwards_all_frames_to_all_others() {
     let directory = tempfile::tempdir().unwrap();
-    let (output, report) = run(directory.path(), &["--only", "quinn,coturn,mumble"]);
+    let (output, report) = run(directory.path(), &["--only", "quinn,coturn,mumble,bare"]);
     assert_eq!(report["failures"], Value::Array(Vec::new()), "{output:?}");
     let named = |list: &Value| -> Vec<String> {
         list.as_array().unwrap().iter().map(|entry| entry["peer"].as_str().unwrap().to_owned()).collect()
     };
     let turns = named(&report["turns"]);
     assert!(turns.contains(&"quinn".to_owned()));
-    assert_eq!(turns.len() + named(&report["missing"]).len(), 3);
+    assert_eq!(turns.len() + named(&report["missing"]).len(), 4);
     for turn in report["turns"].as_array().unwrap() {
         assert_eq!(turn["loss"], 0.0, "{turn}");
         assert!(turn["frames_forwarded"].as_u64().unwrap() > 0, "{turn}");

@@ -8,8 +8,8 @@
 
 #![allow(clippy::unwrap_used)] // A test may panic.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use conclave::audio::device::line;
 use conclave::audio::engine::MediaEngine;
@@ -28,6 +28,8 @@ static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 
 /// The counts are those of the whole process.
 static COUNTING: Mutex<()> = Mutex::new(());
+/// Until the harness has nothing to do any more after it has started a test, or ended another: far beyond what it takes.
+const STARTED: Duration = Duration::from_millis(300);
 
 /// One frame from the host's source to the guest's sink.
 fn carry(room: &mut Room, talker: &mut MediaEngine, listener: &mut MediaEngine, seq: u32) {
@@ -47,7 +49,7 @@ fn carry(room: &mut Room, talker: &mut MediaEngine, listener: &mut MediaEngine, 
 
 #[test]
 fn a_frame_allocates_nothing_on_its_way_from_source_to_sink() {
-    let _alone = COUNTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     FrameDuration::ALL.into_iter().for_each(allocates_nothing);
     processing_frees_what_it_allocates();
 }
@@ -103,6 +105,13 @@ fn processing_frees_what_it_allocates() {
     assert_eq!(kept, 0);
 }
 
+/// Waits until no other test counts, and the harness, which has started this test, allocates nothing any more.
+fn alone() -> MutexGuard<'static, ()> {
+    let alone = COUNTING.lock().unwrap_or_else(PoisonError::into_inner);
+    std::thread::sleep(STARTED);
+    alone
+}
+
 /// Blocks allocated by `work`, freed ones included; and blocks in use after it that were not before.
 fn counted(mut work: impl FnMut()) -> (u64, i64) {
     let before = dhat::HeapStats::get();
@@ -113,7 +122,7 @@ fn counted(mut work: impl FnMut()) -> (u64, i64) {
 
 #[test]
 fn a_devices_callback_neither_allocates_nor_frees_and_nor_does_the_frame_clocks_half() {
-    let _alone = COUNTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     for rate in [16_000, 44_100, 48_000, 96_000] {
         for (channels, of) in [(1, FrameDuration::Ms20), (2, FrameDuration::Ms20), (2, FrameDuration::Ms10)] {
             let (mut captor, mut capture) = line::capture(rate, channels, Scheduling::Shared).unwrap();
