@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use conclave_tests::process::{JsonlClient, Mark, binary};
+use conclave_tests::process::{JsonlClient, Mark, RelayProcess, binary};
 use conclave_tests::proxy::{Config, Direction, Observed, Proxy, Record};
 use conclave_tests::pulse::{DEFAULT, NullSink, PulseServer};
 use conclave_tests::speech;
@@ -167,22 +167,39 @@ fn told(client: &JsonlClient, mark: Mark, direction: &str, events: &[(&str, &str
     at(client, &last)
 }
 
+/// Bela at one device, heard by Cleo at another, and what leaves Bela observed.
+struct Call {
+    relay: RelayProcess,
+    host: JsonlClient,
+    proxy: Proxy,
+    talker: JsonlClient,
+    listener: JsonlClient,
+}
+
+impl Call {
+    fn open(pulse: &PulseServer) -> Self {
+        let mut meeting = Meeting::open(&[]);
+        let record = Config { record: Record::Sizes(100_000), ..Config::default() };
+        let proxy = Proxy::start(meeting.relay.addr(), record).unwrap();
+        let link = meeting.link_by_way_of(proxy.addr());
+        let talker = join(pulse, "Bela", &link, &TALKS);
+        meeting.admit("Bela", &talker);
+        let listener = join(pulse, "Cleo", &meeting.link, &["--output", "device:spk"]);
+        meeting.admit("Cleo", &listener);
+        pulse.wait_readers("mic.monitor", 1, LIMIT).unwrap();
+        hears_more(&listener, "Bela", 25, LIMIT);
+        proxy.take_recorded();
+        let Meeting { relay, host, .. } = meeting;
+        Self { relay, host, proxy, talker, listener }
+    }
+}
+
 #[test]
 fn devices_pulled_out_in_mid_call_are_replaced_within_a_second_and_come_back() {
     let stage = Stage::alone();
     let pulse = server(&stage);
     let (mic, spk) = (pulse.load(MIC).unwrap(), pulse.load(SPK).unwrap());
-    let mut meeting = Meeting::open(&[]);
-    let record = Config { record: Record::Sizes(100_000), ..Config::default() };
-    let proxy = Proxy::start(meeting.relay.addr(), record).unwrap();
-    let link = meeting.link_by_way_of(proxy.addr());
-    let talker = join(&pulse, "Bela", &link, &TALKS);
-    meeting.admit("Bela", &talker);
-    let listener = join(&pulse, "Cleo", &meeting.link, &["--output", "device:spk"]);
-    meeting.admit("Cleo", &listener);
-    pulse.wait_readers("mic.monitor", 1, LIMIT).unwrap();
-    hears_more(&listener, "Bela", 25, LIMIT);
-    proxy.take_recorded();
+    let Call { relay: _relay, host, proxy, talker, listener } = Call::open(&pulse);
     let hears = |into: &str, at: &str| {
         let presence = presence(&pulse, &stage, into, at);
         eprintln!("{into} to {at}: {presence:.3} of the speech");
@@ -215,7 +232,7 @@ fn devices_pulled_out_in_mid_call_are_replaced_within_a_second_and_come_back() {
     hears("mic", "spk");
 
     assert_rhythm(proxy.take_recorded());
-    end(meeting.host, vec![talker, listener]);
+    end(host, vec![talker, listener]);
     [mic, spk].iter().for_each(|sink| pulse.unload(sink).unwrap());
 }
 
@@ -224,16 +241,7 @@ fn a_sound_server_that_hangs_is_told_as_lost_devices_and_used_again_and_nobody_w
     let stage = Stage::alone();
     let pulse = server(&stage);
     let (mic, spk) = (pulse.load(MIC).unwrap(), pulse.load(SPK).unwrap());
-    let mut meeting = Meeting::open(&[]);
-    let record = Config { record: Record::Sizes(100_000), ..Config::default() };
-    let proxy = Proxy::start(meeting.relay.addr(), record).unwrap();
-    let talker = join(&pulse, "Bela", &meeting.link_by_way_of(proxy.addr()), &TALKS);
-    meeting.admit("Bela", &talker);
-    let listener = join(&pulse, "Cleo", &meeting.link, &["--output", "device:spk"]);
-    meeting.admit("Cleo", &listener);
-    pulse.wait_readers("mic.monitor", 1, LIMIT).unwrap();
-    hears_more(&listener, "Bela", 25, LIMIT);
-    proxy.take_recorded();
+    let Call { relay: _relay, host, proxy, talker, listener } = Call::open(&pulse);
 
     let (talkers, listeners, hung) = (talker.mark(), listener.mark(), Instant::now());
     pulse.hang().unwrap();
@@ -262,7 +270,7 @@ fn a_sound_server_that_hangs_is_told_as_lost_devices_and_used_again_and_nobody_w
     let presence = presence(&pulse, &stage, "mic", "spk");
     assert!(presence > PRESENT, "{presence}");
     assert_rhythm(proxy.take_recorded());
-    end(meeting.host, vec![talker, listener]);
+    end(host, vec![talker, listener]);
     [mic, spk].iter().for_each(|sink| pulse.unload(sink).unwrap());
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use conclave_tests::process::{JsonlClient, Mark, RelayProcess, machine_time};
+use conclave_tests::process::{JsonlClient, Mark, RelayProcess};
 use conclave_tests::wav::{self, Sound};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -67,31 +67,6 @@ impl Stage {
 /// A path as an argument.
 pub fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
-}
-
-/// What the machine does from now on.
-pub struct Load {
-    since: Instant,
-    used: Duration,
-}
-
-impl Load {
-    /// Up to this share of all cores a bound on time says something about the programs.
-    const FULL: f64 = 0.85;
-
-    pub fn watch() -> Self {
-        Self { since: Instant::now(), used: machine_time().unwrap() }
-    }
-
-    /// Whether it was busy all the time: then what came late has waited for a core, and bounds that are meant for a
-    /// machine that can carry the load are those of this one.
-    pub fn was_full(&self) -> bool {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as f64;
-        let used = machine_time().unwrap().saturating_sub(self.used).as_secs_f64();
-        let share = used / (self.since.elapsed().as_secs_f64() * cores);
-        eprintln!("the machine was {:.0} % busy", 100.0 * share);
-        share > Self::FULL
-    }
 }
 
 /// A relay, a host, and the link for everybody else.

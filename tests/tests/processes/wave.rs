@@ -27,7 +27,7 @@ const COME_WITHIN: Duration = Duration::from_secs(20);
 const GO_WITHIN: Duration = Duration::from_secs(5);
 /// Three times the 2 s that are meant, for a machine whose cores are slow: all two hundred share one of them here. Measured
 /// with a relay that reads a leader's 4,000 messages a second (docs/protocol.md §12): p50 0.34 s and p99 0.65 s on two
-/// cores, 1.2 s under `nice -n 15` beside other work, and between 0.7 and 2.2 s on two slower ones.
+/// cores, 1.2 s under `nice -n 15` beside other work, 1.5 and 2.1 s on two slower ones.
 const JOIN_P99: Duration = Duration::from_secs(6);
 /// The bound of removal.
 const OPENS_UNTIL: Duration = Duration::from_millis(500);
