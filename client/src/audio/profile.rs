@@ -3,19 +3,20 @@
 
 use std::time::Duration;
 
+use super::device::MOST_MARGIN;
 use super::format::FrameDuration;
 use super::playout::{Config, SLACK};
 
 /// What a listener holds frames for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
 pub enum Profile {
-    /// Shortest delay: 5 ms for what the network varies by, and no time to repair
+    /// Shortest delay: 5 ms for what the network varies by, 3 ms for what this machine is late by, and no time to repair
     LowDelay,
     /// A frame and 2 ms: single lost frames are repaired from the next one
     Default,
     /// Four frames and 5 ms: bursts of loss are bridged, up to four frames
     PoorNetwork,
-    /// Begins with two frames and 2 ms, then follows what the network does, in pauses only
+    /// Begins with two frames and 2 ms, then follows what the network and this machine do, in pauses only
     #[default]
     Auto,
 }
@@ -38,6 +39,16 @@ impl Profile {
     /// The playout of every talker.
     pub fn config(self, frame: FrameDuration) -> Config {
         Config { hold: self.hold(frame), learn: self == Self::Auto, ..Config::of(frame) }
+    }
+
+    /// Most that each device may keep against what this machine is late by. Who asks for a certain delay gets it, and a gap
+    /// when something is later: these are what the profile's delay leaves, of 40, 60 and 100 ms (DESIGN §11).
+    pub fn most_margin(self) -> Duration {
+        match self {
+            Self::LowDelay => Duration::from_millis(3),
+            Self::Default | Self::PoorNetwork => Duration::from_millis(8),
+            Self::Auto => MOST_MARGIN,
+        }
     }
 
     /// How long frames are in a meeting of a host with this profile, if it does not say: short ones cost everybody twice
@@ -68,6 +79,8 @@ mod tests {
             let holds =
                 [Profile::LowDelay, Profile::Default, Profile::Auto, Profile::PoorNetwork].map(|p| p.hold(frame));
             assert!(holds.is_sorted(), "{holds:?}");
+            let margins = Profile::value_variants().iter().map(|profile| profile.most_margin());
+            assert!(margins.is_sorted());
             assert!(Profile::Auto.config(frame).learn && !Profile::PoorNetwork.config(frame).learn);
         }
     }

@@ -105,6 +105,13 @@ impl Sink {
         }
     }
 
+    /// A device keeps no more than this against what this machine is late by: see [`Loudspeaker::allow`].
+    pub fn allow(&mut self, most_margin: Duration) {
+        if let Self::Device(loudspeaker) = self {
+            loudspeaker.allow(most_margin);
+        }
+    }
+
     /// How the device fares, if it is one.
     pub fn figures(&self) -> Option<Figures> {
         match self {

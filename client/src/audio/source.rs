@@ -162,6 +162,13 @@ impl Source {
         matches!(self, Self::Device(_))
     }
 
+    /// A device keeps no more than this against what this machine is late by: see [`Microphone::allow`].
+    pub fn allow(&mut self, most_margin: std::time::Duration) {
+        if let Self::Device(microphone) = self {
+            microphone.allow(most_margin);
+        }
+    }
+
     /// Opens a microphone, or closes it: then the system shows that nobody listens. Other sources are indifferent.
     pub fn listen(&mut self, on: bool) {
         if let Self::Device(microphone) = self {

@@ -154,7 +154,7 @@ fn engine(common: &Common, frame: FrameDuration) -> Result<MediaEngine, Refusal>
     if common.looped && Choice::parse(input).is_some() {
         return Err(usage("--loop: a microphone has no end to begin anew from; leave it out"));
     }
-    let source = Source::open(input, if common.looped { Repeat::Loop } else { Repeat::Once })
+    let mut source = Source::open(input, if common.looped { Repeat::Loop } else { Repeat::Once })
         .map_err(|error| unusable(format!("--input: {error}")))?;
     // Before the output, which writes over what is there.
     let recording = common.record.as_deref().map(Recording::create).transpose();
@@ -164,7 +164,9 @@ fn engine(common: &Common, frame: FrameDuration) -> Result<MediaEngine, Refusal>
         // It is there by now, if there is another way to it.
         keeps_apart("--record", record, &common.output).map_err(usage)?;
     }
-    let sink = Sink::open(&common.output).map_err(|error| unusable(format!("--output: {error}")))?;
+    let mut sink = Sink::open(&common.output).map_err(|error| unusable(format!("--output: {error}")))?;
+    source.allow(common.profile.most_margin());
+    sink.allow(common.profile.most_margin());
     let switches = common.sound.switches(source.is_device());
     let mut engine =
         MediaEngine::with_config(source, sink, common.profile.config(frame)).context("cannot set up Opus")?;

@@ -23,13 +23,14 @@ use rubato::{
 };
 use serde::Serialize;
 
+use super::callback::Heart;
+pub use super::callback::Pulse;
 use super::drift::MOST;
 use super::level::Level;
-pub use super::level::Pulse;
 use crate::audio::format::{FRAME_SAMPLES, SAMPLE_RATE};
 use crate::realtime::Scheduling;
-pub(super) use playback::playback_with_reserve;
 pub use playback::{PlaybackLine, Player, playback};
+pub(super) use playback::{Server, playback_to_server};
 
 /// Rates of devices that are used, in Hz.
 pub(super) const RATES: std::ops::RangeInclusive<u32> = 8_000..=192_000;
@@ -39,11 +40,11 @@ const FILTER: u32 = 128;
 /// How a line fares.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
 pub struct Figures {
-    /// Times at which something was missing. Each was filled with silence, and more is kept since.
+    /// Times at which something was missing. Each was filled with silence.
     pub gaps: u64,
     /// Times at which there was too much, and some was dropped.
     pub skips: u64,
-    /// What is kept against the next gap, in ms.
+    /// What is kept against what is late, in ms.
     pub margin_ms: f64,
     /// For how long sound waits between device and clock, from when it was recorded, or until the device takes it, in ms:
     /// a callback's length and the margin.
@@ -99,22 +100,26 @@ pub fn capture(
     let pulse = Arc::new(Pulse::default());
     let resampler = resampler(rate, SAMPLE_RATE, FRAME_SAMPLES, FixedAsync::Output)?;
     let input = vec![0.0; resampler.input_frames_max()];
-    let captor = Captor { ring: producer, channels: usize::from(channels.max(1)), pulse: Arc::clone(&pulse) };
+    let heart = Heart::new(Arc::clone(&pulse));
+    let captor = Captor { ring: producer, channels: usize::from(channels.max(1)), heart };
     let level = Level::new(rate, pulse, scheduling);
-    Ok((captor, CaptureLine { ring: consumer, resampler, input, level, primed: false, gaps: 0, skips: 0 }))
+    Ok((
+        captor,
+        CaptureLine { ring: consumer, resampler, input, level, primed: false, is_late: false, gaps: 0, skips: 0 },
+    ))
 }
 
 /// The body of a capture callback.
 pub struct Captor {
     ring: Producer<f32>,
     channels: usize,
-    pulse: Arc<Pulse>,
+    heart: Heart,
 }
 
 impl Captor {
     /// What is known of the callback.
     pub fn pulse(&self) -> Arc<Pulse> {
-        Arc::clone(&self.pulse)
+        Arc::clone(self.heart.pulse())
     }
 
     /// Takes what the device recorded until `at`, interleaved: the mean of each moment's channels goes into the ring. What
@@ -131,7 +136,7 @@ impl Captor {
 
     /// As [`Captor::on_data`], with the channels mixed down already.
     pub(super) fn on_moments(&mut self, count: usize, moments: impl Iterator<Item = f32>, at: Instant) {
-        self.pulse.beat(count, at);
+        self.heart.beat(count, at);
         if let Ok(chunk) = self.ring.write_chunk_uninit(count.min(self.ring.slots())) {
             chunk.fill_from_iter(moments);
         }
@@ -152,11 +157,18 @@ pub struct CaptureLine {
     level: Level,
     /// There is enough in the ring to go on from.
     primed: bool,
+    /// What made the last gap is still to come.
+    is_late: bool,
     gaps: u64,
     skips: u64,
 }
 
 impl CaptureLine {
+    /// No more than this is kept against what is late, beside the least; see `docs/devices.md`.
+    pub fn allow(&mut self, most_margin: Duration) {
+        self.level.margin.allow(most_margin);
+    }
+
     /// The frame before `now`, all of `out`, whatever the device does: what it has not given is silence. A frame is not
     /// longer than the longest.
     pub fn next_frame(&mut self, out: &mut [f32], now: Instant) {
@@ -166,7 +178,14 @@ impl CaptureLine {
         }
         let frame = Duration::from_secs_f64(out.len() as f64 / f64::from(SAMPLE_RATE));
         let need = self.resampler.input_frames_next();
+        let late = self.level.pulse.take_longest() - self.level.callback();
+        self.level.margin.observe(late);
         if !self.primed {
+            if self.is_late && late > 0.0 {
+                // Only now is it known by how much.
+                self.is_late = false;
+                self.level.margin.widen();
+            }
             if !self.level.pulse.is_steady() || self.ring.slots() < need + self.wanted(now) {
                 out.fill(0.0);
                 return;
@@ -199,7 +218,7 @@ impl CaptureLine {
         } else {
             self.gaps += 1;
             self.primed = false;
-            self.level.widen();
+            self.is_late = true;
         }
     }
 
@@ -215,7 +234,7 @@ impl CaptureLine {
         Figures {
             gaps: self.gaps,
             skips: self.skips,
-            margin_ms: self.level.margin() * 1_000.0,
+            margin_ms: self.level.margin.get() * 1_000.0,
             held_ms: self.level.held() * 1_000.0,
         }
     }

@@ -3,27 +3,30 @@
 //! Three parts know nothing of each other. The callbacks of the sound system move samples through lock-free rings and do
 //! nothing else (`line`). The frame clock takes a frame at a time from the other end of one ring, and what is heard goes
 //! into that of the other by steps, whatever the device does. A resampler there follows the difference of the clocks
-//! (`drift`), so that always as much waits as must (`level`). A thread for each direction
+//! (`drift`), so that always as much waits as must (`level`, `margin`). A thread for each direction
 //! opens, watches, replaces and closes streams (`keeper`), by way of the system's interface (`system`): a sound server's
 //! own (`pulse`), or cpal.
 //!
 //! A device has one name, by which it is opened, and words for people.
 
+mod callback;
 mod drift;
 mod keeper;
 mod level;
 pub mod line;
+mod margin;
 mod pulse;
 mod system;
 
 use std::fmt;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rtrb::Consumer;
 use serde::Serialize;
 
 use self::keeper::{Handle, Wish};
+pub use self::level::MOST_MARGIN;
 use self::line::{CaptureLine, Figures, PlaybackLine};
 use super::format::STEP_SAMPLES;
 pub use system::list;
@@ -217,6 +220,7 @@ struct Lines<L> {
     keeper: Handle,
     fresh: Consumer<system::Fresh<L>>,
     current: Option<L>,
+    most_margin: Duration,
     /// Of the lines before the current one.
     past: Figures,
     events: Receiver<Event>,
@@ -225,17 +229,26 @@ struct Lines<L> {
 /// The frame clock's half of a line.
 trait Line: Send + 'static {
     fn figures(&self) -> Figures;
+    fn allow(&mut self, most_margin: Duration);
 }
 
 impl Line for CaptureLine {
     fn figures(&self) -> Figures {
         self.figures()
     }
+
+    fn allow(&mut self, most_margin: Duration) {
+        self.allow(most_margin);
+    }
 }
 
 impl Line for PlaybackLine {
     fn figures(&self) -> Figures {
         self.figures()
+    }
+
+    fn allow(&mut self, most_margin: Duration) {
+        self.allow(most_margin);
     }
 }
 
@@ -251,7 +264,7 @@ impl<L: Line> Lines<L> {
         let (lines, fresh) = system::lines();
         let keeper = keeper::start(choice, direction, sender, move || system::Cpal::new(direction, lines, connect))
             .map_err(|error| DeviceError::Thread { direction, reason: error.to_string() })?;
-        Ok(Self { keeper, fresh, current: None, past: Figures::default(), events })
+        Ok(Self { keeper, fresh, current: None, most_margin: MOST_MARGIN, past: Figures::default(), events })
     }
 
     /// Runs the stream, or closes it.
@@ -259,6 +272,13 @@ impl<L: Line> Lines<L> {
         self.keeper.switch(on);
         if !on {
             self.replace(None);
+        }
+    }
+
+    fn allow(&mut self, most_margin: Duration) {
+        self.most_margin = most_margin;
+        if let Some(line) = &mut self.current {
+            line.allow(most_margin);
         }
     }
 
@@ -278,7 +298,9 @@ impl<L: Line> Lines<L> {
         while let Ok(fresh) = self.fresh.pop() {
             // One that was opened for an earlier wish is closed already.
             if fresh.switched == switched && Wish::is_on(switched) {
-                self.replace(Some(fresh.line));
+                let mut line = fresh.line;
+                line.allow(self.most_margin);
+                self.replace(Some(line));
             }
         }
         self.current.as_mut()
@@ -304,6 +326,11 @@ impl Microphone {
     /// Opens the stream, or closes it: then the system shows that nobody listens. Returns at once.
     pub fn listen(&mut self, on: bool) {
         self.0.switch(on);
+    }
+
+    /// Keeps no more than this against what threads and callbacks are late by, and leaves a gap when something is later.
+    pub fn allow(&mut self, most_margin: Duration) {
+        self.0.allow(most_margin);
     }
 
     /// The next frame, all of `out`, whatever the device does: what it has not given is silence.
@@ -344,6 +371,11 @@ impl Loudspeaker {
         let mut lines = Lines::open(choice, Direction::Output, system::OUTPUT)?;
         lines.switch(true);
         Ok(Self(lines))
+    }
+
+    /// Keeps no more than this against what threads and callbacks are late by, and leaves a gap when something is later.
+    pub fn allow(&mut self, most_margin: Duration) {
+        self.0.allow(most_margin);
     }
 
     /// Plays a step. Never waits; without a device it is lost.

@@ -165,11 +165,18 @@ fn sound_waits_for_a_callback_and_the_margin_and_always_for_as_long() {
     }
 }
 
+/// What it keeps beyond 15 ms is all there for stalls: its device takes blocks of 5 ms always.
+const SERVER: Server = Server {
+    wait: Duration::from_millis(9),
+    block: Duration::from_millis(5),
+    gain: Duration::from_millis(5),
+    most: 12,
+};
+
 /// A minute of a sound server that keeps 15 ms, of which 5 are its device's, and asks for 5 ms whenever it has given as much
 /// to that. It gets what there is once a millisecond. Gives how much it had each time, in ms: the least and the most.
 fn served(ppm: f64) -> (f64, f64) {
-    let (mut player, mut line) =
-        playback_with_reserve(48_000, 1, Scheduling::RealTime, Duration::from_millis(9)).unwrap();
+    let (mut player, mut line) = playback_to_server(48_000, 1, Scheduling::RealTime, SERVER).unwrap();
     let start = Instant::now();
     let (mut kept, mut sound, mut had) = (0_usize, Vec::new(), Vec::new());
     player.on_request(480, start);
@@ -206,6 +213,61 @@ fn a_server_that_may_wait_is_given_what_it_asked_for_just_before_it_needs_it() {
     assert!(most - least <= 5.1, "{least} to {most} ms");
 }
 
+/// A sound server that plays 5 ms at a time, keeps 15 ms and what more it is told to, and stands still for 20 ms in each of
+/// some seconds. Gives what it kept at the end of each second, in ms, and how often it ran dry in it.
+fn served_by_one_that_stalls(most: Duration, stalls: std::ops::Range<u32>, seconds: u32) -> Vec<(f64, u32)> {
+    let (mut player, mut line) = playback_to_server(48_000, 1, Scheduling::RealTime, SERVER).unwrap();
+    line.allow(most);
+    let pulse = player.pulse();
+    let (start, mut sound, mut told) = (Instant::now(), Vec::new(), Vec::new());
+    // What it has, and what it has asked for altogether; what comes too late is left out.
+    let (mut kept, mut asked, mut played, mut ran_dry) = (0_i64, 720_i64, 0_i64, 0);
+    player.on_request(720, start);
+    for ms in 0..seconds * 1_000 {
+        let now = start + Duration::from_millis(ms.into());
+        let stalls = stalls.contains(&(ms / 1_000)) && (500..520).contains(&(ms % 1_000));
+        let due = i64::from(ms / 5) * 240 - played;
+        if !stalls && due > 0 {
+            kept -= due;
+            played += due;
+            if kept < 0 && ms > 200 {
+                pulse.on_underflow();
+                ran_dry += 1;
+            }
+            let wants = played + 720 + i64::from(pulse.blocks()) * 240 - asked;
+            if wants > 0 {
+                asked += wants;
+                player.on_request(wants as usize, now);
+            }
+        }
+        player.pay(&mut sound);
+        kept += sound.len() as i64;
+        if ms % 5 == 3 {
+            line.write(&[100; STEP_SAMPLES], now);
+        }
+        if ms % 1_000 == 999 {
+            told.push((kept as f64 / 48.0, ran_dry));
+            ran_dry = 0;
+        }
+    }
+    assert_eq!(line.skips, 0);
+    told
+}
+
+#[test]
+fn a_server_that_stalls_keeps_more_for_as_long_as_it_does_and_no_more_than_the_profile_gives() {
+    let told = served_by_one_that_stalls(Duration::from_millis(60), 1..60, 200);
+    let gaps = |seconds: &[(f64, u32)]| seconds.iter().map(|(_, ran_dry)| ran_dry).sum::<u32>();
+    assert!(gaps(&told[..10]) <= 8, "{told:?}");
+    assert_eq!(gaps(&told[10..]), 0, "{told:?}");
+    assert!(told[50].0 > 20.0 && told[50].0 < 35.0, "{told:?}");
+    assert!(told[199].0 <= 15.0, "{told:?}");
+
+    let told = served_by_one_that_stalls(Duration::from_millis(4), 1..60, 100);
+    assert!(told.iter().all(|(kept, _)| *kept <= 15.0), "{told:?}");
+    assert!(gaps(&told[62..]) == 0 && gaps(&told) >= 50, "{told:?}");
+}
+
 #[test]
 fn frames_come_from_a_device_that_gives_nothing_and_from_one_that_stops() {
     let (mut captor, mut line) = capture(48_000, 1, Scheduling::Shared).unwrap();
@@ -223,18 +285,59 @@ fn frames_come_from_a_device_that_gives_nothing_and_from_one_that_stops() {
     assert_eq!(line.gaps, 1, "told once");
 }
 
+/// Callbacks of 5 ms and frames of 10, of which the callbacks stop for so long at each of some seconds and then come at
+/// once. What is kept, in ms, at the end of each second.
+fn margins(most: Duration, stall: Duration, at: &[u32], seconds: u32) -> (CaptureLine, Vec<f64>) {
+    let (mut captor, mut line) = capture(48_000, 1, Scheduling::RealTime).unwrap();
+    line.allow(most);
+    let (start, mut margins) = (Instant::now(), Vec::new());
+    let (mut frame, mut given) = (vec![0.0; FRAME_SAMPLES / 2], 0);
+    for ms in 0..seconds * 1_000 {
+        let now = start + Duration::from_millis(ms.into());
+        let since = at.iter().map(|second| ms.wrapping_sub(second * 1_000 + 500)).min().unwrap_or(u32::MAX);
+        if Duration::from_millis(since.into()) >= stall {
+            // What was held up comes as one.
+            let due = (ms / 5).saturating_sub(given) as usize;
+            given += due as u32;
+            if due > 0 {
+                captor.on_data(&vec![0.25_f32; due * 240], now);
+            }
+        }
+        if ms % 10 == 3 {
+            line.next_frame(&mut frame, now);
+        }
+        if ms % 1_000 == 999 {
+            margins.push(line.figures().margin_ms);
+        }
+    }
+    (line, margins)
+}
+
 #[test]
-fn a_gap_widens_the_margin_and_a_stall_leaves_no_delay_behind() {
+fn a_margin_is_what_stalls_last_but_for_the_rare_ones_and_what_the_profile_gives() {
+    let (long, stall) = (Duration::from_millis(60), Duration::from_millis(20));
+    let (line, kept) = margins(long, stall, &[5, 40, 110], 180);
+    assert_eq!((line.gaps, line.skips), (3, 0), "{kept:?}");
+    assert!(kept.iter().all(|ms| (ms - 1.5).abs() < 1e-9), "a few are borne: {kept:?}");
+
+    let often: Vec<u32> = (1..60).collect();
+    let (line, kept) = margins(long, stall, &often, 180);
+    assert!(line.gaps <= 4, "{} gaps", line.gaps);
+    assert!(kept[10..110].iter().all(|ms| (14.0..21.0).contains(ms)), "{kept:?}");
+    assert!((kept[179] - 1.5).abs() < 1e-9, "two minutes later nothing is left of it: {kept:?}");
+
+    let (line, kept) = margins(Duration::from_millis(4), stall, &often, 80);
+    assert!(line.gaps >= 50, "{} gaps", line.gaps);
+    assert!(kept[10..].iter().all(|ms| (ms - 4.0).abs() < 1e-9), "{kept:?}");
+}
+
+#[test]
+fn a_stall_leaves_no_delay_behind() {
     let (mut captor, mut line) = capture(48_000, 1, Scheduling::Shared).unwrap();
     let now = Instant::now();
-    captor.on_data(&[0.25_f32; 480], now);
-    let narrow = line.level.margin();
-    for _ in 0..5 {
-        captor.on_data(&[0.25_f32; 480], now);
-    }
+    (0..6).for_each(|_| captor.on_data(&[0.25_f32; 480], now));
     let mut frame = [0.0; FRAME_SAMPLES];
     (0..4).for_each(|tick| line.next_frame(&mut frame, now + FRAME * tick));
-    assert!(line.level.margin() > narrow);
     // What comes after a stall of half a second is worked off at once.
     let later = now + FRAME * 30;
     (0..50).for_each(|_| captor.on_data(&[0.25_f32; 480], later));
