@@ -7,6 +7,7 @@
 //! allocate: the library that processes does.
 
 mod guard;
+mod holes;
 mod mending;
 mod pieces;
 mod talker;
@@ -26,6 +27,7 @@ use super::process::{Process, Switches};
 use super::record::{RecordError, Recording};
 use super::sink::{Sink, SinkError};
 use super::source::Source;
+use holes::Holes;
 use mending::Budget;
 use pieces::{Reference, Said};
 use talker::Talker;
@@ -36,9 +38,9 @@ pub const MAX_TALKERS: usize = 1_024;
 /// A frame of one's own sound, ready to be sealed.
 #[derive(Clone, Copy, Debug)]
 pub struct Captured<'a> {
-    /// The packet, always of [`PACKET_LEN`] bytes; empty only if the encoder failed.
+    /// The packet, always of [`PACKET_LEN`] bytes; empty if there is a hole in the sound, or the encoder failed.
     pub opus: &'a [u8],
-    /// Mean level in −dBov, 0 to 127.
+    /// Mean level in −dBov, 0 to 127; of what was before, if there is a hole (`docs/protocol.md` §8.4).
     pub level: u8,
 }
 
@@ -74,6 +76,7 @@ pub struct MediaEngine {
     overhearing: Option<Overhearing>,
     encoder: Encoder,
     packet: [u8; PACKET_LEN],
+    holes: Holes,
     /// One's own frame, as it is encoded.
     pcm: Frame,
     config: Config,
@@ -118,6 +121,7 @@ impl MediaEngine {
             overhearing: None,
             encoder: Encoder::new(config.frame)?,
             packet: [0; PACKET_LEN],
+            holes: Holes::new(config.frame),
             pcm: SILENCE,
             config,
             talkers: Vec::new(),
@@ -145,6 +149,7 @@ impl MediaEngine {
             return Ok(());
         }
         self.encoder = Encoder::new(config.frame)?;
+        self.holes = Holes::new(config.frame);
         self.config = config;
         self.talkers.clear();
         Ok(())
@@ -246,18 +251,22 @@ impl MediaEngine {
     /// then and not what was said before. The packet is encoded silence: it takes about as long as sound to make, and
     /// takes the last syllable out of the encoder's memory.
     pub fn capture(&mut self, muted: bool) -> Captured<'_> {
-        self.take_in(muted);
+        let hole = self.take_in(muted);
         if muted {
             self.pcm = SILENCE;
+            self.holes.forget();
         }
         self.own = self.pcm;
         let pcm = &self.pcm[..samples(self.config.frame)];
         if self.records {
             self.said.push(pcm);
         }
-        match self.encoder.encode(pcm, &mut self.packet) {
-            Ok(()) => Captured { opus: &self.packet, level: mixer::rms_level(pcm) },
-            Err(_) => {
+        let level = mixer::rms_level(pcm);
+        // What has a hole is encoded, too: for whoever conceals it, the next packet follows one that was lost.
+        match (self.encoder.encode(pcm, &mut self.packet), self.holes.pass(hole, self.process.delay(), level)) {
+            (Ok(()), None) => Captured { opus: &self.packet, level },
+            (Ok(()), Some(level)) => Captured { opus: &[], level },
+            (Err(_), _) => {
                 self.faults.encode += 1;
                 Captured { opus: &[], level: LEVEL_SILENT }
             }
@@ -276,15 +285,21 @@ impl MediaEngine {
     /// Lets a frame of one's own sound pass that nobody will get, but listens to it if who speaks while muted is to be
     /// warned. Instead of [`MediaEngine::skip`] for one frame.
     pub fn overhear(&mut self) {
-        if self.overhearing.is_some() && self.is_open { self.take_in(true) } else { self.skip(1) }
+        if self.overhearing.is_some() && self.is_open {
+            self.take_in(true);
+        } else {
+            self.skip(1);
+        }
     }
 
-    fn take_in(&mut self, muted: bool) {
+    /// Gives how many samples at its end are a hole.
+    fn take_in(&mut self, muted: bool) -> usize {
         self.own = SILENCE;
         let pcm = &mut self.pcm[..samples(self.config.frame)];
-        self.source.next_frame(pcm);
+        let hole = self.source.next_frame(pcm);
         if !self.is_open {
-            return self.process.pause();
+            self.process.pause();
+            return 0;
         }
         self.process.capture(pcm);
         match &mut self.overhearing {
@@ -292,6 +307,7 @@ impl MediaEngine {
             Some(overhearing) => overhearing.rest(),
             None => {}
         }
+        if muted { 0 } else { hole }
     }
 
     /// A frame of member `index` arrived at `now` and is authentic. `seq` is the tick of the talker's frame clock,
@@ -339,6 +355,12 @@ impl MediaEngine {
             recording.write(heard, &self.said.pop());
         }
         out
+    }
+
+    /// By how many nanoseconds steps could come earlier without the playout of any talker holding less than it should; see
+    /// [`Playout::spare`](super::playout::Playout::spare). `None` when nobody is heard.
+    pub fn spare(&self) -> Option<i64> {
+        self.talkers.iter().filter_map(|(_, talker)| talker.playout.spare()).min()
     }
 
     /// The steps of a frame at once, the first of which is due at `now`: for who has no finer clock than that of frames.

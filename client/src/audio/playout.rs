@@ -192,7 +192,8 @@ pub struct Stats {
     pub late: u64,
     /// Places whose frame has not come, though a later one has. A late frame moves from here to `late`.
     pub lost: u64,
-    /// Places that were to be filled: lost, late, and gaps at the end of what a talker sends.
+    /// Places that were to be filled: lost, late, gaps at the end of what a talker sends, and holes in it
+    /// (`docs/protocol.md` §8.4).
     pub concealed: u64,
     /// Of those, places with a later packet to repair them from.
     pub repaired: u64,
@@ -281,6 +282,8 @@ pub struct Playout {
     returning: Option<i64>,
     /// Steps at the beginning of the next place that are left out.
     left_out: usize,
+    /// See [`Playout::spare`].
+    spare: Option<i64>,
     stats: Stats,
 }
 
@@ -320,6 +323,7 @@ impl Playout {
             last_muted: false,
             returning: None,
             left_out: 0,
+            spare: None,
             stats: Stats::default(),
         }
     }
@@ -360,9 +364,17 @@ impl Playout {
         push
     }
 
+    /// By how many nanoseconds steps could come earlier without a frame being held for less than [`Config::hold`]: what the
+    /// next step was waited for. Negative when it is held for less. `None` when nothing is played, or the delay is so far out
+    /// of its range that it is corrected otherwise.
+    pub fn spare(&self) -> Option<i64> {
+        self.spare
+    }
+
     /// What was given out last has been played at `now`, the time of a step: what to play next. Allocates nothing.
     pub fn pull(&mut self, now: Instant) -> Piece<'_> {
         let at = self.since_epoch(now);
+        self.spare = None;
         match self.phase {
             Phase::Idle => return Piece::SILENCE,
             Phase::Holding => {
@@ -385,6 +397,7 @@ impl Playout {
         if let Some(piece) = self.correct(at) {
             return piece;
         }
+        self.spare = self.excess(at).filter(|_| self.delay == Delay::Right && self.returning.is_none());
         let steps = self.steps() - std::mem::take(&mut self.left_out);
         let what = if self.is_queued(self.next) { self.play(at) } else { self.miss() };
         Piece { what, steps }
@@ -580,6 +593,10 @@ impl Playout {
         match slot.payload.get(..slot.len) {
             _ if slot.muted => Pull::Muted,
             Some(payload) if !payload.is_empty() => Pull::Play(payload),
+            _ if slot.level < LEVEL_SILENT => {
+                self.stats.concealed += 1;
+                Pull::Conceal
+            }
             _ => Pull::Silence,
         }
     }

@@ -137,14 +137,16 @@ impl Source {
         }
     }
 
-    /// The next frame, all of `out`. Allocates nothing, and waits for nothing.
-    pub fn next_frame(&mut self, out: &mut [f32]) {
+    /// The next frame, all of `out`. Allocates nothing, and waits for nothing. Gives how many samples at its end are a hole,
+    /// because a device was late.
+    pub fn next_frame(&mut self, out: &mut [f32]) -> usize {
         match self {
-            Self::Device(microphone) => microphone.next_frame(out),
+            Self::Device(microphone) => return microphone.next_frame(out),
             Self::Wav(recording) => recording.next_frame(out),
             Self::Tone(tone) => tone.next_frame(out),
             Self::Silence => out.fill(0.0),
         }
+        0
     }
 
     /// Lets so many samples pass unheard. Allocates nothing, and takes no longer for many than for few.

@@ -429,6 +429,9 @@ impl Running {
         let now = Instant::now();
         while let Some(due) = self.steps.next(until, now) {
             self.engine.step(due);
+            if let Some(spare) = self.engine.spare().filter(|_| self.plays_live()) {
+                self.steps.follow(spare);
+            }
         }
     }
 

@@ -32,7 +32,16 @@ fn missed(due: Instant, now: Instant, every: Duration) -> u32 {
     u32::try_from(lag.as_nanos() / every.as_nanos()).unwrap_or(u32::MAX)
 }
 
-/// The clock of what is heard: step after step, wherever the relay moves the ticks of one's own frames to.
+/// What frames should wait for the step that plays them beyond the hold, in nanoseconds: more than what the earliest arrival
+/// of some seconds wanders by.
+const SPARE: i64 = 500_000;
+/// How much of what is wrong with that is set right with each step, in parts: all but a third in 2.5 s.
+const PULL: i64 = 500;
+/// By how many nanoseconds a step may be longer or shorter: 200 ppm, as by the clocks of two devices.
+const BEND: i64 = 1_000;
+
+/// The clock of what is heard: step after step, wherever the relay moves the ticks of one's own frames to. It follows when
+/// frames arrive: else they would wait for up to a step, for as long as the meeting lasts.
 pub(super) struct Steps {
     due: Instant,
 }
@@ -46,6 +55,15 @@ impl Steps {
     /// When the next one is due.
     pub(super) fn due(&self) -> Instant {
         self.due
+    }
+
+    /// So many nanoseconds were to spare at the last step ([`MediaEngine::spare`]).
+    ///
+    /// [`MediaEngine::spare`]: crate::audio::engine::MediaEngine::spare
+    pub(super) fn follow(&mut self, spare: i64) {
+        let bend = ((spare - SPARE) / PULL).clamp(-BEND, BEND);
+        let by = Duration::from_nanos(bend.unsigned_abs());
+        self.due = if bend > 0 { self.due.checked_sub(by).unwrap_or(self.due) } else { self.due + by };
     }
 
     /// Passes the next step and gives its time, if it is due by `until`. Those that are long past at `now` are left out.
@@ -68,6 +86,7 @@ pub(super) fn is_fresh(due: Instant, now: Instant, frame: FrameDuration) -> bool
 mod tests {
     use super::*;
     use crate::audio::format::FRAME;
+    use crate::audio::playout::{Arrival, Config, Playout, Stats};
 
     #[test]
     fn ticks_are_made_up_for_up_to_a_second_and_skipped_beyond() {
@@ -92,6 +111,43 @@ mod tests {
         let awake = start + Duration::from_secs(60);
         let played: Vec<_> = std::iter::from_fn(|| steps.next(awake, awake)).collect();
         assert!(played.len() <= 1 && steps.due() > awake && steps.due() <= awake + STEP, "{}", played.len());
+    }
+
+    /// Ten minutes of frames that a clock wrong by so many millionths makes, and their playout by steps that follow.
+    fn followed(ppm: f64) -> (Stats, i64) {
+        let (start, frame) = (Instant::now(), FrameDuration::Ms10);
+        let mut playout = Playout::new(Config::of(frame));
+        let (mut steps, mut left, mut sent, mut worst) = (Steps::new(start), 0, 0, 0);
+        let at = |n: u32| start + Duration::from_secs_f64(0.0033 + f64::from(n) * 0.010 * (1.0 + ppm * 1e-6));
+        let end = start + Duration::from_secs(600);
+        while let Some(due) = steps.next(end, steps.due()) {
+            while at(sent) <= due {
+                playout.push(&Arrival { seq: sent, muted: false, level: 30, payload: &[1] }, at(sent));
+                sent += 1;
+            }
+            if left == 0 {
+                left = playout.pull(due).steps;
+            }
+            left -= 1;
+            if let Some(spare) = playout.spare() {
+                steps.follow(spare);
+                let is_settled = due > start + Duration::from_secs(40);
+                worst = worst.max(if is_settled { (spare - SPARE).abs() } else { 0 });
+            }
+        }
+        (playout.stats(), worst)
+    }
+
+    #[test]
+    fn steps_come_when_frames_have_been_held_for_long_enough_and_stay_there() {
+        for ppm in [0.0, 100.0, -100.0] {
+            let (stats, worst) = followed(ppm);
+            assert_eq!((stats.lost, stats.late, stats.inserted, stats.shortened, stats.skipped), (0, 0, 0, 0, 0));
+            assert!(worst < 400_000, "{ppm} ppm: {worst} ns");
+            // The earliest arrival is up to five seconds old, in which the clocks part by half a millisecond.
+            let held = stats.hold_ms.unwrap();
+            assert!((held - 12.5).abs() < 0.8, "{ppm} ppm: {held} ms");
+        }
     }
 
     #[test]

@@ -103,10 +103,7 @@ pub fn capture(
     let heart = Heart::new(Arc::clone(&pulse));
     let captor = Captor { ring: producer, channels: usize::from(channels.max(1)), heart };
     let level = Level::new(rate, pulse, scheduling);
-    Ok((
-        captor,
-        CaptureLine { ring: consumer, resampler, input, level, primed: false, is_late: false, gaps: 0, skips: 0 },
-    ))
+    Ok((captor, CaptureLine { ring: consumer, resampler, input, level, phase: Phase::Begins, gaps: 0, skips: 0 }))
 }
 
 /// The body of a capture callback.
@@ -148,6 +145,18 @@ impl Captor {
     }
 }
 
+/// Where a microphone's line stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// There is not enough in the ring yet to begin with.
+    Begins,
+    /// There was a gap, and what made it is still to come.
+    Late,
+    /// It came, or too little did for long, and there is not enough yet to go on from.
+    Refills,
+    Runs,
+}
+
 /// The clocks' half.
 pub struct CaptureLine {
     ring: Consumer<f32>,
@@ -155,10 +164,7 @@ pub struct CaptureLine {
     /// For one frame, of the longest.
     input: Vec<f32>,
     level: Level,
-    /// There is enough in the ring to go on from.
-    primed: bool,
-    /// What made the last gap is still to come.
-    is_late: bool,
+    phase: Phase,
     gaps: u64,
     skips: u64,
 }
@@ -170,62 +176,67 @@ impl CaptureLine {
     }
 
     /// The frame before `now`, all of `out`, whatever the device does: what it has not given is silence. A frame is not
-    /// longer than the longest.
-    pub fn next_frame(&mut self, out: &mut [f32], now: Instant) {
+    /// longer than the longest. Gives how many samples at its end are a hole in what was said: the device was late, and what
+    /// it recorded then comes too late.
+    pub fn next_frame(&mut self, out: &mut [f32], now: Instant) -> usize {
         // All frames of a meeting are of one duration.
         if self.resampler.output_frames_next() != out.len() && self.resampler.set_chunk_size(out.len()).is_err() {
-            return out.fill(0.0);
+            out.fill(0.0);
+            return 0;
         }
         let frame = Duration::from_secs_f64(out.len() as f64 / f64::from(SAMPLE_RATE));
         let need = self.resampler.input_frames_next();
         let late = self.level.pulse.take_longest() - self.level.callback();
         self.level.margin.observe(late);
-        if !self.primed {
-            if self.is_late && late > 0.0 {
+        if self.phase != Phase::Runs {
+            if self.phase == Phase::Late && late > 0.0 {
                 // Only now is it known by how much.
-                self.is_late = false;
+                self.phase = Phase::Refills;
                 self.level.margin.widen();
             }
             if !self.level.pulse.is_steady() || self.ring.slots() < need + self.wanted(now) {
                 out.fill(0.0);
-                return;
+                return if self.phase == Phase::Begins { 0 } else { out.len() };
             }
-            self.primed = true;
+            self.phase = Phase::Runs;
             self.settle(need, now);
         }
         if self.ring.slots() > need + self.level.surplus() {
             self.skips += 1;
             self.settle(need, now);
         }
-        let Some(input) = self.input.get_mut(..need) else { return out.fill(0.0) };
+        let Some(input) = self.input.get_mut(..need) else {
+            out.fill(0.0);
+            return 0;
+        };
         let (_, missing) = self.ring.pop_partial_slice(input);
-        let is_whole = missing.is_empty();
+        let hole = (missing.len() * out.len()).div_ceil(need.max(1));
         missing.fill(0.0);
         let made = process(&mut self.resampler, input, out);
         if let Some(rest) = out.get_mut(made..) {
             rest.fill(0.0);
         }
         // After the frame: a correction changes how much the next one needs.
-        if is_whole {
+        if hole == 0 {
             let held = self.level.seconds(self.ring.slots()) + self.level.pulse.age(now);
             let deviation = held - self.level.held();
             bend(&mut self.resampler, self.level.correct(deviation, frame));
             if self.level.is_off(deviation, frame) {
-                self.primed = deviation > 0.0;
-                self.skips += u64::from(self.primed);
+                self.skips += u64::from(deviation > 0.0);
+                self.phase = if deviation > 0.0 { Phase::Runs } else { Phase::Refills };
                 self.settle(0, now);
             }
         } else {
             self.gaps += 1;
-            self.primed = false;
-            self.is_late = true;
+            self.phase = Phase::Late;
         }
+        hole
     }
 
     /// Throws away what is there: nobody wanted it.
     pub fn discard(&mut self) {
         self.drop_oldest(self.ring.slots());
-        self.primed = false;
+        self.phase = Phase::Begins;
     }
 
     /// Gaps are frames of which a part was silence because the device was late, skips the times at which a surplus was

@@ -333,11 +333,15 @@ impl Microphone {
         self.0.allow(most_margin);
     }
 
-    /// The next frame, all of `out`, whatever the device does: what it has not given is silence.
-    pub fn next_frame(&mut self, out: &mut [f32]) {
+    /// The next frame, all of `out`, whatever the device does: what it has not given is silence. Gives how many samples at
+    /// its end are a hole in what was said.
+    pub fn next_frame(&mut self, out: &mut [f32]) -> usize {
         match self.0.line() {
             Some(line) => line.next_frame(out, Instant::now()),
-            None => out.fill(0.0),
+            None => {
+                out.fill(0.0);
+                0
+            }
         }
     }
 

@@ -43,7 +43,19 @@ impl Call {
             let after = now + Duration::from_millis(3);
             self.listener.receive(SPEAKER, self.tick, muted, captured.level, opus, after);
         }
-        self.listener.render(now + STEP);
+        self.listen();
+    }
+
+    /// A frame without sound comes, of this level.
+    fn tick_empty(&mut self, level: u8) {
+        let now = self.start + self.frame.duration() * self.tick;
+        self.speaker.capture(false);
+        self.listener.receive(SPEAKER, self.tick, false, level, &[], now + Duration::from_millis(3));
+        self.listen();
+    }
+
+    fn listen(&mut self) {
+        self.listener.render(self.start + self.frame.duration() * self.tick + STEP);
         self.tick += 1;
     }
 
@@ -188,6 +200,23 @@ fn a_tone_is_heard_after_the_hold_and_its_level_is_known() {
     let stats = call.stats();
     // Sent at 0, there at 3, steps at 20, 25: held for 22 ms.
     assert_eq!((stats.received, stats.played, stats.concealed, stats.hold_ms), (50, 49, 0, Some(22.0)));
+}
+
+#[test]
+fn a_hole_is_concealed_and_silence_is_silent() {
+    for (said, heard) in [(23, 20..=40), (LEVEL_SILENT, 127..=127)] {
+        let mut call = Call::new(Source::open("tone", Repeat::Once).unwrap(), Sink::Null);
+        (0..50).for_each(|_| call.tick(false, true));
+        (0..2).for_each(|_| call.tick_empty(said));
+        // What is heard is one frame behind; the first silent one fades out.
+        call.tick(false, true);
+        let level = call.listener.level(SPEAKER).unwrap();
+        assert!(heard.contains(&level), "{said}: {level}");
+        (0..10).for_each(|_| call.tick(false, true));
+        assert_eq!(call.listener.level(SPEAKER), Some(23));
+        let stats = call.stats();
+        assert_eq!((stats.played, stats.lost, stats.concealed), (62, 0, if said < LEVEL_SILENT { 2 } else { 0 }));
+    }
 }
 
 #[test]

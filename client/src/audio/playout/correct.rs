@@ -81,7 +81,7 @@ impl Playout {
     pub(super) fn is_pause(&self) -> bool {
         let slot = &self.slots[self.slot_of(self.next)];
         if slot.index == Some(self.next) {
-            slot.muted || slot.len == 0 || slot.level >= self.config.pause_level
+            slot.muted || slot.level >= self.config.pause_level
         } else {
             self.last_muted
         }

@@ -12,6 +12,8 @@ pub mod overhear;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use sonora::config::{
     AdaptiveDigital, EchoCanceller, GainController2, HighPassFilter, MaxProcessingRate, NoiseSuppression,
     NoiseSuppressionLevel, Pipeline,
@@ -37,6 +39,13 @@ pub struct Switches {
 impl Switches {
     /// Everything.
     pub const ALL: Self = Self { echo_cancellation: true, noise_suppression: true, auto_gain: true };
+
+    /// By how much what comes out is later than what went in (`docs/audio.md`): whatever is done, the splitting into bands
+    /// comes once.
+    fn delay(self) -> Duration {
+        let ms = u64::from(self.any()) + 8 * u64::from(self.echo_cancellation) + 6 * u64::from(self.noise_suppression);
+        Duration::from_millis(ms)
+    }
 
     fn any(self) -> bool {
         self.echo_cancellation || self.noise_suppression || self.auto_gain
@@ -75,6 +84,7 @@ pub struct Process {
 
 struct Chain {
     library: AudioProcessing,
+    delay: Duration,
     /// The last frame of the microphone was processed, so what is played belongs to the next one.
     is_live: bool,
     out: [f32; CHUNK],
@@ -90,6 +100,7 @@ impl Process {
                 .capture_config(mono)
                 .render_config(mono)
                 .build(),
+            delay: switches.delay(),
             is_live: false,
             out: [0.0; CHUNK],
         });
@@ -107,6 +118,11 @@ impl Process {
                 chunk.copy_from_slice(&chain.out);
             }
         }
+    }
+
+    /// By how much what comes out is later than what went in.
+    pub fn delay(&self) -> Duration {
+        self.chain.as_ref().map_or(Duration::ZERO, |chain| chain.delay)
     }
 
     /// No frame of the microphone is there at this tick.

@@ -273,16 +273,22 @@ fn frames_come_from_a_device_that_gives_nothing_and_from_one_that_stops() {
     let (mut captor, mut line) = capture(48_000, 1, Scheduling::Shared).unwrap();
     let now = Instant::now();
     let mut frame = [1.0; FRAME_SAMPLES];
-    line.next_frame(&mut frame, now);
+    assert_eq!(line.next_frame(&mut frame, now), 0, "nothing was said");
     assert_eq!(frame, [0.0; FRAME_SAMPLES]);
     captor.on_data(&[0.25_f32; 480], now);
     captor.on_data(&[0.25_f32; 4_800], now);
+    let mut holes = Vec::new();
     for tick in 0..20 {
         frame.fill(1.0);
-        line.next_frame(&mut frame, now + FRAME * tick);
+        holes.push(line.next_frame(&mut frame, now + FRAME * tick));
     }
     assert_eq!(frame, [0.0; FRAME_SAMPLES]);
     assert_eq!(line.gaps, 1, "told once");
+    let begun = holes.iter().position(|hole| *hole > 0).unwrap();
+    assert!(begun > 0 && holes[begun] < FRAME_SAMPLES, "{holes:?}");
+    assert_eq!(holes[begun + 1..], vec![FRAME_SAMPLES; 19 - begun], "all of it is missing");
+    line.discard();
+    assert_eq!(line.next_frame(&mut frame, now + FRAME * 20), 0, "nobody wanted it");
 }
 
 /// Callbacks of 5 ms and frames of 10, of which the callbacks stop for so long at each of some seconds and then come at
@@ -337,11 +343,15 @@ fn a_stall_leaves_no_delay_behind() {
     let now = Instant::now();
     (0..6).for_each(|_| captor.on_data(&[0.25_f32; 480], now));
     let mut frame = [0.0; FRAME_SAMPLES];
-    (0..4).for_each(|tick| line.next_frame(&mut frame, now + FRAME * tick));
+    for tick in 0..4 {
+        line.next_frame(&mut frame, now + FRAME * tick);
+    }
     // What comes after a stall of half a second is worked off at once.
     let later = now + FRAME * 30;
     (0..50).for_each(|_| captor.on_data(&[0.25_f32; 480], later));
-    (0..2).for_each(|tick| line.next_frame(&mut frame, later + FRAME * tick));
+    for tick in 0..2 {
+        line.next_frame(&mut frame, later + FRAME * tick);
+    }
     let left = line.level.samples(line.level.held()) + FRAME_SAMPLES;
     assert!(line.ring.slots() <= left, "{}", line.ring.slots());
 }
