@@ -224,6 +224,11 @@ impl MediaEngine {
         self.process = Process::new(switches);
     }
 
+    /// Whether what is played is taken out of what the microphone hears.
+    pub fn cancels_echo(&self) -> bool {
+        self.is_open && self.process.cancels_echo()
+    }
+
     /// From now on a microphone that is open while muted is listened to, to warn who speaks; see
     /// [`MediaEngine::take_warning`].
     pub fn warn_when_muted(&mut self) {
@@ -259,7 +264,7 @@ impl MediaEngine {
         self.own = self.pcm;
         let pcm = &self.pcm[..samples(self.config.frame)];
         if self.records {
-            self.said.push(pcm);
+            self.said.push(pcm, mixer::rms_level(pcm) >= self.config.pause_level);
         }
         let level = mixer::rms_level(pcm);
         // What has a hole is encoded, too: for whoever conceals it, the next packet follows one that was lost.
@@ -279,6 +284,7 @@ impl MediaEngine {
     pub fn skip(&mut self, frames: u32) {
         self.source.skip(u64::from(frames) * samples(self.config.frame) as u64);
         self.process.pause();
+        self.holes.forget();
         self.own = SILENCE;
     }
 
@@ -357,10 +363,14 @@ impl MediaEngine {
         out
     }
 
-    /// By how many nanoseconds steps could come earlier without the playout of any talker holding less than it should; see
+    /// How long talkers wait for their steps, in nanoseconds: who waits least, and who waits most; see
     /// [`Playout::spare`](super::playout::Playout::spare). `None` when nobody is heard.
-    pub fn spare(&self) -> Option<i64> {
-        self.talkers.iter().filter_map(|(_, talker)| talker.playout.spare()).min()
+    pub fn spare(&self) -> Option<(i64, i64)> {
+        let spares = self.talkers.iter().filter_map(|(_, talker)| talker.playout.spare());
+        spares.fold(None, |all, spare| {
+            let (least, most) = all.unwrap_or((spare, spare));
+            Some((least.min(spare), most.max(spare)))
+        })
     }
 
     /// The steps of a frame at once, the first of which is due at `now`: for who has no finer clock than that of frames.

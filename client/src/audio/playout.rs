@@ -1,4 +1,4 @@
-//! One talker's playout with a fixed delay: which frame is played at which step of the listener (DESIGN §11).
+//! One talker's playout with a delay that is fixed but for the clocks: which frame is played at which step of the listener (DESIGN §11).
 //!
 //! A pure state machine without a clock or a codec, of a size fixed at the beginning. Frames go in as they arrive
 //! ([`Playout::push`]), numbered by the talker's frame clock; whenever the listener has played what came out last, the
@@ -8,7 +8,8 @@
 //! * A talker's first frame is played at the first step at which [`Config::hold`] has passed since its arrival. From
 //!   then on place follows place, so the delay stays what it was. Late means lost.
 //! * The delay that a frame *without queueing* would have is watched: the earliest arrival of the last seconds is
-//!   compared with the steps. It settles between `hold` and `hold` + one step. When it is below that range by more than
+//!   compared with the steps. It settles between `hold` and `hold` + one step; a clock of steps that follows
+//!   ([`Playout::spare`]) takes it to just above `hold`. When it is below that range by more than
 //!   [`Config::shortfall`] or above it by more than [`Config::surplus`] for [`Config::settle`] (clocks drift, paths
 //!   change, the first frame was slow), steps are left out or inserted, in a pause or while the talker is muted; never
 //!   in speech. Only a delay that is too long by more than [`Config::jump`] is cut at once.
@@ -273,6 +274,8 @@ pub struct Playout {
     delay_since: i64,
     /// Missing places in a row.
     missing: u32,
+    /// Holes since there was sound.
+    holes: u32,
     /// Late frames in a row.
     late_run: u64,
     /// The last frame that was too far ahead, and how many there were in a row.
@@ -318,6 +321,7 @@ impl Playout {
             delay: Delay::Right,
             delay_since: 0,
             missing: 0,
+            holes: 0,
             late_run: 0,
             ahead: None,
             last_muted: false,
@@ -365,8 +369,8 @@ impl Playout {
     }
 
     /// By how many nanoseconds steps could come earlier without a frame being held for less than [`Config::hold`]: what the
-    /// next step was waited for. Negative when it is held for less. `None` when nothing is played, or the delay is so far out
-    /// of its range that it is corrected otherwise.
+    /// next step was waited for. Negative when frames are held for less. `None` while nothing is played or the talker is
+    /// muted, and while the delay is on its way to another one.
     pub fn spare(&self) -> Option<i64> {
         self.spare
     }
@@ -397,7 +401,7 @@ impl Playout {
         if let Some(piece) = self.correct(at) {
             return piece;
         }
-        self.spare = self.excess(at).filter(|_| self.delay == Delay::Right && self.returning.is_none());
+        self.spare = self.excess(at).filter(|_| !self.last_muted && !self.steering && self.returning.is_none());
         let steps = self.steps() - std::mem::take(&mut self.left_out);
         let what = if self.is_queued(self.next) { self.play(at) } else { self.miss() };
         Piece { what, steps }
@@ -592,8 +596,13 @@ impl Playout {
             Some(self.stats.hold_ms.map_or(held, |mean| mean + self.frame as f32 / HOLD_MEAN * (held - mean)));
         match slot.payload.get(..slot.len) {
             _ if slot.muted => Pull::Muted,
-            Some(payload) if !payload.is_empty() => Pull::Play(payload),
-            _ if slot.level < LEVEL_SILENT => {
+            Some(payload) if !payload.is_empty() => {
+                self.holes = 0;
+                Pull::Play(payload)
+            }
+            // One who sends nothing else is not heard for ever.
+            _ if slot.level < LEVEL_SILENT && self.holes < self.idle_after => {
+                self.holes += 1;
                 self.stats.concealed += 1;
                 Pull::Conceal
             }

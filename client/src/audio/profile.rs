@@ -10,7 +10,7 @@ use super::playout::{Config, SLACK};
 /// What a listener holds frames for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
 pub enum Profile {
-    /// Shortest delay: 5 ms for what the network varies by, 3 ms for what this machine is late by, and no time to repair
+    /// Shortest delay: 5 ms for what the network varies by, 4 ms for what this machine is late by, and no time to repair
     LowDelay,
     /// A frame and 2 ms: single lost frames are repaired from the next one
     Default,
@@ -45,8 +45,10 @@ impl Profile {
     /// when something is later: these are what the profile's delay leaves, of 40, 60 and 100 ms (DESIGN §11).
     pub fn most_margin(self) -> Duration {
         match self {
-            Self::LowDelay => Duration::from_millis(3),
-            Self::Default | Self::PoorNetwork => Duration::from_millis(8),
+            Self::LowDelay => Duration::from_millis(4),
+            // All that a sound server can be let wait for.
+            Self::Default => Duration::from_millis(9),
+            Self::PoorNetwork => Duration::from_millis(11),
             Self::Auto => MOST_MARGIN,
         }
     }

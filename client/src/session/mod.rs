@@ -429,8 +429,8 @@ impl Running {
         let now = Instant::now();
         while let Some(due) = self.steps.next(until, now) {
             self.engine.step(due);
-            if let Some(spare) = self.engine.spare().filter(|_| self.plays_live()) {
-                self.steps.follow(spare);
+            if let Some((least, most)) = self.engine.spare().filter(|_| self.plays_live()) {
+                self.steps.follow(least, most, self.engine.cancels_echo());
             }
         }
     }

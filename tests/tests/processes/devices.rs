@@ -11,7 +11,7 @@ use conclave_tests::speech;
 use conclave_tests::wav::{self, Sound};
 use serde_json::{Value, json};
 
-use crate::stage::{LIMIT, Meeting, Stage, at, end, hears_more, knock_of, observe};
+use crate::stage::{LIMIT, Meeting, Stage, at, end, hears_more, knock_of, next_stats, observe};
 
 /// Speech that is scored, in seconds.
 const SPOKEN: f64 = 4.0;
@@ -27,6 +27,9 @@ const WHOLE: f64 = 3.8;
 const AROUND: f64 = 1.5;
 /// Times that something is said until it is heard without a gap: each gap deepens what is kept against the next.
 const ATTEMPTS: u32 = 5;
+/// How often a sound server stands still, and for how long: more than is kept against it, less than a device that is lost.
+const STALLS: u32 = 10;
+const STALL: Duration = Duration::from_millis(60);
 /// Until another device is in use.
 const REPLACED_WITHIN: Duration = Duration::from_secs(1);
 
@@ -272,6 +275,41 @@ fn a_sound_server_that_hangs_is_told_as_lost_devices_and_used_again_and_nobody_w
     assert_rhythm(proxy.take_recorded());
     end(host, vec![talker, listener]);
     [mic, spk].iter().for_each(|sink| pulse.unload(sink).unwrap());
+}
+
+#[test]
+fn what_a_microphone_leaves_out_that_comes_too_late_is_concealed_by_who_listens() {
+    let stage = Stage::alone();
+    let pulse = server(&stage);
+    let mic = pulse.load(MIC).unwrap();
+    let mut meeting = Meeting::open(&[]);
+    let talker = join(&pulse, "Bela", &meeting.link, &[&TALKS[..], &["--profile", "low-delay"]].concat());
+    meeting.admit("Bela", &talker);
+    let listener = meeting.guest("Cleo", &[]);
+    pulse.wait_readers("mic.monitor", 1, LIMIT).unwrap();
+    let concealed = |mark| {
+        let stats = next_stats(&listener, mark);
+        let of = |field: &str| crate::stage::talker(&stats, "Bela")[field].as_u64().unwrap();
+        (of("concealed"), of("concealed").saturating_sub(of("lost") + of("late")))
+    };
+    let before = concealed(listener.mark());
+    let file = stage.path("said.wav");
+    wav::write(&file, &speech::clip(0, SPOKEN).unwrap()).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| pulse.play(&file, "mic").unwrap());
+        for _ in 0..STALLS {
+            observe(Duration::from_millis(300));
+            pulse.hang().unwrap();
+            observe(STALL);
+            pulse.resume().unwrap();
+        }
+    });
+    let after = concealed(listener.mark());
+    eprintln!("{STALLS} times {STALL:?} late: concealed in all, and of those came {before:?}, then {after:?}");
+    // Some fall into pauses.
+    assert!(after.1 >= before.1 + u64::from(STALLS) / 2, "{before:?}, then {after:?}");
+    end(meeting.host, vec![talker, listener]);
+    pulse.unload(&mic).unwrap();
 }
 
 #[test]

@@ -9,8 +9,8 @@ use crate::stage::{LIMIT, Meeting, Stage, admit, end_all, hears_more, join, obse
 
 /// The bound.
 const LEADS_WITHIN: Duration = Duration::from_secs(10);
-/// Of each talker at each listener, over the takeover: the bound for frames that are concealed since they did
-/// not come.
+/// Of each talker at each listener, over the takeover: the bound for frames that are concealed, of those that did not
+/// come.
 const LOST: u64 = 1;
 /// Of the same, those that came after their place. Each time the machine stands still for longer than frames are held
 /// makes some; a change of leaders that leaves listeners without a key for as long makes more.
@@ -112,27 +112,28 @@ const NAMES: [&str; 3] = ["Cora", "Bela", "Dora"];
 #[derive(Clone, Copy, Debug)]
 struct Frames {
     received: u64,
-    concealed: u64,
+    lost: u64,
     late: u64,
 }
 
 impl Frames {
     fn of(stats: &Value, name: &str) -> Self {
         let of = |field: &str| talker(stats, name)[field].as_u64().unwrap();
-        Self { received: of("received"), concealed: of("concealed"), late: of("late") }
+        Self { received: of("received"), lost: of("lost"), late: of("late") }
     }
 
     fn since(self, before: Self) -> Self {
         Self {
             received: self.received - before.received,
-            concealed: self.concealed - before.concealed,
+            // One that was lost before may have come since.
+            lost: self.lost.saturating_sub(before.lost),
             late: self.late - before.late,
         }
     }
 
     /// At most so many never came, and no more than a standstill makes late.
     fn lost_at_most(&self, lost: u64) -> bool {
-        self.concealed.saturating_sub(self.late) <= lost && self.late <= LATE
+        self.lost <= lost && self.late <= LATE
     }
 }
 

@@ -7,12 +7,15 @@ use crate::audio::format::{FrameDuration, LEVEL_SILENT, SAMPLE_RATE};
 /// Samples of a millisecond.
 const MILLI: usize = SAMPLE_RATE as usize / 1_000;
 /// From how much of a hole on a frame is better concealed than heard, in ms. A choice: a frame that is concealed takes longer
-/// than a millisecond of silence to be right again.
-const HEARD: u32 = 2;
+/// than two milliseconds of silence to be right again.
+const HEARD: u32 = 3;
 /// For how long frames in a row are concealed: it has faded out by then.
 const MOST: Duration = Duration::from_millis(100);
-/// By how much what is missing in a frame is missing later in what comes out of the resampler, in ms.
-const FILTER: u32 = 1;
+/// By how much what is missing in a frame is missing later in what is decoded, in ms: 1.3 of the resampler, of a device of
+/// 48 kHz, and 6.5 of Opus' look-ahead, by which a packet holds what was before its frame.
+const LATER: u32 = 8;
+/// Most that what is done to a frame may take, in ms: so long after a frame of 20 ms a hole is still within the mask.
+const MOST_DELAY: u32 = 35;
 
 /// See the module.
 pub(super) struct Holes {
@@ -31,12 +34,13 @@ impl Holes {
     }
 
     /// A frame passes of which the last `missing` samples were not there, and what was done to it took `delay`, at most
-    /// 40 ms: what is sent now has this level. Gives what level to say if it is better concealed.
+    /// [`MOST_DELAY`]: what is sent now has this level. Gives what level to say if it is better concealed.
     pub fn pass(&mut self, missing: usize, delay: Duration, level: u8) -> Option<u8> {
         let frame = u32::from(self.frame.millis());
         let missing = ((missing + MILLI / 2) as u32 / MILLI as u32).min(frame);
         let bits = |count: u32| (1_u64 << count) - 1;
-        self.missing |= bits(missing) << (frame - missing + FILTER + delay.as_millis().min(40) as u32);
+        let after = LATER + (delay.as_millis() as u32).min(MOST_DELAY);
+        self.missing |= bits(missing) << (frame - missing + after);
         let now = (self.missing & bits(frame)).count_ones();
         self.missing >>= frame;
         if now < HEARD {
@@ -68,21 +72,25 @@ mod tests {
 
     #[test]
     fn a_frame_with_a_hole_is_concealed_at_the_level_before_it() {
+        // Opus' look-ahead takes it into the next packet.
         for (missing, is_concealed) in [(480, true), (200, true), (100, false), (0, false)] {
             let all = concealed(FrameDuration::Ms10, NONE, &[missing, 0, 0]);
-            assert_eq!(all, [is_concealed, false, false], "{missing}");
+            assert_eq!(all, [false, is_concealed, false], "{missing}");
         }
+        assert_eq!(concealed(FrameDuration::Ms20, NONE, &[960, 0, 0]), [true, true, false]);
         let mut holes = Holes::new(FrameDuration::Ms10);
-        holes.pass(0, NONE, 30);
-        assert_eq!([holes.pass(480, NONE, 50), holes.pass(480, NONE, 127)], [Some(30); 2]);
+        assert_eq!(holes.pass(480, NONE, 30), None, "what is sent now was there");
+        assert_eq!([holes.pass(480, NONE, 50), holes.pass(0, NONE, 127)], [Some(30); 2]);
     }
 
     #[test]
     fn what_is_done_to_a_frame_takes_the_hole_into_a_later_one() {
-        let all = concealed(FrameDuration::Ms10, Duration::from_millis(15), &[480, 0, 0, 0]);
+        let all = concealed(FrameDuration::Ms10, Duration::from_millis(15), &[480, 0, 0, 0, 0]);
+        assert_eq!(all, [false, false, true, true, false]);
+        let all = concealed(FrameDuration::Ms20, Duration::from_millis(15), &[480, 0, 0, 0]);
         assert_eq!(all, [false, true, true, false]);
-        let all = concealed(FrameDuration::Ms20, Duration::from_millis(15), &[480, 0, 0]);
-        assert_eq!(all, [false, true, false]);
+        let most = concealed(FrameDuration::Ms20, Duration::from_secs(9), &[960; 9]);
+        assert_eq!(most.iter().filter(|is| **is).count(), 5, "{most:?}");
     }
 
     #[test]
@@ -91,11 +99,11 @@ mod tests {
             let all = concealed(frame, NONE, &[960; 20]);
             assert_eq!(all.iter().filter(|is| **is).count(), 100 / usize::from(frame.millis()));
             let mut holes = Holes::new(frame);
-            assert_eq!(holes.pass(480, NONE, LEVEL_SILENT), None);
+            assert_eq!([holes.pass(480, NONE, LEVEL_SILENT), holes.pass(960, NONE, 30)], [None; 2]);
         }
         let mut holes = Holes::new(FrameDuration::Ms10);
-        holes.pass(0, NONE, 30);
+        holes.pass(480, NONE, 30);
         holes.forget();
-        assert_eq!(holes.pass(480, NONE, 30), None);
+        assert_eq!(holes.pass(0, NONE, 30), None);
     }
 }

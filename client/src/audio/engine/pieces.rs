@@ -3,8 +3,11 @@
 use crate::audio::format::{FRAME_SAMPLES, STEP_SAMPLES, Step};
 use crate::audio::process::CHUNK;
 
-/// Most of one's own sound that waits for a recording, in samples: the two clocks differ by less than a frame.
-const WAITING: usize = 2 * FRAME_SAMPLES;
+/// What waits of one's own sound for a recording, in samples, before a frame comes: the clock of steps follows others' frames
+/// by up to 200 ppm, so that this is used up in 100 s at the earliest.
+const AHEAD: usize = FRAME_SAMPLES;
+/// Most that waits.
+const WAITING: usize = 4 * FRAME_SAMPLES;
 
 /// What is played, in the chunks of the canceller's reference. Each sample gets there once, and in order.
 pub(super) struct Reference {
@@ -30,8 +33,8 @@ impl Reference {
     }
 }
 
-/// One's own sound on its way into a recording: it comes by frames, and is wanted by steps. It is a step behind, by which
-/// the clock of frames may fall back without a gap.
+/// One's own sound on its way into a recording: it comes by frames, and is wanted by steps. It is [`AHEAD`] behind, by which
+/// either clock may run ahead of the other without a gap, and set right in pauses.
 pub(super) struct Said {
     samples: [f32; WAITING],
     len: usize,
@@ -46,11 +49,13 @@ impl Default for Said {
 }
 
 impl Said {
-    /// Takes a frame. The oldest goes when there are more than two of the longest.
-    pub fn push(&mut self, frame: &[f32]) {
-        if std::mem::take(&mut self.is_dry) {
-            self.samples[..STEP_SAMPLES].fill(0.0);
-            self.len = STEP_SAMPLES;
+    /// Takes a frame. The oldest goes when there are more than four of the longest.
+    pub fn push(&mut self, frame: &[f32], is_pause: bool) {
+        let surplus = if is_pause { self.len.saturating_sub(AHEAD).min(frame.len()) } else { 0 };
+        let frame = &frame[surplus..];
+        if (std::mem::take(&mut self.is_dry) || is_pause) && self.len < AHEAD {
+            self.samples[self.len..AHEAD].fill(0.0);
+            self.len = AHEAD;
         }
         self.drop_oldest((self.len + frame.len()).saturating_sub(WAITING));
         self.samples[self.len..self.len + frame.len()].copy_from_slice(frame);
@@ -93,13 +98,32 @@ mod tests {
         let frame = |n: usize| -> Frame { std::array::from_fn(|i| (n * FRAME_SAMPLES + i + 1) as f32) };
         let mut said = Said::default();
         assert_eq!(said.pop(), [0.0; STEP_SAMPLES]);
-        said.push(&frame(0));
-        assert_eq!(said.pop(), [0.0; STEP_SAMPLES]);
+        said.push(&frame(0), false);
+        let steps = |said: &mut Said, count: usize| (0..count).flat_map(|_| said.pop()).collect::<Vec<f32>>();
+        assert_eq!(steps(&mut said, 4), [0.0; AHEAD]);
         assert_eq!(said.pop()[..], frame(0)[..STEP_SAMPLES]);
-        said.push(&frame(1));
-        said.push(&frame(2));
-        let got: Vec<f32> = (0..8).flat_map(|_| said.pop()).collect();
-        assert_eq!(got, [frame(1), frame(2)].concat());
+        (1..=4).for_each(|n| said.push(&frame(n), false));
+        assert_eq!(steps(&mut said, 16), [frame(1), frame(2), frame(3), frame(4)].concat());
         assert_eq!(said.pop(), [0.0; STEP_SAMPLES]);
+    }
+
+    #[test]
+    fn what_the_clocks_part_by_is_set_right_in_pauses_and_never_in_speech() {
+        for period in [19, 21] {
+            let (mut said, mut heard) = (Said::default(), Vec::new());
+            // A frame in each 20 ms, and a step in each 5 ms of a clock that is wrong by a twentieth.
+            for ms in 0..2_000_usize {
+                let is_pause = ms % 400 >= 200;
+                if ms % 20 == 0 {
+                    said.push(&[if is_pause { 0.0 } else { 1.0 }; FRAME_SAMPLES], is_pause);
+                }
+                if ms * 4 % period < 4 {
+                    heard.extend(said.pop());
+                }
+            }
+            let spoken: Vec<usize> = heard.split(|s| *s == 0.0).map(<[f32]>::len).filter(|len| *len > 0).collect();
+            assert!(spoken.len() >= 4, "{period}: {spoken:?}");
+            assert!(spoken.iter().all(|len| *len == 10 * FRAME_SAMPLES), "{period}: {spoken:?}");
+        }
     }
 }

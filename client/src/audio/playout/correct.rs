@@ -1,6 +1,7 @@
 //! The delay back into its range: in pauses, by whole steps.
 
 use super::{Piece, Playout, Pull, nanos};
+use crate::audio::format::LEVEL_SILENT;
 
 /// Where the delay is, compared to its range.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,9 +70,9 @@ impl Playout {
         let slot = &self.slots[self.slot_of(self.next)];
         // The ring holds the next frame, or the talker is muted and has stopped sending: see `is_pause`.
         let muted = if slot.index == Some(self.next) { slot.muted } else { true };
-        let what = match (muted, slot.len) {
+        let what = match (muted, slot.level) {
             (true, _) => Pull::Muted,
-            (false, 0) => Pull::Silence,
+            (false, LEVEL_SILENT) => Pull::Silence,
             (false, _) => Pull::Conceal,
         };
         Piece { what, steps }

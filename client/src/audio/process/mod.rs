@@ -1,9 +1,10 @@
 //! What is done to one's own sound before it is encoded: the loudspeaker's echo is taken out, then noise, then the
 //! level is brought to that of speech. By [`sonora`], a port of WebRTC's processing (AEC3, NS, AGC2) to Rust.
 //!
-//! The reference of the echo is what is handed to the output, at the tick at which it is; how much later the microphone
+//! The reference of the echo is what is handed to the output, at the step at which it is; how much later the microphone
 //! hears it is found out by the canceller itself, up to half a second. Both sides stand still while nobody listens, so
-//! that the two keep their distance.
+//! that the two keep their distance, but for the 50 ppm by which the clock of what is played may follow others' frames
+//! meanwhile.
 //!
 //! `sonora` allocates some fifty small blocks in each 10 ms. It runs on the thread of the frame clock, never in a
 //! device's callback, and only where it is switched on: without it the media path allocates nothing.
@@ -85,6 +86,7 @@ pub struct Process {
 struct Chain {
     library: AudioProcessing,
     delay: Duration,
+    cancels_echo: bool,
     /// The last frame of the microphone was processed, so what is played belongs to the next one.
     is_live: bool,
     out: [f32; CHUNK],
@@ -101,6 +103,7 @@ impl Process {
                 .render_config(mono)
                 .build(),
             delay: switches.delay(),
+            cancels_echo: switches.echo_cancellation,
             is_live: false,
             out: [0.0; CHUNK],
         });
@@ -123,6 +126,11 @@ impl Process {
     /// By how much what comes out is later than what went in.
     pub fn delay(&self) -> Duration {
         self.chain.as_ref().map_or(Duration::ZERO, |chain| chain.delay)
+    }
+
+    /// Whether echo is taken out.
+    pub fn cancels_echo(&self) -> bool {
+        self.chain.as_ref().is_some_and(|chain| chain.cancels_echo)
     }
 
     /// No frame of the microphone is there at this tick.

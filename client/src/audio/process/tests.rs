@@ -110,6 +110,26 @@ fn an_echo_is_quieter_by_25_db_after_three_seconds() {
 }
 
 #[test]
+fn an_echo_stays_quiet_while_what_is_played_follows_another_clock() {
+    let far = speech(0, 20);
+    // 42 ppm; at 208 it is 16 dB.
+    let rate = SAMPLE_RATE + 2;
+    let echo = converted(&room(&far), rate, SAMPLE_RATE);
+    let (mut process, mut out, mut played) = (Process::new(ECHO), echo.clone(), far.chunks_exact(CHUNK));
+    for (n, sound) in out.chunks_exact_mut(CHUNK).enumerate() {
+        process.capture(sound);
+        let due = (n + 1) * rate as usize / SAMPLE_RATE as usize;
+        while far.len() / CHUNK - played.len() < due {
+            let Some(chunk) = played.next() else { break };
+            process.played(chunk);
+        }
+    }
+    let erle = db(power(&echo[3 * SECOND..])) - db(power(&out[3 * SECOND..]));
+    println!("ERLE from 3 s on, at 42 ppm: {erle:.1} dB");
+    assert!(erle >= 25.0, "{erle}");
+}
+
+#[test]
 fn who_speaks_over_the_loudspeaker_is_still_heard() {
     let (far, near) = (speech(0, 10), speech(3, 10));
     let near: Vec<f32> = near.iter().enumerate().map(|(i, s)| if i < 4 * SECOND { 0.0 } else { *s }).collect();
