@@ -224,9 +224,9 @@ impl MediaEngine {
         self.process = Process::new(switches);
     }
 
-    /// Whether what is played is taken out of what the microphone hears.
+    /// Whether what is played is taken out of what the microphone hears, as long as it is open.
     pub fn cancels_echo(&self) -> bool {
-        self.is_open && self.process.cancels_echo()
+        self.process.cancels_echo()
     }
 
     /// From now on a microphone that is open while muted is listened to, to warn who speaks; see
@@ -292,6 +292,7 @@ impl MediaEngine {
     /// warned. Instead of [`MediaEngine::skip`] for one frame.
     pub fn overhear(&mut self) {
         if self.overhearing.is_some() && self.is_open {
+            self.holes.forget();
             self.take_in(true);
         } else {
             self.skip(1);

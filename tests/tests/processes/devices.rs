@@ -306,8 +306,8 @@ fn what_a_microphone_leaves_out_that_comes_too_late_is_concealed_by_who_listens(
     });
     let after = concealed(listener.mark());
     eprintln!("{STALLS} times {STALL:?} late: concealed in all, and of those came {before:?}, then {after:?}");
-    // Some fall into pauses.
-    assert!(after.1 >= before.1 + u64::from(STALLS) / 2, "{before:?}, then {after:?}");
+    // A stall leaves up to six frames out, and some fall into pauses.
+    assert!(after.1 >= before.1 + u64::from(STALLS), "{before:?}, then {after:?}");
     end(meeting.host, vec![talker, listener]);
     pulse.unload(&mic).unwrap();
 }

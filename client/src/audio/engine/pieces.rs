@@ -34,7 +34,8 @@ impl Reference {
 }
 
 /// One's own sound on its way into a recording: it comes by frames, and is wanted by steps. It is [`AHEAD`] behind, by which
-/// either clock may run ahead of the other without a gap, and set right in pauses.
+/// either clock may run ahead of the other without a gap, and set right in pauses. Where there are none for minutes, it is
+/// set right by a gap in the recording, or by leaving out single samples.
 pub(super) struct Said {
     samples: [f32; WAITING],
     len: usize,
@@ -51,9 +52,11 @@ impl Default for Said {
 impl Said {
     /// Takes a frame. The oldest goes when there are more than four of the longest.
     pub fn push(&mut self, frame: &[f32], is_pause: bool) {
-        let surplus = if is_pause { self.len.saturating_sub(AHEAD).min(frame.len()) } else { 0 };
+        // A step more or less is what one of the two clocks happened to be first with.
+        let is_off = is_pause && self.len.abs_diff(AHEAD) > STEP_SAMPLES;
+        let surplus = if is_off { self.len.saturating_sub(AHEAD).min(frame.len()) } else { 0 };
         let frame = &frame[surplus..];
-        if (std::mem::take(&mut self.is_dry) || is_pause) && self.len < AHEAD {
+        if (std::mem::take(&mut self.is_dry) || is_off) && self.len < AHEAD {
             self.samples[self.len..AHEAD].fill(0.0);
             self.len = AHEAD;
         }

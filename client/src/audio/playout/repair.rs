@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::Playout;
-use crate::audio::format::{FrameDuration, LEVEL_SILENT};
+use crate::audio::format::FrameDuration;
 
 /// How far ahead a packet may be to fill a missing place: what a decoder fills at once.
 const REACH: Duration = Duration::from_millis(160);
@@ -15,17 +15,12 @@ pub const fn reach(frame: FrameDuration) -> usize {
 }
 
 impl Playout {
-    /// How many places from the next one on are missing, or holes, before the first that is there, if that one has sound and
-    /// is within [`reach`].
+    /// How many places from the next one on are missing before the first that is there, if that one has sound and is
+    /// within [`reach`].
     pub(super) fn gap(&self) -> Option<usize> {
         let ahead = |gap: usize| self.next.saturating_add(gap as i64);
         let reach = reach(self.config.frame);
-        let is_hole = |index| {
-            let slot = &self.slots[self.slot_of(index)];
-            !slot.muted && slot.len == 0 && slot.level < LEVEL_SILENT
-        };
-        let is_there = |gap: &usize| self.is_queued(ahead(*gap)) && !is_hole(ahead(*gap));
-        let gap = (1..=reach).take_while(|gap| ahead(*gap) <= self.newest).find(is_there)?;
+        let gap = (1..=reach).take_while(|gap| ahead(*gap) <= self.newest).find(|gap| self.is_queued(ahead(*gap)))?;
         let slot = &self.slots[self.slot_of(ahead(gap))];
         (!slot.muted && slot.len > 0).then_some(gap)
     }

@@ -3,8 +3,7 @@
 //!
 //! The reference of the echo is what is handed to the output, at the step at which it is; how much later the microphone
 //! hears it is found out by the canceller itself, up to half a second. Both sides stand still while nobody listens, so
-//! that the two keep their distance, but for the 50 ppm by which the clock of what is played may follow others' frames
-//! meanwhile.
+//! that the two keep their distance, but for the 50 ppm by which the clock of what is played may follow others' frames.
 //!
 //! `sonora` allocates some fifty small blocks in each 10 ms. It runs on the thread of the frame clock, never in a
 //! device's callback, and only where it is switched on: without it the media path allocates nothing.
