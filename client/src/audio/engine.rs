@@ -263,10 +263,10 @@ impl MediaEngine {
         }
         self.own = self.pcm;
         let pcm = &self.pcm[..samples(self.config.frame)];
-        if self.records {
-            self.said.push(pcm, mixer::rms_level(pcm) >= self.config.pause_level);
-        }
         let level = mixer::rms_level(pcm);
+        if self.records {
+            self.said.push(pcm, level >= self.config.pause_level);
+        }
         // What has a hole is encoded, too: for whoever conceals it, the next packet follows one that was lost.
         match (self.encoder.encode(pcm, &mut self.packet), self.holes.pass(hole, self.process.delay(), level)) {
             (Ok(()), None) => Captured { opus: &self.packet, level },

@@ -1,4 +1,5 @@
-//! One talker's playout with a delay that is fixed but for the clocks: which frame is played at which step of the listener (DESIGN §11).
+//! One talker's playout with a delay that is fixed but for the clocks: which frame is played at which step of the
+//! listener (DESIGN §11).
 //!
 //! A pure state machine without a clock or a codec, of a size fixed at the beginning. Frames go in as they arrive
 //! ([`Playout::push`]), numbered by the talker's frame clock; whenever the listener has played what came out last, the
