@@ -12,6 +12,8 @@ const MEMORY: usize = 60;
 /// Seconds of these in which there may be a gap. A pause of some milliseconds twice a minute is hardly heard, and a
 /// machine's longest ones are much longer than all others.
 const BORNE: usize = 2;
+/// As long as this is not known of so many seconds, there may be one less: a machine that is always late is known soon.
+const EARLY: usize = MEMORY / 2;
 /// What is kept beyond what was seen, in seconds: a tenth of a callback.
 const SPARE: f64 = 0.0005;
 /// By how much the margin shrinks in a second, in seconds: half of what the resamplers can follow.
@@ -27,6 +29,8 @@ pub(super) struct Margin {
     late: [f64; MEMORY],
     /// Of the second that runs.
     place: usize,
+    /// Seconds of which something is known.
+    known: usize,
     passed: f64,
 }
 
@@ -34,7 +38,7 @@ impl Margin {
     /// Begins with the least.
     pub fn new(least: Duration, most: Duration) -> Self {
         let (least, most) = (least.as_secs_f64(), most.as_secs_f64());
-        Self { least, most: most.max(least), now: least, late: [0.0; MEMORY], place: 0, passed: 0.0 }
+        Self { least, most: most.max(least), now: least, late: [0.0; MEMORY], place: 0, known: 0, passed: 0.0 }
     }
 
     /// No more than this is kept from now on, or than the least.
@@ -63,6 +67,7 @@ impl Margin {
         }
         self.passed -= 1.0;
         self.place = (self.place + 1) % MEMORY;
+        self.known = (self.known + 1).min(MEMORY);
         if let Some(second) = self.late.get_mut(self.place) {
             *second = 0.0;
         }
@@ -76,8 +81,9 @@ impl Margin {
 
     /// What would have left as many gaps as are borne.
     fn wanted(&self) -> f64 {
+        let borne = BORNE - usize::from(self.known < EARLY);
         let mut late = self.late;
-        let (_, enough, _) = late.select_nth_unstable_by(BORNE, |a, b| b.total_cmp(a));
+        let (_, enough, _) = late.select_nth_unstable_by(borne, |a, b| b.total_cmp(a));
         (*enough + SPARE).clamp(self.least, self.most)
     }
 }
@@ -107,12 +113,26 @@ mod tests {
     #[test]
     fn as_much_is_kept_as_leaves_a_gap_in_few_seconds_of_a_minute() {
         let mut margin = margin(60);
+        seconds(&mut margin, 60, 0.0);
         for (late, expected) in [(0.040, LEAST), (0.020, LEAST), (0.007, 0.0075), (0.009, 0.0095), (0.050, 0.0205)] {
             margin.observe(late);
             margin.widen();
             assert!(close(margin.get(), expected), "{late}: {}", margin.get());
             seconds(&mut margin, 1, 0.0);
         }
+    }
+
+    #[test]
+    fn of_the_first_seconds_one_gap_is_borne() {
+        let mut margin = margin(60);
+        for (late, expected) in [(0.005, LEAST), (0.009, 0.0055), (0.003, 0.0055), (0.007, 0.0075)] {
+            margin.observe(late);
+            margin.widen();
+            assert!(close(margin.get(), expected), "{late}: {}", margin.get());
+            seconds(&mut margin, 1, 0.0);
+        }
+        seconds(&mut margin, 75, 0.0);
+        assert!(close(margin.get(), LEAST), "{}", margin.get());
     }
 
     #[test]
