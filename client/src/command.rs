@@ -13,7 +13,7 @@ pub const MAX_LINE: usize = 4_096;
 
 /// Somebody, by number or by name.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "somebody is named by a number or a name")]
 pub enum Who {
     /// A knock's id or a member's index.
     Number(u32),
@@ -232,6 +232,13 @@ pub enum BadCommand {
     NotUnderstood(String),
 }
 
+/// What is wrong with a line. What no command is called may be anything, and is not repeated.
+fn in_words(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let known = text.strip_prefix("unknown variant `").and_then(|rest| rest.rsplit_once("`, expected one of "));
+    known.map_or(text.clone(), |(_, known)| format!("no command is called so; there are {known}"))
+}
+
 /// Digits of a safety number (`docs/protocol.md` §3.6).
 const SAFETY_DIGITS: usize = 60;
 
@@ -257,7 +264,7 @@ impl Command {
         if !line.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
             return Err(BadCommand::NotUnderstood("give one JSON object".to_owned()));
         }
-        let command = serde_json::from_str(line).map_err(|error| BadCommand::NotUnderstood(error.to_string()))?;
+        let command = serde_json::from_str(line).map_err(|error| BadCommand::NotUnderstood(in_words(&error)))?;
         match command {
             Self::Report(ReportWhat { out: Some(_), .. }) => {
                 Err(BadCommand::NotUnderstood("report has no `out`".into()))
@@ -428,6 +435,13 @@ mod tests {
             assert!(Command::from_json(bad).is_err(), "{bad}");
         }
         assert_eq!(Command::from_json(&" ".repeat(MAX_LINE + 1)), Err(BadCommand::TooLong));
+        for (bad, says, repeats) in [
+            (r#"{"do":"s3cret`, expected one of x"}"#, "`mute`", "s3cret"),
+            (r#"{"do":"admit","who":[]}"#, "a number or a name", "untagged"),
+        ] {
+            let error = Command::from_json(bad).unwrap_err().to_string();
+            assert!(error.contains(says) && !error.contains(repeats), "{error}");
+        }
     }
 
     #[test]

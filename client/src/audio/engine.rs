@@ -283,6 +283,11 @@ impl MediaEngine {
     /// longer for many frames than for one.
     pub fn skip(&mut self, frames: u32) {
         self.source.skip(u64::from(frames) * samples(self.config.frame) as u64);
+        self.pause();
+    }
+
+    /// As [`MediaEngine::skip`], but the source does not go on: nobody could hear it yet.
+    pub fn pause(&mut self) {
         self.process.pause();
         self.holes.forget();
         self.own = SILENCE;

@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -49,6 +49,12 @@ pub enum RecordError {
         path: PathBuf,
         /// Why.
         error: io::Error,
+    },
+    /// Somebody deleted the file while it was written.
+    #[error("{path} was deleted while it was written; nothing is recorded any more")]
+    Deleted {
+        /// The file.
+        path: PathBuf,
     },
     /// libopus refused.
     #[error("cannot encode the recording: {0}")]
@@ -190,10 +196,8 @@ impl Writing {
                     self.encode(&SILENCE)?;
                 }
                 let end = PacketWriteEndInfo::EndStream;
-                return self
-                    .write(end)
-                    .and_then(|()| self.pages.inner_mut().flush())
-                    .map_err(|error| self.failed(error));
+                let written = self.write(end).and_then(|()| self.pages.inner_mut().flush());
+                return written.map_err(|error| self.failed(error)).and_then(|()| self.is_there());
             }
             std::thread::park_timeout(NAP);
         }
@@ -241,6 +245,7 @@ impl Writing {
         self.write(end).map_err(|error| self.failed(error))?;
         if ends_page {
             self.pages.inner_mut().flush().map_err(|error| self.failed(error))?;
+            self.is_there()?;
         }
         self.frames += 1;
         self.waiting = Some(packet);
@@ -254,6 +259,12 @@ impl Writing {
             Some(packet) => self.pages.write_packet(packet, STREAM, end, position),
             None => Ok(()),
         }
+    }
+
+    /// A file that was deleted takes what is written to it, and is gone when it is closed.
+    fn is_there(&self) -> Result<(), RecordError> {
+        let names = self.pages.inner().get_ref().metadata().map_err(|error| self.failed(error))?.nlink();
+        if names == 0 { Err(RecordError::Deleted { path: self.path.clone() }) } else { Ok(()) }
     }
 
     fn failed(&self, error: io::Error) -> RecordError {
@@ -352,6 +363,16 @@ mod tests {
         let unwritable = File::open(&path).unwrap();
         assert!(matches!(Recording::of(&path, unwritable), Err(RecordError::Write { .. })));
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_recording_whose_file_is_deleted_ends_with_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("talk.opus");
+        let mut recording = Recording::create(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        (0..2 * PAGE_FRAMES as usize).for_each(|n| write(&mut recording, &heard(n), &heard(n)));
+        assert!(matches!(recording.finish(), Err(RecordError::Deleted { .. })));
     }
 
     #[test]

@@ -136,8 +136,8 @@ pub(super) struct Common {
     /// The meeting's passcode
     #[arg(long, env = "CONCLAVE_PASSCODE", hide_env_values = true, allow_hyphen_values = true)]
     pub(super) passcode: Option<String>,
-    /// What to say: a microphone (`device` for the system's, or device:NAME, see `conclave devices`), a WAV file, `tone`
-    /// or `silence`. Without it you are muted
+    /// What to say: a microphone (`device` for the system's, or device:NAME, see `conclave devices`), a WAV file, which
+    /// begins when you are in the meeting, `tone` or `silence`. Without it you are muted
     #[arg(long, value_name = "device[:NAME]|WAV|tone|silence", value_parser = NonEmptyStringValueParser::new())]
     pub(super) input: Option<String>,
     /// Say the input again and again

@@ -26,7 +26,9 @@ fn in_words(listing: &Listing) -> String {
     };
     let inputs = part("Microphones (--input device:NAME):", "There is no microphone.", &listing.inputs);
     let outputs = part("Loudspeakers (--output device:NAME):", "There is no loudspeaker.", &listing.outputs);
-    format!("{inputs}\n{outputs}\nThe one with * is used by `device` without a name. Asked: {}.", listing.system)
+    let has_default = listing.inputs.iter().chain(&listing.outputs).any(|device| device.is_default);
+    let default = if has_default { "The one with * is used by `device` without a name. " } else { "" };
+    format!("{inputs}\n{outputs}\n{default}Asked: {}.", listing.system)
 }
 
 fn table(devices: &[Device]) -> Table {

@@ -251,17 +251,35 @@ fn current_thread() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// Waits for SIGINT or SIGTERM.
+/// Waits for SIGINT, SIGTERM, or SIGHUP, by which a terminal that is closed ends what ran in it, unless that is ignored
+/// (`nohup`).
 async fn signalled() {
     use tokio::signal::unix::{SignalKind, signal};
+    let hangup = (!ignores_hangup()).then(|| signal(SignalKind::hangup()).ok()).flatten();
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         return std::future::pending().await;
     };
+    let hung_up = async {
+        match hangup {
+            Some(mut hangup) => hangup.recv().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
+        _ = hung_up => {}
     }
+}
+
+/// Whether who started this program wants it to outlive its terminal. As Linux says it (proc(5), `SigIgn`).
+fn ignores_hangup() -> bool {
+    /// SIGHUP is signal 1, the lowest bit.
+    const HANGUP: u64 = 1;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & HANGUP != 0)
 }
 
 /// What a relay inside this program runs on.

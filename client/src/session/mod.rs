@@ -455,7 +455,11 @@ impl Running {
     fn on_tick(&mut self, due: Instant) {
         self.seq = self.seq.wrapping_add(1);
         let now = Instant::now();
-        if self.link.is_up() && self.gate.is_open(now) && ticks::is_fresh(due, now, self.frame) {
+        // A recording begins when it can be heard.
+        let has_begun = self.sent > 0 || self.conference.can_send(now);
+        if !has_begun {
+            self.engine.pause();
+        } else if self.link.is_up() && self.gate.is_open(now) && ticks::is_fresh(due, now, self.frame) {
             self.capture_and_send();
         } else if self.microphone == Microphone::Muted {
             self.engine.overhear();

@@ -132,7 +132,11 @@ pub struct Names(Vec<String>);
 
 impl fmt::Display for Names {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join(", "))
+        for (place, name) in self.0.iter().enumerate() {
+            // With what could end a line or move a cursor escaped.
+            write!(f, "{}{name:?}", if place == 0 { "" } else { ", " })?;
+        }
+        Ok(())
     }
 }
 
@@ -140,7 +144,7 @@ impl fmt::Display for Names {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum DeviceError {
     /// There is no such device.
-    #[error("there is no {direction} device {name}; there are: {there} (`conclave devices` says more)")]
+    #[error("there is no {direction} device {name:?}; there are: {there} (`conclave devices` says more)")]
     Unknown {
         /// Which way.
         direction: Direction,
@@ -150,7 +154,7 @@ pub enum DeviceError {
         there: Names,
     },
     /// Several devices have that description.
-    #[error("several {direction} devices are described as {name}; name one of these, as device:NAME: {there}")]
+    #[error("several {direction} devices are described as {name:?}; name one of these, as device:NAME: {there}")]
     Several {
         /// Which way.
         direction: Direction,
@@ -425,7 +429,9 @@ mod tests {
             assert_eq!(among(text, &devices), Ok(Choice { name: name.map(str::to_owned) }), "{text}");
         }
         let error = among("device:radio", &devices).unwrap_err().to_string();
-        assert!(error.contains("no output device radio") && error.contains("spk, phones"), "{error}");
+        assert!(error.contains(r#"no output device "radio""#) && error.contains(r#""spk", "phones""#), "{error}");
+        let error = among("device:\u{1b}[2J", &devices).unwrap_err().to_string();
+        assert!(!error.contains('\u{1b}'), "{error}");
         assert!(matches!(among("device", &devices[1..]), Err(DeviceError::NoDefault { .. })));
         assert_eq!(among("device", &[]), Err(DeviceError::None { direction: Direction::Output }));
     }
@@ -436,6 +442,6 @@ mod tests {
         let among = |text: &str| Choice::parse(text).unwrap().among(Direction::Output, &devices);
         assert_eq!(among("device:b"), Ok(Choice { name: Some("b".to_owned()) }));
         let error = among("device:twin").unwrap_err().to_string();
-        assert!(error.contains("described as twin") && error.contains("b, c"), "{error}");
+        assert!(error.contains(r#"described as "twin""#) && error.contains(r#""b", "c""#), "{error}");
     }
 }

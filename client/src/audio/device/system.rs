@@ -1,5 +1,4 @@
-//! The sound system: PulseAudio (or PipeWire by its interface) where a server runs, else ALSA by cpal, which lists the
-//! devices of both.
+//! The sound system: PulseAudio (or PipeWire by its interface) where a server runs, else ALSA by cpal.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -91,16 +90,50 @@ pub(super) struct Cpal<L> {
 /// [`DeviceError::System`].
 pub fn list() -> Result<Listing, DeviceError> {
     let all = || {
-        let host = cpal::default_host();
-        let of = |direction| devices(&host, direction, true);
+        let mut system = SoundSystem::find()?;
         Ok(Listing {
-            system: host.id().name().to_owned(),
-            inputs: of(Direction::Input)?,
-            outputs: of(Direction::Output)?,
+            system: system.name().to_owned(),
+            inputs: system.devices(Direction::Input, true)?,
+            outputs: system.devices(Direction::Output, true)?,
         })
     };
     let listing = within(LIST_WITHIN, "device list", all).and_then(|answer| answer.unwrap_or_else(|| Err(silent())));
     listing.map_err(|Fault(reason)| DeviceError::System { reason })
+}
+
+/// What knows the devices.
+enum SoundSystem {
+    Pulse(pulse::Server),
+    Alsa(cpal::Host),
+}
+
+impl SoundSystem {
+    /// A server goes before ALSA; one that answers with a refusal is no reason to go past it.
+    fn find() -> Result<Self, Fault> {
+        match pulse::Server::connect()? {
+            Some(server) => Ok(Self::Pulse(server)),
+            None => alsa().map(Self::Alsa),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Pulse(_) => HostId::PulseAudio.name(),
+            Self::Alsa(_) => HostId::Alsa.name(),
+        }
+    }
+
+    /// ALSA says at what rate a device works only when it opens it, which takes its time.
+    fn devices(&mut self, direction: Direction, with_figures: bool) -> Result<Vec<Device>, Fault> {
+        match self {
+            Self::Pulse(server) => server.devices(direction),
+            Self::Alsa(host) => alsa_devices(host, direction, with_figures),
+        }
+    }
+}
+
+fn alsa() -> Result<cpal::Host, Fault> {
+    cpal::host_from_id(HostId::Alsa).map_err(fault)
 }
 
 fn silent() -> Fault {
@@ -140,9 +173,9 @@ impl Lister {
         let (requests, asked) = channel::<()>();
         let (answer, answers) = channel();
         let run = move || {
-            let mut host = None;
+            let mut system = None;
             for () in asked {
-                if answer.send(Answer::of(&mut host, direction)).is_err() {
+                if answer.send(Answer::of(&mut system, direction)).is_err() {
                     return;
                 }
             }
@@ -166,22 +199,27 @@ impl Lister {
 }
 
 impl Answer {
-    /// `host` is `None` before it is used, and after it failed: a server may have been started again.
-    fn of(host: &mut Option<cpal::Host>, direction: Direction) -> Self {
-        let asked = host.get_or_insert_with(cpal::default_host);
-        let is_pulse = asked.id() == HostId::PulseAudio;
-        let devices = devices(asked, direction, false);
+    /// `system` is `None` before it is used, and after it failed: a server may have been started again.
+    fn of(system: &mut Option<SoundSystem>, direction: Direction) -> Self {
+        let found = match system.take() {
+            Some(found) => Ok(found),
+            None => SoundSystem::find(),
+        };
+        let mut found = match found {
+            Ok(found) => found,
+            Err(refused) => return Self { devices: Err(refused), is_pulse: true },
+        };
+        let devices = found.devices(direction, false);
+        let is_pulse = matches!(found, SoundSystem::Pulse(_));
         // ALSA has names whether there is anything behind them or not: a server that is started again would not be seen.
-        // A server that has no device is asked again over the connection that there is: one that is given up stays open
-        // until the server ends it (`pulseaudio` 0.3.2), and a server takes 64.
-        if !is_pulse || devices.is_err() {
-            *host = None;
+        if is_pulse && devices.is_ok() {
+            *system = Some(found);
         }
         Self { devices, is_pulse }
     }
 }
 
-fn devices(host: &cpal::Host, direction: Direction, with_figures: bool) -> Result<Vec<Device>, Fault> {
+fn alsa_devices(host: &cpal::Host, direction: Direction, with_figures: bool) -> Result<Vec<Device>, Fault> {
     let (default, all) = match direction {
         Direction::Input => (host.default_input_device(), host.input_devices().map(Vec::from_iter)),
         Direction::Output => (host.default_output_device(), host.output_devices().map(Vec::from_iter)),
@@ -189,12 +227,12 @@ fn devices(host: &cpal::Host, direction: Direction, with_figures: bool) -> Resul
     let default = default.and_then(|device| name(&device));
     let described = |device: cpal::Device| {
         let name = name(&device)?;
-        if host.id() == HostId::Alsa && name == ALSA_NOTHING {
+        if name == ALSA_NOTHING {
             return None;
         }
         let description = device.description().map_or_else(|_| name.clone(), |text| text.name().to_owned());
         let config = if with_figures { config(&device, direction).ok() } else { None };
-        if with_figures && config.is_none() && host.id() == HostId::Alsa {
+        if with_figures && config.is_none() {
             // Of ALSA's names most are of plugins for what this machine has not.
             return None;
         }
@@ -246,7 +284,7 @@ impl<L: 'static> Cpal<L> {
 }
 
 fn find(wanted: &str, direction: Direction) -> Result<cpal::Device, Fault> {
-    let host = cpal::default_host();
+    let host = alsa()?;
     let all = match direction {
         Direction::Input => host.input_devices().map(Vec::from_iter),
         Direction::Output => host.output_devices().map(Vec::from_iter),

@@ -1,13 +1,13 @@
 //! Streams of a PulseAudio server, or of PipeWire by its interface, each over a connection and on a thread of its own.
 //!
-//! cpal, which lists the devices, is not used for the streams themselves. It lets the server keep no more of a recording
-//! than one callback is long, so that whatever a busy server or client doesn't move within 10 ms is lost; it makes the
+//! cpal is not used for them. It lets the server keep no more of a recording than one callback is long, so that whatever a busy server or client doesn't move within 10 ms is lost; it makes the
 //! server render blocks of half a millisecond; and it clears a megabyte and asks for the latency with every one of them,
 //! under a lock. Here the server keeps [`KEPT_SECONDS`] of a recording, works in blocks of [`PERIOD`], and a thread that
 //! only moves samples sleeps in between, at real-time priority where the system grants it.
 //!
 //! The protocol's bytes are those of the crate `pulseaudio`.
 
+mod list;
 mod play;
 mod record;
 
@@ -27,6 +27,7 @@ use rustix::io::Errno;
 
 use super::keeper::Fault;
 use super::line::RATES;
+pub(super) use list::Server;
 pub(super) use play::play;
 pub(super) use record::record;
 
@@ -70,14 +71,22 @@ struct Connection {
 impl Connection {
     /// Connects to the server that the environment names.
     fn open() -> Result<Self, Fault> {
-        let path = pulseaudio::socket_path_from_env().ok_or_else(|| Fault("there is no sound server".to_owned()))?;
-        let socket = UnixStream::connect(path).map_err(fault)?;
-        socket.set_read_timeout(Some(ANSWER_WITHIN)).map_err(fault)?;
-        socket.set_write_timeout(Some(ANSWER_WITHIN)).map_err(fault)?;
+        let socket = Self::reach().ok_or_else(|| Fault("there is no sound server".to_owned()))?;
+        Self::greet(socket, Some(ANSWER_WITHIN))
+    }
+
+    /// The server that the environment names, if one runs.
+    fn reach() -> Option<UnixStream> {
+        pulseaudio::socket_path_from_env().and_then(|path| UnixStream::connect(path).ok())
+    }
+
+    /// Says who asks. From then on each answer may take as long as said, or any time.
+    fn greet(socket: UnixStream, within: Option<Duration>) -> Result<Self, Fault> {
+        socket.set_read_timeout(within).map_err(fault)?;
+        socket.set_write_timeout(within).map_err(fault)?;
         let mut connection =
             Self { socket: BufReader::new(socket), version: protocol::MAX_VERSION, next: 0, message: Vec::new() };
-        // A server that wants none takes any.
-        let cookie = pulseaudio::cookie_path_from_env().and_then(|path| std::fs::read(path).ok()).unwrap_or_default();
+        let cookie = list::cookie();
         let auth = AuthParams { version: protocol::MAX_VERSION, supports_shm: false, supports_memfd: false, cookie };
         let AuthReply { version, .. } = connection.ask(&Command::Auth(auth))?;
         connection.version = version.min(protocol::MAX_VERSION);
@@ -88,9 +97,9 @@ impl Connection {
     }
 
     /// Asks, and waits for the answer. Only before a stream runs: from then on the server speaks without being asked.
-    fn ask<R: CommandReply>(&mut self, command: &Command) -> Result<R, Fault> {
-        self.tell(command).map_err(fault)?;
-        let (_, reply) = protocol::read_reply_message(&mut self.socket, self.version).map_err(fault)?;
+    fn ask<R: CommandReply>(&mut self, command: &Command) -> Result<R, protocol::ProtocolError> {
+        self.tell(command)?;
+        let (_, reply) = protocol::read_reply_message(&mut self.socket, self.version)?;
         Ok(reply)
     }
 
@@ -193,6 +202,12 @@ impl Shape {
         let moments = u128::from(self.spec.sample_rate) * time.as_micros() / 1_000_000;
         // At most 192 kHz, 255 channels and a second.
         u32::try_from(moments).unwrap_or(u32::MAX).max(1) * u32::from(self.spec.channels) * SAMPLE as u32
+    }
+}
+
+impl From<protocol::ProtocolError> for Fault {
+    fn from(error: protocol::ProtocolError) -> Self {
+        fault(error)
     }
 }
 
