@@ -186,7 +186,7 @@ pub enum Pull<'a> {
 pub struct Stats {
     /// Frames that arrived, duplicates left out.
     pub received: u64,
-    /// Frames given out in their place, muted ones included.
+    /// Frames given out in their place, muted ones and holes included.
     pub played: u64,
     /// Of those, muted ones.
     pub muted: u64,

@@ -201,6 +201,7 @@ fn floor_of(room: &Room) -> anyhow::Result<Option<f64>> {
     for _ in 0..FLOOR_TRIES {
         match floor_once(room) {
             Ok(floor) => return Ok(Some(floor)),
+            Err(error) if children::are_ending() => return Err(error),
             Err(error) => writeln!(std::io::stderr(), "conclave-measure: the devices alone: {error:#}")?,
         }
     }

@@ -1,6 +1,7 @@
 //! Programs that were started are ended with who started them, when a signal ends that.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -12,6 +13,14 @@ use tokio::time::{Instant, sleep};
 const NOTICED_WITHIN: Duration = Duration::from_secs(5);
 /// Between two looks for programs: work may have just started another one.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// A signal came.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// Whether programs that were started are being ended, and what fails fails for want of them.
+pub fn are_ending() -> bool {
+    ENDING.load(Ordering::Relaxed)
+}
 
 /// Works, and at a signal that is to end this program ends all programs that it has started, waits until the work has
 /// come to its end for want of them, and gives an error.
@@ -33,6 +42,7 @@ pub fn guard<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send 
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}
         }
+        ENDING.store(true, Ordering::Relaxed);
         let deadline = Instant::now() + NOTICED_WITHIN;
         while !work.is_finished() && Instant::now() < deadline {
             end_all()?;
