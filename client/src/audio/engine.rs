@@ -286,7 +286,7 @@ impl MediaEngine {
         self.pause();
     }
 
-    /// As [`MediaEngine::skip`], but the source does not go on: nobody could hear it yet.
+    /// As [`MediaEngine::skip`], but the source does not go on: it has not begun.
     pub fn pause(&mut self) {
         self.process.pause();
         self.holes.forget();

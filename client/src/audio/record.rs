@@ -171,6 +171,8 @@ struct Writing {
     frames: u64,
     /// A packet that waits until it is known whether it is the last.
     waiting: Option<Vec<u8>>,
+    /// The file system counts a file's names, which not every one in user space does.
+    counts_names: bool,
 }
 
 impl Writing {
@@ -178,8 +180,10 @@ impl Writing {
         let mut encoder = opus::Encoder::new(SAMPLE_RATE, Channels::Mono, Application::Audio)?;
         encoder.set_bitrate(Bitrate::Bits(BITRATE))?;
         let skipped = u16::try_from(encoder.get_lookahead()?).unwrap_or(0);
+        let counts_names = file.metadata().is_ok_and(|metadata| metadata.nlink() > 0);
         let pages = PacketWriter::new(BufWriter::new(file));
-        let mut writing = Self { path: path.to_owned(), pages, ring, encoder, skipped, frames: 0, waiting: None };
+        let path = path.to_owned();
+        let mut writing = Self { path, pages, ring, encoder, skipped, frames: 0, waiting: None, counts_names };
         writing.write_head().map_err(|error| writing.failed(error))?;
         Ok(writing)
     }
@@ -264,7 +268,7 @@ impl Writing {
     /// A file that was deleted takes what is written to it, and is gone when it is closed.
     fn is_there(&self) -> Result<(), RecordError> {
         let names = self.pages.inner().get_ref().metadata().map_err(|error| self.failed(error))?.nlink();
-        if names == 0 { Err(RecordError::Deleted { path: self.path.clone() }) } else { Ok(()) }
+        if self.counts_names && names == 0 { Err(RecordError::Deleted { path: self.path.clone() }) } else { Ok(()) }
     }
 
     fn failed(&self, error: io::Error) -> RecordError {

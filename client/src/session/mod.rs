@@ -204,6 +204,8 @@ struct Running {
     steps: Steps,
     seq: u32,
     sent: u64,
+    /// A frame could be sent at any time. A recording begins then, and not in the waiting room.
+    has_begun: bool,
     /// Frames that arrive until then are of a time that was slept through.
     stale_until: Option<Instant>,
     entered: bool,
@@ -264,6 +266,7 @@ impl Running {
             steps: Steps::new(now + frame.duration()),
             seq: 0,
             sent: 0,
+            has_begun: false,
             stale_until: None,
             entered: false,
             was_member: false,
@@ -448,16 +451,17 @@ impl Running {
     fn skip_ticks(&mut self, ticks: u32) {
         self.stale_until = Some(Instant::now() + ticks::BACKLOG);
         self.seq = self.seq.wrapping_add(ticks);
-        self.engine.skip(ticks);
+        if self.has_begun {
+            self.engine.skip(ticks);
+        }
     }
 
     /// `due` is the tick's own time: after a stall several come at once.
     fn on_tick(&mut self, due: Instant) {
         self.seq = self.seq.wrapping_add(1);
         let now = Instant::now();
-        // A recording begins when it can be heard.
-        let has_begun = self.sent > 0 || self.conference.can_send(now);
-        if !has_begun {
+        self.has_begun |= self.conference.can_send(now);
+        if !self.has_begun {
             self.engine.pause();
         } else if self.link.is_up() && self.gate.is_open(now) && ticks::is_fresh(due, now, self.frame) {
             self.capture_and_send();

@@ -129,6 +129,27 @@ fn guest_in_the_waiting_room_gets_no_roster_no_figures_and_no_media() {
     end(meeting.host, vec![member, guest]);
 }
 
+#[test]
+fn a_recording_is_said_from_its_beginning_by_who_waited_and_slept_for_longer_than_it_lasts() {
+    let stage = Stage::alone();
+    let said = speech::clip(0, 3.0).unwrap();
+    let input = stage.sound("talk.wav", &said);
+    let output = stage.argument("heard.wav");
+    let mut meeting = Meeting::open(&["--output", &output, "--profile", "poor-network"]);
+    let guest = join("Bela", &meeting.link, &["--input", &input]);
+    knock_of(&meeting.host, "Bela");
+    guest.pause().unwrap();
+    observe(Duration::from_secs(3));
+    guest.resume().unwrap();
+    observe(Duration::from_secs(2));
+    admit(&mut meeting.host, "Bela", &guest);
+    hears_more(&meeting.host, "Bela", 400, LIMIT);
+    end(meeting.host, vec![guest]);
+    let heard = wav::read(&stage.path("heard.wav")).unwrap();
+    let score = wav::pesq_wb(&said, &heard, 15.0).unwrap();
+    assert!(score >= GOOD, "{score}");
+}
+
 fn downwards(observed: Vec<Observed>) -> Vec<usize> {
     observed.into_iter().filter(|datagram| datagram.direction == Direction::Down).map(|datagram| datagram.len).collect()
 }

@@ -207,7 +207,8 @@ impl Answer {
         };
         let mut found = match found {
             Ok(found) => found,
-            Err(refused) => return Self { devices: Err(refused), is_pulse: true },
+            // Asked again soon.
+            Err(error) => return Self { devices: Err(error), is_pulse: true },
         };
         let devices = found.devices(direction, false);
         let is_pulse = matches!(found, SoundSystem::Pulse(_));

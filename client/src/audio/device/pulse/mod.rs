@@ -1,9 +1,10 @@
 //! Streams of a PulseAudio server, or of PipeWire by its interface, each over a connection and on a thread of its own.
 //!
-//! cpal is not used for them. It lets the server keep no more of a recording than one callback is long, so that whatever a busy server or client doesn't move within 10 ms is lost; it makes the
-//! server render blocks of half a millisecond; and it clears a megabyte and asks for the latency with every one of them,
-//! under a lock. Here the server keeps [`KEPT_SECONDS`] of a recording, works in blocks of [`PERIOD`], and a thread that
-//! only moves samples sleeps in between, at real-time priority where the system grants it.
+//! cpal is not used for them. It lets the server keep no more of a recording than one callback is long, so that
+//! whatever a busy server or client doesn't move within 10 ms is lost; it makes the server render blocks of half a
+//! millisecond; and it clears a megabyte and asks for the latency with every one of them, under a lock. Here the server
+//! keeps [`KEPT_SECONDS`] of a recording, works in blocks of [`PERIOD`], and a thread that only moves samples sleeps in
+//! between, at real-time priority where the system grants it.
 //!
 //! The protocol's bytes are those of the crate `pulseaudio`.
 
