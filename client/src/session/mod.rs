@@ -460,7 +460,7 @@ impl Running {
     fn on_tick(&mut self, due: Instant) {
         self.seq = self.seq.wrapping_add(1);
         let now = Instant::now();
-        self.has_begun |= self.conference.can_send(now);
+        self.has_begun = self.has_begun || self.conference.can_send(now);
         if !self.has_begun {
             self.engine.pause();
         } else if self.link.is_up() && self.gate.is_open(now) && ticks::is_fresh(due, now, self.frame) {
