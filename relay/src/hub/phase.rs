@@ -3,7 +3,8 @@
 //!
 //! What arrives together leaves together, in one packet to each listener. So the relay looks when in the frame's
 //! duration each slot's frames come, and asks those that come at another time than the first to shift. It looks at
-//! arrivals only, and at the earliest of many: jitter makes frames late, never early.
+//! arrivals only, and where most of them are at the earliest: jitter makes frames late, never early. That one frame came late
+//! says nothing, and one that is late by more than half a frame looks early.
 
 use std::time::{Duration, Instant};
 
@@ -13,11 +14,16 @@ use conclave_protocol::wire::relay::PhaseShift;
 pub(super) const EVERY: Duration = Duration::from_millis(200);
 /// Frames that are looked at before a slot is asked for the first time, while it may still take its place at once
 /// (`docs/protocol.md` §8.4).
-const FIRST_FRAMES: u32 = 10;
+const FIRST_FRAMES: usize = 10;
 /// The same later: those of a second.
-const FRAMES: u32 = 50;
+const FRAMES: usize = 50;
 /// What is near enough, in µs: frames that come within twice this are together for any hold of a millisecond.
 const NEAR: i64 = 300;
+/// Frames that come one after another, in order of their places, are one lot unless there is a gap: wider than that between most
+/// of them by so many times, and than this part of a frame's duration; or than that part of it at any rate.
+const GAP: i64 = 4;
+const LEAST_GAP: i64 = 20;
+const MOST_GAP: i64 = 5;
 /// A client shifts by a thousandth of the time that passes; and its first frames after that are on their way.
 const SLEW: u32 = 1_000;
 const SETTLING: Duration = Duration::from_millis(500);
@@ -27,17 +33,22 @@ const PATIENCE: u8 = 8;
 const LATER: Duration = Duration::from_secs(120);
 
 /// When one slot's frames come.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(super) struct Meter {
-    /// Frames looked at, the first one's place, and how far before it the earliest came.
-    frames: u32,
-    first: i64,
-    earliest: i64,
+    /// Places of the frames looked at, in µs, and how many there are.
+    places: [i16; FRAMES],
+    frames: usize,
     /// Frames before then are on the old phase.
     from: Option<Instant>,
     asked: u8,
     /// It has been looked at before.
     is_known: bool,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self { places: [0; FRAMES], frames: 0, from: None, asked: 0, is_known: false }
+    }
 }
 
 impl Meter {
@@ -46,12 +57,11 @@ impl Meter {
         if self.from.is_some_and(|from| now < from) {
             return;
         }
-        let place = place(now, tick, frame);
-        if self.frames == 0 {
-            (self.first, self.earliest) = (place, 0);
+        if let Some(free) = self.places.get_mut(self.frames) {
+            // Within half of 20 ms.
+            *free = i16::try_from(place(now, tick, frame)).unwrap_or_default();
+            self.frames += 1;
         }
-        self.frames = self.frames.saturating_add(1);
-        self.earliest = self.earliest.min(around(place - self.first, micros(frame)));
     }
 
     /// How the slot is to shift, if it is to.
@@ -60,8 +70,8 @@ impl Meter {
             return None;
         }
         let is_first = !std::mem::replace(&mut self.is_known, true);
-        let is_late_by = around(self.first + self.earliest, micros(frame));
-        self.frames = 0;
+        let frames = std::mem::take(&mut self.frames);
+        let is_late_by = earliest_of_most(&mut self.places[..frames], micros(frame));
         if is_late_by.abs() <= NEAR {
             self.asked = 0;
             return None;
@@ -75,6 +85,23 @@ impl Meter {
         self.asked = if self.asked >= PATIENCE { 0 } else { self.asked + 1 };
         Some(PhaseShift::from_micros(-is_late_by))
     }
+}
+
+/// The earliest of the lot to which most of these places belong, within half a frame. There is one at least.
+fn earliest_of_most(places: &mut [i16], frame: i64) -> i64 {
+    places.sort_unstable();
+    let count = places.len();
+    // On from the last comes the first again, a frame later.
+    let at = |n: usize| i64::from(places[n % count]) + frame * i64::try_from(n / count).unwrap_or_default();
+    let half = count / 2;
+    let densest = (0..count).min_by_key(|n| at(n + half) - at(*n)).unwrap_or_default();
+    let usual = (at(densest + half) - at(densest)) / i64::try_from(half.max(1)).unwrap_or(i64::MAX);
+    let gap = (usual * GAP).clamp(frame / LEAST_GAP, frame / MOST_GAP);
+    let mut first = densest + count;
+    while first > densest + 1 && at(first) - at(first - 1) <= gap {
+        first -= 1;
+    }
+    around(at(first), frame)
 }
 
 /// The place of `now` in the frame, in µs after `tick` or before it: within half a frame.
@@ -166,6 +193,33 @@ mod tests {
                 assert!(sender.asked <= asked + 2, "{offset} {jitter}");
             }
         }
+    }
+
+    #[test]
+    fn frames_that_are_late_now_and_then_move_nobody() {
+        let tick = Instant::now();
+        for every in [4, 7, 10] {
+            for late in (0..40_000).step_by(1_300) {
+                let mut meter = Meter::default();
+                for n in 0..200u32 {
+                    // The first ones, too.
+                    let delay = if n % every == 0 { late + u64::from(n % 3) * 2_000 } else { u64::from(n * 37 % 200) };
+                    meter.on_frame(tick + FRAME * n + us(delay), tick, FRAME);
+                    if n % 10 == 9 {
+                        let shift = meter.ask(tick + FRAME * n, FRAME).map(|shift| shift.micros());
+                        assert!(shift.is_none_or(|shift| shift.abs() <= 2_000), "{every} {late}: {shift:?} µs");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn places_on_both_edges_of_the_frame_are_one_lot() {
+        let mut places = [9_900, -9_900, 9_950, -9_990, 2_000, -9_800, 9_990];
+        assert_eq!(earliest_of_most(&mut places, 20_000), 9_900);
+        assert_eq!(earliest_of_most(&mut [-3], 20_000), -3);
+        assert_eq!(earliest_of_most(&mut [4_900, -4_990, -4_900, 0], 10_000), 4_900);
     }
 
     #[test]
