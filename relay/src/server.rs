@@ -51,8 +51,8 @@ pub struct Forwarding {
     /// How long a frame may wait for those that are expected with it, so that they leave in one packet. Nothing waits
     /// where frames come alone.
     pub hold: Duration,
-    /// How long packets may gather after the first before the relay takes them in: fewer wake-ups, and on a busy machine
-    /// one more wait for its turn.
+    /// How long packets may gather, before the relay takes them in or more that are expected with them: fewer wake-ups, and
+    /// on a busy machine one more wait for its turn.
     pub gather: Duration,
     /// Age beyond which a frame is dropped instead of sent; seven eighths of it while more is dropped than by a hiccup.
     pub deadline: Duration,
@@ -109,7 +109,7 @@ pub enum BindError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// Its port can't be opened.
-    #[error("cannot listen on UDP {address}: {source}")]
+    #[error("cannot listen on UDP {address}")]
     Socket {
         /// Where it was to listen.
         address: SocketAddr,

@@ -49,14 +49,14 @@ impl Residence {
         25, 50, 100, 200, 300, 500, 750, 1_000, 1_500, 2_000, 2_250, 2_500, 3_000, 4_000, 5_000, 7_500, 10_000, 15_000,
     ];
 
-    /// A frame stayed for so long.
-    pub fn record(&self, stay: Duration) {
+    /// So many frames stayed for so long.
+    pub fn record(&self, stay: Duration, frames: u64) {
         let micros = u64::try_from(stay.as_micros()).unwrap_or(u64::MAX);
         let bucket = Self::BOUNDS.partition_point(|bound| *bound < micros);
         if let Some(count) = self.counts.get(bucket) {
-            count.increment();
+            count.add(frames);
         }
-        self.sum.add(micros);
+        self.sum.add(micros.saturating_mul(frames));
     }
 
     /// Frames in each bucket, the last one without a bound.
@@ -172,7 +172,7 @@ mod tests {
     fn a_stay_counts_in_the_first_bucket_that_holds_it() {
         let residence = Residence::default();
         for micros in [0, 25, 26, 15_000, 15_001, 9_000_000] {
-            residence.record(Duration::from_micros(micros));
+            residence.record(Duration::from_micros(micros), 1);
         }
         let counts = residence.counts();
         assert_eq!((counts[0], counts[1], counts[17], counts[18]), (2, 1, 1, 2));

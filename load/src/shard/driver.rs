@@ -99,7 +99,7 @@ impl Driver {
             for number in &woken.sockets {
                 self.receive(now, *number)?;
             }
-            self.hear_arrived();
+            self.hear_arrived(now);
             self.fire(now);
             self.settle(now);
             self.sockets.flush();
@@ -189,15 +189,19 @@ impl Driver {
     }
 
     /// Hears what has come in media packets.
-    fn hear_arrived(&mut self) {
+    fn hear_arrived(&mut self, now: Instant) {
         if self.arrived.is_empty() {
             return;
         }
-        let meter = Arc::clone(&self.meter);
-        let mut meter = lock(&meter);
-        for (at, packet) in self.arrived.drain(..) {
-            if let Some(caller) = self.callers.get_mut(at).and_then(Option::as_deref_mut) {
-                caller.hear_media(&self.stage, &packet, &mut meter);
+        let Self { meter, arrived, callers, sockets, stage, .. } = self;
+        let mut meter = lock(meter);
+        for (at, packet) in arrived.drain(..) {
+            let Some(caller) = callers.get_mut(at).and_then(Option::as_deref_mut) else { continue };
+            caller.hear_media(stage, &packet, &mut meter);
+            if let Some((transmit, mut question)) = caller.ask(now)
+                && let Some(socket) = sockets.get(caller.socket)
+            {
+                socket.send(transmit, &mut question);
             }
         }
     }

@@ -20,9 +20,10 @@ use crate::link::LinkPsk;
 use crate::secret::Secret;
 use crate::sign::{BadSignature, PublicKey, Signature};
 use crate::wire::codec::{Malformed, Reader, Wire, Writer};
+use crate::wire::relay::WITNESS;
 
 /// First byte of a witness packet.
-pub const PACKET_KIND: u8 = 7;
+pub const PACKET_KIND: u8 = WITNESS;
 
 /// A statement with all that proves who made it, and after what.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -209,6 +209,24 @@ impl std::fmt::Debug for KnockTokenBytes {
 
 /// Type byte of [`FromRelay::Sealed`], which some handle without a look inside.
 pub const SEALED: u8 = 14;
+/// Type byte of [`FromRelay::Deliver`], and where the kind of what it brings is: behind the sender's slot and the length.
+const DELIVER: u8 = 8;
+const DELIVERED_KIND: usize = 1 + 2 + 2;
+
+/// First byte of a witness (`docs/protocol.md` §7.9), the one thing among what members send each other that is no business of
+/// theirs alone: it need not come at once.
+pub const WITNESS: u8 = 7;
+
+/// Whether a message to a client loses nothing by coming half a second later: a seal is in time for longer than that
+/// (`docs/protocol.md` §9.4), and a witness shows what has been for a while (§7.9).
+#[must_use]
+pub fn may_wait(message: &[u8]) -> bool {
+    match message.first() {
+        Some(&SEALED) => true,
+        Some(&DELIVER) => message.get(DELIVERED_KIND) == Some(&WITNESS),
+        _ => false,
+    }
+}
 
 /// What a relay says to a client.
 #[derive(Clone, PartialEq, Debug)]
@@ -657,7 +675,7 @@ impl Wire for FromRelay {
                 slot.write(w);
             }
             Self::Deliver { from, bytes } => {
-                w.u8(8);
+                w.u8(DELIVER);
                 from.write(w);
                 w.bytes(bytes);
             }
@@ -732,7 +750,7 @@ impl Wire for FromRelay {
             5 => Self::MailFrom { mailbox: MailboxId::read(r)?, bytes: r.bytes(MAX_MAIL)?.to_vec() },
             6 => Self::MailboxGone { mailbox: MailboxId::read(r)? },
             7 => Self::Attached { slot: MemberIndex::read(r)? },
-            8 => Self::Deliver { from: MemberIndex::read(r)?, bytes: r.bytes(MAX_PAYLOAD)?.to_vec() },
+            DELIVER => Self::Deliver { from: MemberIndex::read(r)?, bytes: r.bytes(MAX_PAYLOAD)?.to_vec() },
             9 => {
                 let slot = MemberIndex::read(r)?;
                 let here = match r.u8()? {

@@ -24,6 +24,11 @@ impl Timers {
         Self { start, stroke, heap: BinaryHeap::new(), set: Vec::new() }
     }
 
+    /// When its clock began.
+    pub fn start(&self) -> Instant {
+        self.start
+    }
+
     /// Number `who` is to be looked at from `at` on.
     pub fn set(&mut self, who: usize, at: Instant) {
         if self.set.len() <= who {

@@ -34,7 +34,7 @@ use conclave_protocol::descriptor::{Descriptor, Region};
 use conclave_protocol::id::{MeetingId, MemberIndex};
 use conclave_protocol::time::WallClock;
 use conclave_protocol::wire::codec::Wire;
-use conclave_protocol::wire::relay::{FromRelay, Refusal, SEALED, ToRelay};
+use conclave_protocol::wire::relay::{self, FromRelay, Refusal, ToRelay};
 
 use crate::core::{CloseCode, ConnId, Core, Delivery, Figures, Output, Peer, ReportTicket};
 use crate::moderator::Moderator;
@@ -390,8 +390,7 @@ impl Core for Hub {
     }
 
     fn may_wait(message: &[u8]) -> bool {
-        // A seal is in time for another second and more (`docs/protocol.md` §9.4).
-        message.first() == Some(&SEALED)
+        relay::may_wait(message)
     }
 
     fn disconnected(&mut self, now: Instant, conn: ConnId, out: &mut Vec<Output>) {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::keys::{Opener, Sealer, Secrets};
-use super::{ASK_AGAIN, ASK_EVERY, ASK_RARELY, EAGER, Flags, TRUSTED_FOR, begin, frames, push};
+use super::{ASK_AGAIN, ASK_ALONG, ASK_EVERY, ASK_RARELY, EAGER, Flags, TRUSTED_FOR, begin, frames, push};
 
 /// See the module. Frames leave in media packets while the relay answers that they come through.
 #[derive(Debug)]
@@ -62,21 +62,21 @@ impl ClientPath {
         self.complete(now, buffer)
     }
 
-    /// When the next question is due.
+    /// When to ask the next question, if nothing is heard before: what is heard is an occasion, too, from shortly before on.
     #[must_use]
     pub fn ask_at(&self) -> Instant {
-        self.ask_at
+        let is_hearing = self.heard.is_some_and(|heard| heard + ASK_ALONG > self.ask_at);
+        if is_hearing { self.ask_at + ASK_ALONG } else { self.ask_at }
     }
 
     /// Makes a question whether packets come through, in an empty buffer, if one is due: frames ask on their way.
     #[must_use]
     pub fn ask(&mut self, now: Instant, buffer: &mut Vec<u8>) -> bool {
-        begin(buffer);
-        let is_due = self.ask_at <= now && self.complete(now, buffer);
-        if !is_due {
-            buffer.clear();
+        if self.ask_at > now {
+            return false;
         }
-        is_due
+        begin(buffer);
+        self.complete(now, buffer)
     }
 
     fn complete(&mut self, now: Instant, buffer: &mut Vec<u8>) -> bool {

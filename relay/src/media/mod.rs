@@ -35,6 +35,13 @@ pub fn transmit(destination: SocketAddr, src_ip: Option<IpAddr>, packet: &[u8]) 
 /// How often a client asks whether its media packets come through: two small packets a second for both ends.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
+/// Who hears packets all the time asks when the next comes: then whoever sends them is awake, and so is who hears them. It waits
+/// for that no longer than this, which is more than a frame's duration.
+const ASK_ALONG: Duration = Duration::from_millis(30);
+
+/// A relay answers by the next frames that leave, if they do so within that time. Who gets no answer asks again.
+const ANSWER_ALONG: Duration = Duration::from_millis(100);
+
 /// How often until there is an answer: the relay gives none before the first control message.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// So many times; then something on the way seems to let only QUIC through, which may change.

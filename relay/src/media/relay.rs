@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::keys::{Opener, Sealer, Secrets};
-use super::{Flags, TRUSTED_FOR, begin};
+use super::{ANSWER_ALONG, Flags, TRUSTED_FOR, begin};
 
 /// See the module.
 pub(crate) struct RelayPath {
@@ -11,12 +11,14 @@ pub(crate) struct RelayPath {
     opener: Opener,
     /// The client has said that media packets reach it, which is believed until then.
     heard_until: Option<Instant>,
+    /// The next packet is an answer, if it leaves before then.
+    answers_until: Option<Instant>,
 }
 
 impl RelayPath {
     pub(crate) fn new(secrets: &Secrets) -> Option<Self> {
         let (sealer, opener) = secrets.relay()?;
-        Some(Self { sealer, opener, heard_until: None })
+        Some(Self { sealer, opener, heard_until: None, answers_until: None })
     }
 
     /// Opens a packet in place; see [`Opener::open`].
@@ -37,8 +39,14 @@ impl RelayPath {
     }
 
     /// Completes a packet; `false` if that can't be done.
-    pub(crate) fn seal(&mut self, buffer: &mut Vec<u8>) -> bool {
-        self.sealer.seal(Flags { hears: true, ..Flags::default() }, buffer)
+    pub(crate) fn seal(&mut self, now: Instant, buffer: &mut Vec<u8>) -> bool {
+        let answers = self.answers_until.take().is_some_and(|until| now < until);
+        self.sealer.seal(Flags { hears: true, answers, ..Flags::default() }, buffer)
+    }
+
+    /// The next packet answers a question that came at `now`, unless it takes too long until there is one.
+    pub(crate) fn answer_along(&mut self, now: Instant) {
+        self.answers_until = Some(now + ANSWER_ALONG);
     }
 
     /// Makes the answer to a question, in an empty buffer; `false` if that can't be done.

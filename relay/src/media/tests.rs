@@ -2,7 +2,8 @@ use std::time::{Duration, Instant};
 
 use super::packet::{HEADER, TAG};
 use super::{
-    ClientPath, EAGER, MAX_PACKET, RelayPath, Secrets, TRUSTED_FOR, begin, destination, frames, is_media, push,
+    ASK_ALONG, ASK_EVERY, ClientPath, EAGER, MAX_PACKET, RelayPath, Secrets, TRUSTED_FOR, begin, destination, frames,
+    is_media, push,
 };
 
 fn secrets(seed: u8) -> Secrets {
@@ -66,13 +67,13 @@ impl Ends {
     }
 }
 
-fn bundle(relay: &mut RelayPath, those: &[&[u8]]) -> Vec<u8> {
+fn bundle(now: Instant, relay: &mut RelayPath, those: &[&[u8]]) -> Vec<u8> {
     let mut packet = Vec::new();
     begin(&mut packet);
     for frame in those {
         assert!(push(&mut packet, frame));
     }
-    assert!(relay.seal(&mut packet));
+    assert!(relay.seal(now, &mut packet));
     packet
 }
 
@@ -90,7 +91,7 @@ fn frames_travel_beside_quic_once_both_directions_are_known_to_work() {
     assert_eq!(ends.at_relay(&mut frame), None);
     assert!(ends.relay.carries(ends.now));
     assert_eq!(frames(&frame).collect::<Vec<_>>(), [b"frame"]);
-    let mut packet = bundle(&mut ends.relay, &[b"one", b"two"]);
+    let mut packet = bundle(ends.now, &mut ends.relay, &[b"one", b"two"]);
     assert_eq!(ends.at_client(&mut packet), [b"one", b"two"]);
 }
 
@@ -196,7 +197,7 @@ fn no_packet_is_longer_than_every_path_carries() {
     begin(&mut packet);
     let count = std::iter::repeat_with(|| push(&mut packet, &[1; 161])).take_while(|has_room| *has_room).count();
     assert_eq!(count, 7);
-    assert!(ends.relay.seal(&mut packet) && packet.len() <= MAX_PACKET);
+    assert!(ends.relay.seal(ends.now, &mut packet) && packet.len() <= MAX_PACKET);
     assert_eq!(ends.at_client(&mut packet).len(), 7);
     let longest = MAX_PACKET - HEADER - 2 - TAG;
     assert_eq!(ends.frame(&vec![1; longest]).len(), MAX_PACKET);
@@ -221,4 +222,47 @@ fn what_is_no_packet_is_looked_at_and_passed_over() {
         opened.extend_from_slice(&[1; 8 + TAG]);
         assert_eq!(frames(&opened).count(), 0);
     }
+}
+
+#[test]
+fn who_is_asked_while_frames_leave_answers_by_the_next_of_them() {
+    let mut ends = Ends::new();
+    ends.meet();
+    ends.pass(TRUSTED_FOR);
+    assert!(!ends.client.carries(ends.now));
+    let mut question = ends.question().unwrap();
+    assert!(ends.relay.open(ends.now, &mut question).unwrap().asks);
+    ends.relay.answer_along(ends.now);
+    let mut packets = [b"one", b"two"].map(|frame| bundle(ends.now, &mut ends.relay, &[&frame[..]]));
+    assert_eq!(ends.at_client(&mut packets[1]), [b"two"]);
+    assert!(!ends.client.carries(ends.now), "only the first is an answer");
+    assert_eq!(ends.at_client(&mut packets[0]), [b"one"]);
+    assert!(ends.client.carries(ends.now));
+    // An answer that leaves much later would say of the path what is over.
+    ends.relay.answer_along(ends.now);
+    ends.pass(TRUSTED_FOR);
+    let mut late = bundle(ends.now, &mut ends.relay, &[b"three"]);
+    ends.at_client(&mut late);
+    assert!(!ends.client.carries(ends.now));
+}
+
+#[test]
+fn who_hears_packets_all_the_time_asks_when_the_next_comes() {
+    let mut ends = Ends::new();
+    ends.meet();
+    let due = ends.client.ask_at();
+    ends.now = due - Duration::from_millis(10);
+    let mut packet = bundle(ends.now, &mut ends.relay, &[b"frame"]);
+    ends.at_client(&mut packet);
+    assert_eq!(ends.client.ask_at(), due + ASK_ALONG);
+    assert!(ends.question().is_none());
+    ends.pass(Duration::from_millis(20));
+    let mut packet = bundle(ends.now, &mut ends.relay, &[b"frame"]);
+    ends.at_client(&mut packet);
+    assert!(ends.question().is_some(), "this is the occasion");
+    // Who hears nothing any more asks in time.
+    let due = ends.client.ask_at();
+    ends.pass(ASK_EVERY * 2);
+    assert_eq!(ends.client.ask_at(), due);
+    assert_eq!(due, ends.now - ASK_EVERY);
 }

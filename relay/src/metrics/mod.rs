@@ -49,7 +49,7 @@ const PREFIX: &str = "conclave_relay";
 
 /// The port for it can't be opened.
 #[derive(Debug, Error)]
-#[error("cannot listen on TCP {address}: {source}")]
+#[error("cannot listen on TCP {address}")]
 pub struct ListenError {
     /// Where it was to listen.
     pub address: SocketAddr,

@@ -68,7 +68,7 @@ fn distinct<T: Default + Serialize + DeserializeOwned>(first: u64) -> (T, BTreeM
 fn full_page() -> String {
     let residence = Residence::default();
     for micros in [80, 1_900, 2_100, 20_000] {
-        residence.record(Duration::from_micros(micros));
+        residence.record(Duration::from_micros(micros), 1);
     }
     page(distinct(1_000_000).0, &residence, distinct(2_000_000).0).unwrap()
 }

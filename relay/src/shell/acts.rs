@@ -5,8 +5,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use quinn_proto::VarInt;
 
-use super::bundle::Frame;
 use super::client::Stage;
+use super::frames::Frame;
 use super::{Command, DRAIN, Figures, Readiness, Shell, Stopping, WIND_DOWN};
 use crate::core::{CloseCode, ConnId, Core, Delivery, Output};
 use crate::driver::control::Read;
@@ -49,7 +49,7 @@ impl<C: Core> Shell<C> {
         match output {
             Output::Control { to, bytes } => self.send_control(now, to, bytes),
             Output::Datagram { to, bytes } => {
-                self.push(to, Frame { bytes, arrived: now });
+                self.push_one(to, Frame { bytes, arrived: now });
                 if let Some(at) = self.find(to) {
                     self.mark_ready(at);
                 }
@@ -178,7 +178,7 @@ impl<C: Core> Shell<C> {
                 self.stats.dropped_unread.add(unread);
             }
         }
-        client.bundle.frames = Vec::new();
+        client.bundle.clear();
     }
 
     /// Does what was asked for from outside.

@@ -53,7 +53,8 @@ impl<C: Core> Shell<C> {
                     self.clients.resize_with(at + 1, || None);
                 }
                 self.timers.forget(at);
-                self.clients[at] = Some(Box::new(Client::new(quic, now + self.deadlines.handshake)));
+                self.clients[at] =
+                    Some(Box::new(Client::new(quic, at, self.timers.start(), now + self.deadlines.handshake)));
                 self.mark(at);
             }
             Err(error) => {

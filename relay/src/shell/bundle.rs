@@ -6,19 +6,13 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use super::frames::FrameId;
 
 /// Frames that wait for one listener: two rounds of sixteen talkers. The oldest makes room.
 const MOST: usize = 32;
 
 /// Frames of a talker come every 20 ms, give or take what the path does.
-const BUSY: Duration = Duration::from_millis(30);
-
-/// A frame, and when it arrived.
-pub(super) struct Frame {
-    pub(super) bytes: Bytes,
-    pub(super) arrived: Instant,
-}
+pub(super) const BUSY: Duration = Duration::from_millis(30);
 
 /// When what waits is to leave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,7 +27,9 @@ pub(super) enum Leave {
 
 /// The frames for one listener.
 pub(super) struct Bundle {
-    pub(super) frames: Vec<Frame>,
+    /// Those that wait, and how many there are. They are in place, since that is what is touched for each frame and listener.
+    frames: [FrameId; MOST],
+    count: usize,
     /// When the first frame of the present moment came, and how many since.
     opened: Option<Instant>,
     seen: usize,
@@ -44,7 +40,7 @@ pub(super) struct Bundle {
 
 impl Bundle {
     pub(super) fn new() -> Self {
-        Self { frames: Vec::new(), opened: None, seen: 0, before: 0, expected: 1 }
+        Self { frames: [FrameId::default(); MOST], count: 0, opened: None, seen: 0, before: 0, expected: 1 }
     }
 
     /// Whether frames come often: the next is to be expected within a moment.
@@ -52,21 +48,32 @@ impl Bundle {
         self.opened.is_some_and(|opened| now.saturating_duration_since(opened) < BUSY)
     }
 
+    /// Those that wait, the oldest first.
+    pub(super) fn waiting(&self) -> &[FrameId] {
+        self.frames.get(..self.count).unwrap_or_default()
+    }
+
+    /// None waits any more.
+    pub(super) fn clear(&mut self) {
+        self.count = 0;
+    }
+
     /// Takes a frame; `hold` is how long a moment lasts. The second result tells whether an older frame was dropped.
-    pub(super) fn push(&mut self, frame: Frame, hold: Duration) -> (Leave, bool) {
-        let arrived = frame.arrived;
+    pub(super) fn push(&mut self, frame: FrameId, arrived: Instant, hold: Duration) -> (Leave, bool) {
         let is_new = self.opened.is_none_or(|opened| arrived.saturating_duration_since(opened) >= hold);
         if is_new {
             self.expected = self.seen.max(self.before).max(1);
             (self.opened, self.before, self.seen) = (Some(arrived), self.seen, 0);
         }
         self.seen += 1;
-        let is_full = self.frames.len() >= MOST;
+        let waited = self.count > 0;
+        let is_full = self.count >= MOST;
         if is_full {
-            self.frames.remove(0);
+            self.frames.copy_within(1.., 0);
+            self.count = MOST - 1;
         }
-        let waited = !self.frames.is_empty();
-        self.frames.push(frame);
+        self.frames[self.count] = frame;
+        self.count += 1;
         let leave = match self.opened {
             _ if self.seen >= self.expected => Leave::Now,
             Some(opened) if !waited || is_new => Leave::At(opened + hold),
@@ -78,12 +85,16 @@ impl Bundle {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
+    use super::super::frames::{Frame, Frames};
     use super::*;
 
     const HOLD: Duration = Duration::from_millis(2);
 
     struct Listener {
         bundle: Bundle,
+        arrivals: Vec<Instant>,
         due: Option<Instant>,
         packets: Vec<usize>,
         longest: Duration,
@@ -91,21 +102,29 @@ mod tests {
 
     impl Listener {
         fn new() -> Self {
-            Self { bundle: Bundle::new(), due: None, packets: Vec::new(), longest: Duration::ZERO }
+            Self {
+                bundle: Bundle::new(),
+                arrivals: Vec::new(),
+                due: None,
+                packets: Vec::new(),
+                longest: Duration::ZERO,
+            }
         }
 
         fn leave(&mut self, now: Instant) {
             self.due = None;
-            let waits = self.bundle.frames.iter().map(|frame| now - frame.arrived);
+            let waits = self.arrivals.drain(..).map(|arrived| now - arrived);
             self.longest = waits.max().unwrap_or_default().max(self.longest);
-            self.packets.push(self.bundle.frames.drain(..).count());
+            self.packets.push(self.bundle.waiting().len());
+            self.bundle.clear();
         }
 
         fn frame(&mut self, now: Instant) {
             if let Some(due) = self.due.filter(|due| *due <= now) {
                 self.leave(due);
             }
-            match self.bundle.push(Frame { bytes: Bytes::new(), arrived: now }, HOLD).0 {
+            self.arrivals.push(now);
+            match self.bundle.push(FrameId::default(), now, HOLD).0 {
                 Leave::Now => self.leave(now),
                 Leave::At(due) => self.due = Some(due),
                 Leave::AsBefore => {}
@@ -162,13 +181,11 @@ mod tests {
 
     #[test]
     fn what_is_never_fetched_stays_bounded_and_the_oldest_goes() {
-        let mut bundle = Bundle::new();
-        let now = Instant::now();
-        let dropped = (0..100u64).filter(|n| {
-            let arrived = now + Duration::from_micros(*n);
-            bundle.push(Frame { bytes: Bytes::new(), arrived }, HOLD).1
-        });
-        assert_eq!((dropped.count(), bundle.frames.len()), (100 - MOST, MOST));
-        assert_eq!(bundle.frames[0].arrived, now + Duration::from_micros(68));
+        let (mut bundle, mut frames, now) = (Bundle::new(), Frames::default(), Instant::now());
+        let ids: Vec<FrameId> =
+            (0..100).map(|_| frames.keep(Frame { bytes: Bytes::new(), arrived: now }, HOLD)).collect();
+        let dropped = ids.iter().filter(|id| bundle.push(**id, now, HOLD).1).count();
+        assert_eq!(dropped, 100 - MOST);
+        assert_eq!(bundle.waiting(), &ids[100 - MOST..]);
     }
 }

@@ -13,11 +13,18 @@ use crate::media::{self, Flags, RelayPath, Secrets};
 
 /// How long what is not a frame may wait for the next: a frame's duration. A packet for itself costs as much as one with
 /// frames, and to say a little later that somebody spoke, or that a packet came, costs nothing.
-const WAIT: Duration = Duration::from_millis(20);
+pub(super) const WAIT: Duration = Duration::from_millis(20);
 
-/// How long what may wait is kept for company where frames go in media packets: with those of five talkers a listener gets
-/// twelve seals a second, and a packet that carries several is acknowledged by one.
+/// How long what may wait is kept for company at most where frames go in media packets: with those of five talkers a listener
+/// gets ten seals a second, and a packet that carries several is acknowledged by one.
 const PATIENCE: Duration = Duration::from_millis(400);
+/// So many connections that came after each other send it in the same round, and get their acknowledgements in one: each
+/// round that is for this alone costs more than what is sent in it. More of them together would keep frames waiting.
+const NEIGHBOURS: usize = 64;
+/// By how much the rounds of one such group are behind those of the group before: not half of [`PATIENCE`] nor a third, and
+/// after so many groups it has been everywhere.
+const STAGGER: Duration = Duration::from_millis(140);
+const GROUPS: usize = 20;
 
 /// Bytes of control messages that a client gets in a millisecond where frames come: as much as has room beside those of three
 /// talkers in a packet of QUIC's least MTU, so they cost no packet of their own there.
@@ -74,6 +81,8 @@ pub(super) struct Client {
     pub(super) control: Option<Control>,
     pub(super) bundle: Bundle,
     pace: Pace,
+    /// What may wait leaves at times that are multiples of [`PATIENCE`] from then.
+    departures: Instant,
     /// Control messages wait until then.
     write_again: Option<Instant>,
     /// Not to be read before.
@@ -141,8 +150,11 @@ pub(super) enum Stage {
 }
 
 impl Client {
-    pub(super) fn new(quic: Connection, until: Instant) -> Self {
+    /// The connection of that number, whose handshake may take until `until`; `start` is the same for all.
+    pub(super) fn new(quic: Connection, at: usize, start: Instant, until: Instant) -> Self {
+        let group = u32::try_from(at / NEIGHBOURS % GROUPS).unwrap_or_default();
         Self {
+            departures: start + STAGGER * group,
             quic,
             stage: Stage::Handshake { until },
             control: None,
@@ -191,7 +203,7 @@ impl Client {
     /// A control message has been queued that may wait for others: until when it does; `None` if it goes as any other.
     pub(super) fn may_wait(&mut self, now: Instant) -> Option<Instant> {
         let may_wait = self.takes_media(now) && self.bundle.is_busy(now);
-        may_wait.then(|| *self.queued.waits_until.get_or_insert(now + PATIENCE))
+        may_wait.then(|| *self.queued.waits_until.get_or_insert(next_departure(self.departures, now)))
     }
 
     /// There is something to be sent that does not wait as long as that.
@@ -251,8 +263,13 @@ impl Client {
         Some((conn, self.media.as_mut()?.open(now, packet)?))
     }
 
-    /// The answer to one that asks.
-    pub(super) fn answer_media(&mut self) -> Option<(Transmit, Vec<u8>)> {
+    /// The answer to one that asks, unless the next frames take it along.
+    pub(super) fn answer_media(&mut self, now: Instant) -> Option<(Transmit, Vec<u8>)> {
+        if self.takes_media(now) && self.bundle.is_busy(now) {
+            // Should none come after all, it is asked again.
+            self.media.as_mut()?.answer_along(now);
+            return None;
+        }
         let mut buffer = Vec::new();
         let is_made = self.media.as_mut()?.answer(&mut buffer);
         is_made.then(|| (self.direct(&buffer), buffer))
@@ -264,8 +281,8 @@ impl Client {
     }
 
     /// Completes a media packet.
-    pub(super) fn complete_media(&mut self, buffer: &mut Vec<u8>) -> Option<Transmit> {
-        let is_made = self.media.as_mut()?.seal(buffer);
+    pub(super) fn complete_media(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        let is_made = self.media.as_mut()?.seal(now, buffer);
         is_made.then(|| self.direct(buffer))
     }
 
@@ -280,9 +297,29 @@ impl Client {
     }
 }
 
+/// The first multiple of [`PATIENCE`] after `now`, counted from `start`.
+fn next_departure(start: Instant, now: Instant) -> Instant {
+    let since = now.saturating_duration_since(start).as_micros();
+    let past = u64::try_from(since % PATIENCE.as_micros()).unwrap_or_default();
+    now + (PATIENCE - Duration::from_micros(past))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_wait_leaves_with_that_of_others_and_no_later_than_it_may() {
+        let start = Instant::now();
+        let waits = [0, 1, 399, 400, 401, 1_000].map(|at| {
+            let now = start + Duration::from_millis(at);
+            (next_departure(start, now) - now).as_millis()
+        });
+        assert_eq!(waits, [400, 399, 1, 400, 399, 200]);
+        let offsets: std::collections::BTreeSet<u128> =
+            (0..GROUPS).map(|group| (STAGGER * u32::try_from(group).unwrap()).as_millis() % 400).collect();
+        assert_eq!(offsets.len(), GROUPS);
+    }
 
     #[test]
     fn along_with_the_frames_of_each_moment_goes_as_much_as_has_room_there() {

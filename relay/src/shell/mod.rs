@@ -14,7 +14,10 @@ mod arrivals;
 mod bundle;
 mod client;
 mod commands;
+mod departure;
+mod frames;
 mod pressure;
+mod rhythm;
 mod traffic;
 
 use std::collections::{HashMap, VecDeque};
@@ -41,7 +44,10 @@ use crate::server::{Deadlines, Forwarding};
 use crate::stats::Stats;
 use client::Client;
 pub(crate) use commands::{Command, Figures, Handle, Readiness};
+use departure::Departure;
+use frames::Frames;
 use pressure::Pressure;
+use rhythm::Rhythm;
 
 /// Batches of packets taken in before anything is sent: a flood must not keep frames from leaving.
 const BATCHES: usize = 16;
@@ -86,6 +92,7 @@ pub(crate) struct Shell<C> {
     deadlines: Deadlines,
     forwarding: Forwarding,
     pressure: Pressure,
+    rhythm: Rhythm,
     reports: Option<Intake>,
     inbox: Inbox<Command>,
     socket: Socket,
@@ -112,7 +119,12 @@ pub(crate) struct Shell<C> {
     /// Datagrams of media packets, to be forwarded.
     arrived: Vec<(ConnId, Bytes)>,
     receivers: Vec<ConnId>,
+    /// Those that wait for their listeners, and what is being sent of them.
+    frames: Frames,
+    departure: Departure,
     out: Vec<Output>,
+    /// For how long packets have gathered before they were taken in.
+    gathered: Duration,
     /// The last round left packets in the socket.
     is_behind: bool,
     stopping: Stopping,
@@ -153,6 +165,7 @@ impl<C: Core> Shell<C> {
             deadlines,
             forwarding,
             pressure: Pressure::default(),
+            rhythm: Rhythm::default(),
             reports: None,
             inbox,
             socket,
@@ -171,7 +184,10 @@ impl<C: Core> Shell<C> {
             departed: Vec::new(),
             arrived: Vec::new(),
             receivers: Vec::with_capacity(RECEIVERS),
+            frames: Frames::default(),
+            departure: Departure::default(),
             out: Vec::new(),
+            gathered: Duration::ZERO,
             is_behind: false,
             stopping: Stopping::No,
         };
@@ -202,18 +218,13 @@ impl<C: Core> Shell<C> {
     }
 
     fn round(&mut self, woken: Woken) -> io::Result<()> {
-        // While there is more to do, packets gather anyway.
-        if woken.by_packets && !self.is_behind && self.ready.is_empty() && self.unsettled.is_empty() {
-            thread::sleep(self.forwarding.gather);
-        }
-        let now = Instant::now();
         if self.socket.is_blocked() {
             self.socket.resume();
         }
         if woken.by_packets {
-            self.receive(now)?;
-            self.forward_arrived(now);
+            self.take_in()?;
         }
+        let now = Instant::now();
         self.hear_dirty(now);
         self.release_held(now);
         self.send_ready();
@@ -229,6 +240,32 @@ impl<C: Core> Shell<C> {
         self.settle_some(Instant::now());
         self.part(now);
         self.socket.flush();
+        Ok(())
+    }
+
+    /// Takes in what has come, and what comes in a moment if that is to be expected: packets come often, or frames have come
+    /// without others that are expected with them.
+    fn take_in(&mut self) -> io::Result<()> {
+        let gather = self.forwarding.gather;
+        self.gathered = Duration::ZERO;
+        // While there is more to do, packets gather anyway.
+        let is_busy = self.is_behind || !self.ready.is_empty() || !self.unsettled.is_empty();
+        let may_gather = !is_busy && !gather.is_zero();
+        let is_often = self.rhythm.on_packets(Instant::now());
+        if may_gather && is_often {
+            thread::sleep(gather);
+            self.gathered = gather;
+        }
+        self.receive(Instant::now())?;
+        if may_gather && !is_often && self.next_release().is_some() {
+            // Those that wait for nothing don't wait for this.
+            self.send_ready();
+            self.socket.flush();
+            if !self.is_behind && self.ready.is_empty() {
+                thread::sleep(gather);
+            }
+            self.receive(Instant::now())?;
+        }
         Ok(())
     }
 
@@ -249,6 +286,7 @@ impl<C: Core> Shell<C> {
                 break;
             }
         }
+        self.forward_arrived(now);
         Ok(())
     }
 
@@ -277,13 +315,16 @@ impl<C: Core> Shell<C> {
         Ok(Woken { by_packets, by_commands: !commands.is_empty() })
     }
 
-    fn next_due(&self) -> Option<Instant> {
+    fn next_due(&mut self) -> Option<Instant> {
         let stop = match self.stopping {
             Stopping::No => None,
             Stopping::Drain(until) | Stopping::WindDown(until) => Some(until),
         };
-        let held = self.held.front().map(|(at, _)| *at);
-        [self.timers.next(), self.core.next_timeout(), held, stop].into_iter().flatten().min()
+        // Until then the next frames wake the loop up, and what is due meanwhile can wait for them.
+        let frames = self.rhythm.expects_frames_until();
+        let timers = [self.timers.next(), self.core.next_timeout()].into_iter().flatten().min();
+        let timers = timers.map(|due| frames.map_or(due, |frames| due.max(frames)));
+        [timers, self.next_release(), stop].into_iter().flatten().min()
     }
 
     fn control_for(&self) -> Duration {

@@ -1,9 +1,8 @@
 //! Packets in, frames to their listeners, packets out.
 
-use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use quinn_proto::{
@@ -11,9 +10,9 @@ use quinn_proto::{
     Transmit,
 };
 
-use super::bundle::{Frame, Leave};
-use super::client::{BEYOND, Client, Stage};
-use super::pressure::Pressure;
+use super::bundle::Leave;
+use super::client::{BEYOND, Client, Stage, WAIT};
+use super::frames::{Frame, FrameId};
 use super::{MAX_INCOMING, SEND_FOR, Shell, place};
 use crate::core::{CloseCode, ConnId, Core};
 use crate::driver::socket::Received;
@@ -24,6 +23,9 @@ use crate::stats::Stats;
 /// by the longest frame and its headers.
 const HAS_ROOM: usize = 900;
 
+/// Listeners that get their frames between two looks at the clock: some 20 µs. A look costs a tenth of what one of them takes.
+const LISTENERS_AT_A_TIME: usize = 8;
+
 /// Which of a connection's packets are sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Packets {
@@ -31,46 +33,6 @@ enum Packets {
     All,
     /// All with frames. To ask once more only to hear that there is nothing costs a tenth of sending.
     UntilOneHasRoom,
-}
-
-/// Frames that leave together, or are late.
-struct Departing<'a> {
-    stats: &'a Stats,
-    now: Instant,
-    deadline: Duration,
-    late: Cell<u64>,
-    frames: Cell<u64>,
-    bytes: Cell<u64>,
-}
-
-impl<'a> Departing<'a> {
-    fn new(stats: &'a Stats, now: Instant, deadline: Duration) -> Self {
-        Self { stats, now, deadline, late: Cell::new(0), frames: Cell::new(0), bytes: Cell::new(0) }
-    }
-
-    /// Whether it may still leave.
-    fn is_timely(&self, frame: &Frame) -> bool {
-        let stay = self.now.saturating_duration_since(frame.arrived);
-        let is_timely = stay <= self.deadline;
-        if is_timely {
-            self.stats.residence.record(stay);
-        } else {
-            self.late.update(|late| late + 1);
-        }
-        is_timely
-    }
-
-    fn leaves(&self, frame: &Frame) {
-        self.frames.update(|frames| frames + 1);
-        self.bytes.update(|bytes| bytes + frame.bytes.len() as u64);
-    }
-
-    fn count(&self, pressure: &mut Pressure) {
-        self.stats.dropped_late.add(self.late.get());
-        self.stats.datagrams_out.add(self.frames.get());
-        self.stats.datagram_bytes_out.add(self.bytes.get());
-        pressure.note(self.late.get(), self.frames.get());
-    }
 }
 
 /// What a packet that came may touch.
@@ -133,7 +95,7 @@ impl Taken<'_> {
         self.stats.media_in.increment();
         let packet = packet.freeze();
         self.arrived.extend(media::frames(&packet).map(|frame| (conn, packet.slice_ref(frame))));
-        flags.asks.then(|| client.answer_media()).flatten()
+        flags.asks.then(|| client.answer_media(now)).flatten()
     }
 }
 
@@ -171,8 +133,10 @@ impl<C: Core> Shell<C> {
             let Some(client) = self.client(at) else { continue };
             client.queued.dirty = false;
             let waits = client.waits_for_frames(now);
-            if let Some(until) = client.queued.waits_until {
-                self.timers.set(at, until);
+            // What waits for longer than that must not keep an acknowledgement waiting.
+            let is_long = client.queued.waits_until.is_some_and(|until| until > now + WAIT);
+            if let Some(due) = if is_long { client.due() } else { client.queued.waits_until } {
+                self.timers.set(at, due);
             }
             if is_heard || !waits {
                 self.mark(at);
@@ -292,6 +256,9 @@ impl<C: Core> Shell<C> {
     /// Forwards the datagrams that have come in media packets.
     pub(super) fn forward_arrived(&mut self, now: Instant) {
         let mut arrived = std::mem::take(&mut self.arrived);
+        if !arrived.is_empty() {
+            self.rhythm.on_frames(now);
+        }
         for (conn, bytes) in arrived.drain(..) {
             self.forward(now, Some(conn), &bytes);
         }
@@ -306,34 +273,56 @@ impl<C: Core> Shell<C> {
         let mut receivers = std::mem::take(&mut self.receivers);
         receivers.clear();
         self.core.datagram(now, conn, bytes, &mut receivers);
-        for receiver in &receivers {
-            self.push(*receiver, Frame { bytes: bytes.clone(), arrived: now });
+        if !receivers.is_empty() {
+            let frame = self.frames.keep(Frame { bytes: bytes.clone(), arrived: now }, self.forwarding.deadline);
+            for receiver in &receivers {
+                self.push(*receiver, frame, now);
+            }
         }
         self.receivers = receivers;
     }
 
+    /// A frame for one listener alone.
+    pub(super) fn push_one(&mut self, to: ConnId, frame: Frame) {
+        let arrived = frame.arrived;
+        let frame = self.frames.keep(frame, self.forwarding.deadline);
+        self.push(to, frame, arrived);
+    }
+
     /// A frame for one listener: it leaves with those that come with it.
-    pub(super) fn push(&mut self, to: ConnId, frame: Frame) {
-        let (at, hold, gather) = (place(to), self.forwarding.hold, self.forwarding.gather);
+    fn push(&mut self, to: ConnId, frame: FrameId, arrived: Instant) {
+        let (at, hold, gathered) = (place(to), self.forwarding.hold, self.gathered);
         let Some(client) = self.client(at).filter(|client| client.heard_as() == Some(to)) else {
             return self.stats.dropped_gone.increment();
         };
-        let (leave, is_full) = client.bundle.push(frame, hold);
+        let (leave, is_full) = client.bundle.push(frame, arrived, hold);
         if is_full {
             self.stats.dropped_full.increment();
         }
         match leave {
             Leave::Now => self.mark_ready(at),
             // The first may have come when packets began to gather.
-            Leave::At(time) => self.held.push_back((time.checked_sub(gather).unwrap_or(time), at)),
+            Leave::At(time) => self.held.push_back((time.checked_sub(gathered).unwrap_or(time), at)),
             Leave::AsBefore => {}
         }
+    }
+
+    /// When frames have waited for long enough, if any wait for others.
+    pub(super) fn next_release(&mut self) -> Option<Instant> {
+        while let Some((time, at)) = self.held.front().copied() {
+            // Most have left with the last that was expected, or are about to.
+            if self.client(at).is_some_and(|client| !client.queued.ready && !client.bundle.waiting().is_empty()) {
+                return Some(time);
+            }
+            self.held.pop_front();
+        }
+        None
     }
 
     /// Lets go of the frames that have waited for long enough.
     pub(super) fn release_held(&mut self, now: Instant) {
         while let Some((_, at)) = self.held.pop_front_if(|(time, _)| *time <= now) {
-            if self.client(at).is_some_and(|client| !client.bundle.frames.is_empty()) {
+            if self.client(at).is_some_and(|client| !client.bundle.waiting().is_empty()) {
                 self.mark_ready(at);
             }
         }
@@ -342,7 +331,7 @@ impl<C: Core> Shell<C> {
     /// Sends the frames that are to leave, for a while; the others' turn comes first in the next round.
     pub(super) fn send_ready(&mut self) {
         let begun = Instant::now();
-        let mut now = begun;
+        let (mut now, mut sent) = (begun, 0);
         while !self.socket.is_blocked()
             && now.saturating_duration_since(begun) < SEND_FOR
             && let Some(at) = self.ready.pop_front()
@@ -353,55 +342,61 @@ impl<C: Core> Shell<C> {
                 self.send_frames(now, at);
                 self.transmit(now, at, Packets::UntilOneHasRoom);
             }
-            now = Instant::now();
+            sent += 1;
+            if sent % LISTENERS_AT_A_TIME == 0 {
+                now = Instant::now();
+            }
         }
     }
 
     /// Sends a listener's frames in as few media packets as hold them.
     fn send_media(&mut self, now: Instant, at: usize) {
-        let departing = Departing::new(&self.stats, now, self.pressure.deadline(self.forwarding.deadline));
-        let Self { clients, socket, .. } = self;
+        let deadline = self.pressure.deadline(self.forwarding.deadline);
+        let Self { clients, socket, frames, departure, pressure, stats, .. } = self;
         let Some(client) = clients.get_mut(at).and_then(Option::as_deref_mut) else { return };
         client.queued.ready = false;
-        let mut frames = std::mem::take(&mut client.bundle.frames);
-        let mut timely = frames.drain(..).filter(|frame| departing.is_timely(frame)).peekable();
-        while timely.peek().is_some() {
+        departure.prepare(client.bundle.waiting(), frames, now, deadline);
+        client.bundle.clear();
+        for packet in departure.packets() {
             let mut buffer = socket.buffer();
-            media::begin(&mut buffer);
-            let mut is_empty = true;
-            while let Some(frame) = timely.next_if(|frame| media::push(&mut buffer, &frame.bytes)) {
-                departing.leaves(&frame);
-                is_empty = false;
-            }
-            if is_empty {
-                // No packet has room for it.
-                timely.next();
-                self.stats.dropped_too_large.increment();
-            } else if let Some(transmit) = client.complete_media(&mut buffer) {
-                self.stats.packets_out.increment();
-                self.stats.packet_bytes_out.add(transmit.size as u64);
+            buffer.extend_from_slice(packet);
+            if let Some(transmit) = client.complete_media(now, &mut buffer) {
+                stats.packets_out.increment();
+                stats.packet_bytes_out.add(transmit.size as u64);
                 socket.send(transmit, &mut buffer);
             }
             socket.give_back(buffer);
         }
-        drop(timely);
-        client.bundle.frames = frames;
-        departing.count(&mut self.pressure);
+        departure.count(now, stats, pressure);
     }
 
     fn send_frames(&mut self, now: Instant, at: usize) {
-        let departing = Departing::new(&self.stats, now, self.pressure.deadline(self.forwarding.deadline));
-        let Some(client) = self.clients.get_mut(at).and_then(Option::as_deref_mut) else { return };
+        let deadline = self.pressure.deadline(self.forwarding.deadline);
+        let Self { clients, frames, pressure, stats, .. } = self;
+        let Some(client) = clients.get_mut(at).and_then(Option::as_deref_mut) else { return };
         client.queued.ready = false;
-        for frame in client.bundle.frames.drain(..).filter(|frame| departing.is_timely(frame)) {
+        let (mut late, mut leaving) = (0, 0);
+        for id in client.bundle.waiting() {
+            let stay = |frame: &Frame| now.saturating_duration_since(frame.arrived);
+            let Some(frame) = frames.get(*id).filter(|frame| stay(frame) <= deadline) else {
+                late += 1;
+                continue;
+            };
+            stats.residence.record(stay(frame), 1);
             // Should an earlier one still wait, the oldest makes room: late audio is worth nothing.
             match client.quic.datagrams().send(frame.bytes.clone(), true) {
-                Ok(()) => departing.leaves(&frame),
-                Err(SendDatagramError::TooLarge) => self.stats.dropped_too_large.increment(),
-                Err(_) => self.stats.dropped_gone.increment(),
+                Ok(()) => {
+                    leaving += 1;
+                    stats.datagram_bytes_out.add(frame.bytes.len() as u64);
+                }
+                Err(SendDatagramError::TooLarge) => stats.dropped_too_large.increment(),
+                Err(_) => stats.dropped_gone.increment(),
             }
         }
-        departing.count(&mut self.pressure);
+        client.bundle.clear();
+        stats.datagrams_out.add(leaving);
+        stats.dropped_late.add(late);
+        pressure.note(late, leaving);
     }
 
     /// Sends what the connection has to send, and sees when it is to be looked at again.

@@ -7,10 +7,13 @@ use conclave_protocol::capability::Rights;
 use conclave_protocol::id::MemberIndex;
 use conclave_protocol::stamp::{Minute, Origin, SealPublic, StampKey};
 use conclave_protocol::wire::codec::Wire;
-use conclave_protocol::wire::relay::{FromRelay, MAX_SEAL, Refusal, StampCheck, StampVerdict, ToRelay};
+use conclave_protocol::wire::relay::{
+    FromRelay, MAX_SEAL, MailboxId, Refusal, StampCheck, StampVerdict, ToRelay, WITNESS,
+};
 
 use super::world::{Room, World, refused, rk};
 use crate::core::Core;
+use crate::hub::Hub;
 use crate::stamps::StampKeys;
 
 fn key(fill: u8) -> Arc<StampKey> {
@@ -166,4 +169,16 @@ fn a_new_day_stamps_with_its_own_key_and_knows_the_old_one() {
         let check = StampCheck { origin: origin(&room), public: public(1, 1), stamp };
         assert_eq!(world.hub.stamps.check(&check), StampVerdict::Genuine);
     }
+}
+
+#[test]
+fn seals_and_witnesses_may_wait_and_nothing_else() {
+    let deliver = |kind: u8| FromRelay::Deliver { from: MemberIndex(3), bytes: vec![kind, 0, 0] }.encode();
+    let stamp = key(1).stamp(&origin(&Room::new(1)), Minute(1), &public(1, 1));
+    let sealed = FromRelay::Sealed { from: MemberIndex(3), stamp, bytes: vec![7] }.encode();
+    let waiting: Vec<u8> = (0..=u8::MAX).filter(|kind| Hub::may_wait(&deliver(*kind))).collect();
+    assert_eq!(waiting, [WITNESS]);
+    assert!(Hub::may_wait(&sealed));
+    assert!(!Hub::may_wait(&[]) && !Hub::may_wait(&deliver(7)[..5]));
+    assert!(!Hub::may_wait(&FromRelay::MailFrom { mailbox: MailboxId(0x0700), bytes: vec![7, 7, 7] }.encode()));
 }
