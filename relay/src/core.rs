@@ -149,7 +149,7 @@ pub trait Core: Send + 'static {
     /// nothing.
     fn datagram(&mut self, now: Instant, conn: ConnId, datagram: &[u8], to: &mut Vec<ConnId>);
 
-    /// Whether a control message loses nothing by coming a fifth of a second later. The default is for a core whose messages
+    /// Whether a control message loses nothing by coming half a second later. The default is for a core whose messages
     /// are all urgent.
     fn may_wait(message: &[u8]) -> bool {
         let _ = message;

@@ -61,7 +61,7 @@ const CONTROL_FOR: Duration = Duration::from_micros(500);
 /// The same while frames wait: messages and newcomers then get a quarter of the time and more, and a seal to a thousand
 /// listeners, which takes as long as their frames, does not make those twice as late.
 const CONTROL_BESIDE: Duration = Duration::from_micros(100);
-/// For timers alone nobody wakes up but so often: a frame's duration, for where there are frames somebody is awake as often.
+/// For timers alone nobody wakes up but so often, and while frames come ([`Rhythm`]) not at all: then the loop is awake as often.
 /// The shortest of QUIC's timers that matters waits for 25 ms, an acknowledgement's (RFC 9000 §18.2), and a probe's for more
 /// than the round trip and that (RFC 9002 §6.2.1).
 const STROKE: Duration = Duration::from_millis(20);
