@@ -1,14 +1,62 @@
 //! What Linux says of a process: processor time and memory.
 
 use std::fs;
+use std::iter::Sum;
+use std::ops::{Add, Div, Sub};
 use std::path::Path;
 
-/// Processor time of all threads of a process, in seconds, with nanosecond resolution; `None` when it is gone. A thread
-/// that ended takes its share along.
-pub fn process_cpu_seconds(pid: u32) -> Option<f64> {
+/// How long threads had a core and how long they were ready to run and had none, in seconds with nanosecond resolution; or both
+/// as shares of some time.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Times {
+    /// On a core.
+    pub on_cpu: f64,
+    /// Waiting for one.
+    pub waiting: f64,
+}
+
+impl Times {
+    /// When they did not sleep.
+    pub fn awake(self) -> f64 {
+        self.on_cpu + self.waiting
+    }
+}
+
+impl Add for Times {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { on_cpu: self.on_cpu + other.on_cpu, waiting: self.waiting + other.waiting }
+    }
+}
+
+impl Sub for Times {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self { on_cpu: self.on_cpu - other.on_cpu, waiting: self.waiting - other.waiting }
+    }
+}
+
+impl Div<f64> for Times {
+    type Output = Self;
+
+    fn div(self, seconds: f64) -> Self {
+        Self { on_cpu: self.on_cpu / seconds, waiting: self.waiting / seconds }
+    }
+}
+
+impl Sum for Times {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), Add::add)
+    }
+}
+
+/// Times of all threads of a process; `None` when it is gone. A thread that ended takes its share along.
+pub fn process_times(pid: u32) -> Option<Times> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
-    let nanos: u64 = tasks.filter_map(|task| on_cpu_nanos(&task.ok()?.path())).sum();
-    (nanos > 0).then_some(nanos as f64 / 1e9)
+    let times: Times = tasks.filter_map(|task| times(&task.ok()?.path())).sum();
+    (times.on_cpu > 0.0).then_some(times)
 }
 
 /// Resident bytes of a process; `None` when it is gone.
@@ -20,7 +68,7 @@ pub fn resident_bytes(pid: u32) -> Option<u64> {
     Some(exact.or_else(status)? * 1024)
 }
 
-/// A thread of this process, by which its processor time can be read from another.
+/// A thread of this process, by which its times can be read from another.
 #[derive(Clone, Copy, Debug)]
 pub struct ThreadId(u32);
 
@@ -31,10 +79,9 @@ impl ThreadId {
         link.file_name()?.to_str()?.parse().ok().map(Self)
     }
 
-    /// Its processor time in seconds.
-    pub fn cpu_seconds(self) -> Option<f64> {
-        let path = format!("/proc/self/task/{}", self.0);
-        on_cpu_nanos(Path::new(&path)).map(|nanos| nanos as f64 / 1e9)
+    /// Its times.
+    pub fn times(self) -> Option<Times> {
+        times(Path::new(&format!("/proc/self/task/{}", self.0)))
     }
 }
 
@@ -50,9 +97,15 @@ pub fn processor() -> Option<String> {
     line.split_once(':').map(|(_, name)| name.trim().to_owned())
 }
 
-/// First field of schedstat: time on a processor.
-fn on_cpu_nanos(task: &Path) -> Option<u64> {
-    fs::read_to_string(task.join("schedstat")).ok()?.split_whitespace().next()?.parse().ok()
+fn times(task: &Path) -> Option<Times> {
+    of_schedstat(&fs::read_to_string(task.join("schedstat")).ok()?)
+}
+
+/// What its first two fields say, which are in nanoseconds.
+fn of_schedstat(text: &str) -> Option<Times> {
+    let mut nanos = text.split_whitespace().map_while(|field| field.parse::<u64>().ok());
+    let mut seconds = || Some(nanos.next()? as f64 / 1e9);
+    Some(Times { on_cpu: seconds()?, waiting: seconds()? })
 }
 
 fn kilobytes(text: &str, field: &str) -> Option<u64> {
@@ -68,11 +121,20 @@ mod tests {
     fn this_process_has_memory_and_processor_time() {
         let pid = std::process::id();
         assert!(resident_bytes(pid).unwrap() > 100_000);
-        assert!(process_cpu_seconds(pid).unwrap() > 0.0);
+        assert!(process_times(pid).unwrap().on_cpu > 0.0);
         let me = ThreadId::current().unwrap();
         // Counted at the kernel's next tick only, until which asking takes time itself.
-        while me.cpu_seconds().unwrap() <= 0.0 {}
-        assert_eq!(process_cpu_seconds(u32::MAX), None);
+        while me.times().unwrap().on_cpu <= 0.0 {}
+        assert_eq!(process_times(u32::MAX), None);
+    }
+
+    #[test]
+    fn schedstat_tells_how_long_a_thread_ran_and_how_long_it_waited() {
+        assert_eq!(of_schedstat("1500000000 250000000 17\n"), Some(Times { on_cpu: 1.5, waiting: 0.25 }));
+        assert_eq!(of_schedstat("1500000000\n"), None);
+        let times = [Times { on_cpu: 1.0, waiting: 2.0 }, Times { on_cpu: 3.0, waiting: 1.0 }];
+        let sum: Times = times.into_iter().sum();
+        assert_eq!(((sum - times[0]) / 2.0, sum.awake()), (Times { on_cpu: 1.5, waiting: 0.5 }, 7.0));
     }
 
     #[test]

@@ -84,6 +84,8 @@ pub struct Report {
 pub struct Relay {
     /// Processor time during the measurement, in seconds.
     pub cpu_s: Option<f64>,
+    /// How long its threads had something to do meanwhile and no core to do it on, in seconds.
+    pub waiting_s: Option<f64>,
     /// Frames that listeners got during it.
     pub frames_forwarded: u64,
     /// The one by the other.
@@ -176,6 +178,14 @@ pub struct Harness {
     pub guests_cpu: Option<f64>,
     /// The same of the pacer.
     pub pacer_cpu: Option<f64>,
+    /// Share of the time in which that shard waited for a core.
+    pub shard_waiting: Option<f64>,
+    /// The same of the thread of hosts and talkers.
+    pub leading_waiting: Option<f64>,
+    /// The same of that of the others.
+    pub guests_waiting: Option<f64>,
+    /// The same of the pacer.
+    pub pacer_waiting: Option<f64>,
     /// Resident memory of the harness.
     pub rss_bytes: Option<u64>,
     /// How long it took until all members were in, in seconds.

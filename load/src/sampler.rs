@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::procfs::{process_cpu_seconds, resident_bytes};
+use crate::procfs::{Times, process_times, resident_bytes};
 use crate::result::Second;
 use crate::room::Stage;
 use crate::sync::lock;
@@ -11,7 +11,7 @@ use crate::sync::lock;
 /// Everything that is counted up, at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sample {
-    pub(crate) relay_cpu: Option<f64>,
+    pub(crate) relay: Option<Times>,
     pub(crate) rss: Option<u64>,
     pub(crate) packets: u64,
     pub(crate) frames: u64,
@@ -23,25 +23,25 @@ pub(crate) struct Sampler {
     stage: Arc<Stage>,
     /// Packets and frames of connections that are gone.
     gone: (u64, u64),
-    /// Processor time of relays that are gone.
-    spent: f64,
+    /// What relays took that are gone.
+    spent: Times,
 }
 
 impl Sampler {
     pub(crate) fn new(stage: Arc<Stage>) -> Self {
-        Self { stage, gone: (0, 0), spent: 0.0 }
+        Self { stage, gone: (0, 0), spent: Times::default() }
     }
 
     /// The relay of that process is about to go.
     pub(crate) fn note_kill(&mut self, pid: Option<u32>) {
-        self.spent += pid.and_then(process_cpu_seconds).unwrap_or(0.0);
+        self.spent = self.spent + pid.and_then(process_times).unwrap_or_default();
     }
 
     /// Everything now.
     pub(crate) fn take(&mut self, pid: Option<u32>) -> Sample {
         let (packets, frames) = self.received();
         Sample {
-            relay_cpu: pid.and_then(process_cpu_seconds).map(|cpu| cpu + self.spent),
+            relay: pid.and_then(process_times).map(|times| times + self.spent),
             rss: pid.and_then(resident_bytes),
             packets,
             frames,
@@ -70,7 +70,7 @@ impl Sampler {
 pub(crate) fn between(second: u32, before: &Sample, after: &Sample, seconds: f64) -> Second {
     Second {
         second,
-        relay_cpu: after.relay_cpu.zip(before.relay_cpu).map(|(after, before)| (after - before) / seconds),
+        relay_cpu: after.relay.zip(before.relay).map(|(after, before)| (after - before).on_cpu / seconds),
         rss_bytes: after.rss,
         packets_per_frame: packets_per_frame(before, after),
         members: after.members,
@@ -90,8 +90,20 @@ mod tests {
 
     #[test]
     fn seconds_are_differences_of_samples() {
-        let before = Sample { relay_cpu: Some(1.0), rss: Some(5), packets: 10, frames: 100, members: 1 };
-        let after = Sample { relay_cpu: Some(1.5), rss: Some(7), packets: 60, frames: 300, members: 2 };
+        let before = Sample {
+            relay: Some(Times { on_cpu: 1.0, waiting: 9.0 }),
+            rss: Some(5),
+            packets: 10,
+            frames: 100,
+            members: 1,
+        };
+        let after = Sample {
+            relay: Some(Times { on_cpu: 1.5, waiting: 9.0 }),
+            rss: Some(7),
+            packets: 60,
+            frames: 300,
+            members: 2,
+        };
         let second = between(3, &before, &after, 2.0);
         assert_eq!((second.second, second.members, second.rss_bytes), (3, 2, Some(7)));
         assert_eq!((second.relay_cpu, second.packets_per_frame), (Some(0.25), Some(0.25)));

@@ -11,7 +11,7 @@ use crate::listener::Account;
 use crate::meter::{Meter, micros};
 use crate::pacer::Paced;
 use crate::plan::{FRAME, Plan};
-use crate::procfs::{self, ThreadId, resident_bytes};
+use crate::procfs::{self, ThreadId, Times, resident_bytes};
 use crate::result::{Frames, Harness, Joins, Machine, Percentiles, Relay, Report, Second, Spread};
 use crate::room::{Stage, in_micros};
 use crate::sampler::{Sample, packets_per_frame};
@@ -23,8 +23,8 @@ const MOST_LAG_MS: f64 = 2.0;
 /// Unless so much of the latency that was found is the relay's all the same: the packets of a crowd come at once, and to
 /// read a thousand of them takes a shard milliseconds, which are in the latency.
 const MOST_OF_LATENCY: f64 = 0.5;
-/// A thread that takes more of a core has no room for what comes in bursts.
-const MOST_CPU: f64 = 0.85;
+/// A thread that takes a core for more of the time, or waits for one, has no room for what comes in bursts.
+const MOST_AWAKE: f64 = 0.85;
 /// Share of frames that may be missing by the harness's own fault.
 const MOST_MISSING: f64 = 0.001;
 
@@ -51,19 +51,19 @@ pub(crate) struct Threads {
     pub(crate) pacer: Option<ThreadId>,
 }
 
-/// Their processor time, in seconds or as a share of a core.
+/// Their times, in seconds or as shares.
 #[derive(Clone, Default)]
 pub(crate) struct Shares {
-    shards: Vec<Option<f64>>,
-    leading: Option<f64>,
-    guests: Vec<Option<f64>>,
-    pacer: Option<f64>,
+    shards: Vec<Option<Times>>,
+    leading: Option<Times>,
+    guests: Vec<Option<Times>>,
+    pacer: Option<Times>,
 }
 
 impl Threads {
     /// What they took until now.
     pub(crate) fn read(&self) -> Shares {
-        let of = |thread: &Option<ThreadId>| thread.and_then(ThreadId::cpu_seconds);
+        let of = |thread: &Option<ThreadId>| thread.and_then(ThreadId::times);
         Shares {
             shards: self.shards.iter().map(of).collect(),
             leading: of(&self.leading),
@@ -74,10 +74,10 @@ impl Threads {
 }
 
 impl Shares {
-    /// Their shares of a core since then.
+    /// Their shares of the time since then.
     pub(crate) fn since(&self, before: &Self, seconds: f64) -> Self {
-        let share = |now: Option<f64>, then: Option<f64>| Some((now? - then?) / seconds);
-        let all = |now: &[Option<f64>], then: &[Option<f64>]| {
+        let share = |now: Option<Times>, then: Option<Times>| Some((now? - then?) / seconds);
+        let all = |now: &[Option<Times>], then: &[Option<Times>]| {
             now.iter().zip(then).map(|(now, then)| share(*now, *then)).collect()
         };
         Self {
@@ -89,8 +89,8 @@ impl Shares {
     }
 }
 
-fn busiest(shares: &[Option<f64>]) -> Option<f64> {
-    shares.iter().copied().flatten().reduce(f64::max)
+fn busiest(shares: &[Option<Times>]) -> Option<Times> {
+    shares.iter().copied().flatten().max_by(|a, b| a.awake().total_cmp(&b.awake()))
 }
 
 /// What listeners got, all together and by second.
@@ -204,12 +204,14 @@ fn frames(heard: &Heard, paced: Option<&Paced>) -> Frames {
 
 fn relay(plan: &Plan, measured: &Measured, forwarded: u64) -> Relay {
     let Measured { base, first, last, series, .. } = measured;
-    let cpu_s = last.relay_cpu.zip(first.relay_cpu).map(|(last, first)| last - first);
+    let times = last.relay.zip(first.relay).map(|(last, first)| last - first);
+    let cpu_s = times.map(|times| times.on_cpu);
     let rss_seen = series.iter().filter_map(|second| second.rss_bytes);
     let grown = last.rss.zip(base.rss).map(|(last, base)| last.saturating_sub(base));
     let positive = cpu_s.filter(|cpu| *cpu > 0.0);
     Relay {
         cpu_s,
+        waiting_s: times.map(|times| times.waiting),
         frames_forwarded: forwarded,
         frames_per_cpu_s: positive.map(|cpu| forwarded as f64 / cpu),
         cpu_s_per_million: cpu_s.filter(|_| forwarded > 0).map(|cpu| cpu * 1e6 / forwarded as f64),
@@ -223,13 +225,21 @@ fn relay(plan: &Plan, measured: &Measured, forwarded: u64) -> Relay {
 
 fn harness(stage: &Stage, shards: &[Arc<Shard>], measured: &Measured) -> Result<Harness> {
     let lags = shards.iter().filter_map(|shard| Percentiles::of(&shard.probe.lag(), 1_000.0));
+    let Shares { leading, pacer, .. } = measured.shares;
+    let [shard, guests] = [&measured.shares.shards, &measured.shares.guests].map(|shares| busiest(shares));
+    let on_cpu = |share: Option<Times>| share.map(|share| share.on_cpu);
+    let waiting = |share: Option<Times>| share.map(|share| share.waiting);
     Ok(Harness {
         pacer_lag_ms: measured.paced.as_ref().and_then(|paced| Percentiles::of(&paced.lag, 1_000.0)),
         shard_lag_ms: lags.max_by(|a, b| a.p99.total_cmp(&b.p99)),
-        shard_cpu: busiest(&measured.shares.shards),
-        leading_cpu: measured.shares.leading,
-        guests_cpu: busiest(&measured.shares.guests),
-        pacer_cpu: measured.shares.pacer,
+        shard_cpu: on_cpu(shard),
+        leading_cpu: on_cpu(leading),
+        guests_cpu: on_cpu(guests),
+        pacer_cpu: on_cpu(pacer),
+        shard_waiting: waiting(shard),
+        leading_waiting: waiting(leading),
+        guests_waiting: waiting(guests),
+        pacer_waiting: waiting(pacer),
         rss_bytes: resident_bytes(std::process::id()),
         ramp_s: measured.ramp_s,
         warmup_s: measured.warmup_s,
@@ -264,15 +274,24 @@ fn objections(plan: &Plan, outcome: &Outcome<'_>) -> Vec<String> {
             ));
         }
     }
+    // Those that run the protocol may wait where nothing that is measured waits for them.
+    let counts = |waiting: Option<f64>| waiting.filter(|_| plan.faults.churn.is_some());
     let threads = [
-        ("a shard", harness.shard_cpu),
-        ("the protocol of hosts and talkers", harness.leading_cpu),
-        ("the protocol of the others", harness.guests_cpu),
-        ("the pacer", harness.pacer_cpu),
+        ("a shard", harness.shard_cpu, harness.shard_waiting),
+        ("the protocol of hosts and talkers", harness.leading_cpu, counts(harness.leading_waiting)),
+        ("the protocol of the others", harness.guests_cpu, counts(harness.guests_waiting)),
+        ("the pacer", harness.pacer_cpu, harness.pacer_waiting),
     ];
-    for (what, cpu) in threads {
-        if let Some(cpu) = cpu.filter(|cpu| *cpu > MOST_CPU) {
+    for (what, cpu, waiting) in threads {
+        let (cpu, waiting) = (cpu.unwrap_or(0.0), waiting.unwrap_or(0.0));
+        if cpu > MOST_AWAKE {
             objections.push(format!("the harness is saturated: {what} takes {:.0} % of a core", cpu * 100.0));
+        } else if cpu + waiting > MOST_AWAKE {
+            objections.push(format!(
+                "the harness is saturated: {what} takes {:.0} % of a core, and waits for one in {:.0} % of the time",
+                cpu * 100.0,
+                waiting * 100.0
+            ));
         }
     }
     let Frames { sent, dropped_on_purpose, starved, owed, .. } = *frames;
@@ -343,11 +362,12 @@ mod tests {
 
     #[test]
     fn a_harness_that_does_not_keep_up_is_not() {
-        let spoil: [fn(&mut Frames, &mut Harness, &mut u64); 7] = [
+        let spoil: [fn(&mut Frames, &mut Harness, &mut u64); 8] = [
             |_, harness, _| harness.pacer_lag_ms.as_mut().unwrap().p99 = 2.1,
             |_, harness, _| harness.shard_lag_ms.as_mut().unwrap().p99 = 2.1,
             |_, harness, _| harness.shard_cpu = Some(0.9),
             |_, harness, _| harness.guests_cpu = Some(0.9),
+            |_, harness, _| harness.shard_waiting = Some(0.4),
             |frames, _, _| frames.starved = 10,
             |frames, _, _| frames.sent = 400,
             |_, _, members| *members = 2,
@@ -372,6 +392,16 @@ mod tests {
     }
 
     #[test]
+    fn those_that_join_may_wait_for_a_core_unless_it_is_joins_that_are_measured() {
+        let (mut plan, frames, mut harness) = good();
+        (harness.guests_cpu, harness.guests_waiting) = (Some(0.2), Some(0.7));
+        assert_eq!(objections(&plan, &frames, &harness, 3), Vec::<String>::new());
+        plan.faults.churn = Some(30.0);
+        let said = "the harness is saturated: the protocol of the others takes 20 % of a core, and waits for one in 70 % of the time";
+        assert_eq!(objections(&plan, &frames, &harness, 3), [said]);
+    }
+
+    #[test]
     fn what_faults_take_away_is_no_objection() {
         let (mut plan, mut frames, harness) = good();
         plan.faults.kill_relay_at = Some(3.0);
@@ -383,12 +413,23 @@ mod tests {
     fn the_relay_s_figures_follow_from_its_processor_time_and_growth() {
         let measured = Measured {
             base: Sample { rss: Some(1_000), ..Sample::default() },
-            first: Sample { relay_cpu: Some(1.0), packets: 0, frames: 0, ..Sample::default() },
-            last: Sample { relay_cpu: Some(3.0), rss: Some(4_000), packets: 50, frames: 100, ..Sample::default() },
+            first: Sample {
+                relay: Some(Times { on_cpu: 1.0, waiting: 0.5 }),
+                packets: 0,
+                frames: 0,
+                ..Sample::default()
+            },
+            last: Sample {
+                relay: Some(Times { on_cpu: 3.0, waiting: 0.75 }),
+                rss: Some(4_000),
+                packets: 50,
+                frames: 100,
+                ..Sample::default()
+            },
             ..Measured::default()
         };
         let relay = relay(&good().0, &measured, 4_000_000);
-        assert_eq!((relay.cpu_s, relay.frames_per_cpu_s), (Some(2.0), Some(2_000_000.0)));
+        assert_eq!((relay.cpu_s, relay.waiting_s, relay.frames_per_cpu_s), (Some(2.0), Some(0.25), Some(2_000_000.0)));
         assert_eq!((relay.cpu_s_per_million, relay.packets_per_frame), (Some(0.5), Some(0.5)));
         assert_eq!(relay.rss_per_member_bytes, Some(1_000));
     }

@@ -52,7 +52,7 @@ fn row_of(name: &str, p: &Percentiles) -> [String; 6] {
 
 /// The figures of a run that are no times, with their names.
 pub(crate) fn figures_of(report: &Report) -> Vec<(&'static str, String)> {
-    let (shape, relay, frames) = (report.plan.shape, &report.relay, report.frames);
+    let (shape, relay, harness, frames) = (report.plan.shape, &report.relay, &report.harness, report.frames);
     let load = format!("{} × {} people, {} talk, {} s", shape.rooms, shape.people, shape.talkers, report.plan.seconds);
     let mut all = vec![
         ("load", load),
@@ -61,6 +61,7 @@ pub(crate) fn figures_of(report: &Report) -> Vec<(&'static str, String)> {
         ("loss of the worst listener", percent(report.listener_loss.map(|spread| spread.max), 4)),
         ("reordered", frames.reordered.to_string()),
         ("relay: CPU", number(relay.cpu_s, 2, " s")),
+        ("relay: waiting for a core", number(relay.waiting_s, 2, " s")),
         ("relay: frames per CPU-second", number(relay.frames_per_cpu_s, 0, "")),
         ("relay: CPU per million frames", number(relay.cpu_s_per_million, 2, " s")),
         ("relay: packets per frame", number(relay.packets_per_frame, 3, "")),
@@ -69,7 +70,14 @@ pub(crate) fn figures_of(report: &Report) -> Vec<(&'static str, String)> {
             "relay: resident per member",
             number(relay.rss_per_member_bytes.map(|bytes| bytes as f64 / 1024.0), 1, " KiB"),
         ),
-        ("harness: shard, hosts, guests, pacer", shares(report)),
+        (
+            "harness: shard, hosts, guests, pacer",
+            shares([harness.shard_cpu, harness.leading_cpu, harness.guests_cpu, harness.pacer_cpu]),
+        ),
+        (
+            "harness: waiting for a core",
+            shares([harness.shard_waiting, harness.leading_waiting, harness.guests_waiting, harness.pacer_waiting]),
+        ),
     ];
     if report.frames.dropped_on_purpose > 0 {
         all.push(("dropped on purpose", report.frames.dropped_on_purpose.to_string()));
@@ -82,9 +90,7 @@ pub(crate) fn figures_of(report: &Report) -> Vec<(&'static str, String)> {
     all
 }
 
-fn shares(report: &Report) -> String {
-    let harness = &report.harness;
-    let all = [harness.shard_cpu, harness.leading_cpu, harness.guests_cpu, harness.pacer_cpu];
+fn shares(all: [Option<f64>; 4]) -> String {
     all.map(|share| percent(share, 0)).join(", ")
 }
 
