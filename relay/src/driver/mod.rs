@@ -7,4 +7,5 @@ pub mod inbox;
 pub mod socket;
 pub mod timers;
 
+pub(crate) mod source;
 mod together;

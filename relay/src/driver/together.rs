@@ -13,21 +13,26 @@ use rustix::net::{
 const MARK: EcnCodepoint = EcnCodepoint::Ect0;
 
 /// Sends many packets at once. What a packet needs beside its receiver can't be said in such a call: where it comes
-/// from, if the socket has several addresses, and another ECN mark than [`MARK`].
+/// from, if that is not where the socket's packets come from anyway, and another ECN mark than [`MARK`].
 pub(super) struct Together {
-    /// The one address of the socket; `None` if it has several, or the mark can't be set.
+    /// The one address of the socket; `None` if it has several.
     address: Option<IpAddr>,
+    is_marked: bool,
 }
 
 impl Together {
     pub(super) fn new(socket: &UdpSocket) -> Self {
-        let address = socket.local_addr().map(|address| address.ip()).ok().filter(|ip| !ip.is_unspecified());
+        let address = socket.local_addr().map(|address| address.ip()).ok();
+        let marks_v4 = || set_ip_tos(socket, MARK as u8).is_ok();
         let is_marked = match address {
-            Some(IpAddr::V4(_)) => set_ip_tos(socket, MARK as u8).is_ok(),
-            Some(IpAddr::V6(_)) => set_ipv6_tclass(socket, MARK as u32).is_ok(),
+            Some(IpAddr::V4(_)) => marks_v4(),
+            // One that has all addresses sends IPv4 packets, too, unless it is told not to, and then takes this all the same.
+            Some(IpAddr::V6(ip)) => {
+                set_ipv6_tclass(socket, MARK as u32).is_ok() && (!ip.is_unspecified() || marks_v4())
+            }
             None => false,
         };
-        Self { address: address.filter(|_| is_marked) }
+        Self { address: address.filter(|ip| !ip.is_unspecified()), is_marked }
     }
 
     /// How many packets, from the first on, may go in one call.
@@ -37,8 +42,8 @@ impl Together {
 
     fn takes(&self, transmit: &Transmit) -> bool {
         let is_one = transmit.segment_size.is_none_or(|segment| segment >= transmit.size);
-        let is_from_here = self.address.is_some() && transmit.src_ip.is_none_or(|ip| Some(ip) == self.address);
-        is_one && is_from_here && transmit.ecn == Some(MARK)
+        let is_from_here = transmit.src_ip.is_none_or(|ip| Some(ip) == self.address);
+        is_one && is_from_here && self.is_marked && transmit.ecn == Some(MARK)
     }
 }
 

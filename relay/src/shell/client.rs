@@ -8,6 +8,7 @@ use super::bundle::Bundle;
 use crate::bucket::Rate;
 use crate::core::{CloseCode, ConnId, Peer};
 use crate::driver::control::{Control, Stopped, Written};
+use crate::driver::source::Source;
 use crate::gate::Prefix;
 use crate::media::{self, Flags, RelayPath, Secrets};
 
@@ -94,6 +95,8 @@ pub(super) struct Client {
     pub(super) media_id: Option<u64>,
     /// From its first media packet on.
     media: Option<RelayPath>,
+    /// What media packets to it say about where they come from.
+    source: Source,
 }
 
 /// In which of the shell's queues a connection is already.
@@ -166,6 +169,7 @@ impl Client {
             queued: Queued::default(),
             media_id: None,
             media: None,
+            source: Source::default(),
         }
     }
 
@@ -287,8 +291,9 @@ impl Client {
     }
 
     /// To where QUIC has found the client, whose address it has proved.
-    fn direct(&self, packet: &[u8]) -> Transmit {
-        media::transmit(self.quic.remote_address(), self.quic.local_ip(), packet)
+    fn direct(&mut self, packet: &[u8]) -> Transmit {
+        let remote = self.quic.remote_address();
+        media::transmit(remote, self.source.of(remote, self.quic.local_ip()), packet)
     }
 
     /// Datagrams that came and were never read.
