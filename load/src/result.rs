@@ -178,14 +178,14 @@ pub struct Harness {
     pub guests_cpu: Option<f64>,
     /// The same of the pacer.
     pub pacer_cpu: Option<f64>,
-    /// Share of the time in which that shard waited for a core.
-    pub shard_waiting: Option<f64>,
+    /// Share of the time in which a shard had a core or waited for one: the most of any.
+    pub shard_awake: Option<f64>,
     /// The same of the thread of hosts and talkers.
-    pub leading_waiting: Option<f64>,
-    /// The same of that of the others.
-    pub guests_waiting: Option<f64>,
+    pub leading_awake: Option<f64>,
+    /// The same of those of the others.
+    pub guests_awake: Option<f64>,
     /// The same of the pacer.
-    pub pacer_waiting: Option<f64>,
+    pub pacer_awake: Option<f64>,
     /// Resident memory of the harness.
     pub rss_bytes: Option<u64>,
     /// How long it took until all members were in, in seconds.

@@ -89,8 +89,10 @@ impl Shares {
     }
 }
 
-fn busiest(shares: &[Option<Times>]) -> Option<Times> {
-    shares.iter().copied().flatten().max_by(|a, b| a.awake().total_cmp(&b.awake()))
+/// The most that one of them had a core, and the most that one had a core or waited for one.
+fn busiest(shares: &[Option<Times>]) -> (Option<f64>, Option<f64>) {
+    let most = |of: fn(Times) -> f64| shares.iter().copied().flatten().map(of).reduce(f64::max);
+    (most(|share| share.on_cpu), most(Times::awake))
 }
 
 /// What listeners got, all together and by second.
@@ -225,21 +227,22 @@ fn relay(plan: &Plan, measured: &Measured, forwarded: u64) -> Relay {
 
 fn harness(stage: &Stage, shards: &[Arc<Shard>], measured: &Measured) -> Result<Harness> {
     let lags = shards.iter().filter_map(|shard| Percentiles::of(&shard.probe.lag(), 1_000.0));
-    let Shares { leading, pacer, .. } = measured.shares;
-    let [shard, guests] = [&measured.shares.shards, &measured.shares.guests].map(|shares| busiest(shares));
-    let on_cpu = |share: Option<Times>| share.map(|share| share.on_cpu);
-    let waiting = |share: Option<Times>| share.map(|share| share.waiting);
+    let Shares { shards: of_shards, leading, guests, pacer } = &measured.shares;
+    let (shard_cpu, shard_awake) = busiest(of_shards);
+    let (leading_cpu, leading_awake) = busiest(&[*leading]);
+    let (guests_cpu, guests_awake) = busiest(guests);
+    let (pacer_cpu, pacer_awake) = busiest(&[*pacer]);
     Ok(Harness {
         pacer_lag_ms: measured.paced.as_ref().and_then(|paced| Percentiles::of(&paced.lag, 1_000.0)),
         shard_lag_ms: lags.max_by(|a, b| a.p99.total_cmp(&b.p99)),
-        shard_cpu: on_cpu(shard),
-        leading_cpu: on_cpu(leading),
-        guests_cpu: on_cpu(guests),
-        pacer_cpu: on_cpu(pacer),
-        shard_waiting: waiting(shard),
-        leading_waiting: waiting(leading),
-        guests_waiting: waiting(guests),
-        pacer_waiting: waiting(pacer),
+        shard_cpu,
+        leading_cpu,
+        guests_cpu,
+        pacer_cpu,
+        shard_awake,
+        leading_awake,
+        guests_awake,
+        pacer_awake,
         rss_bytes: resident_bytes(std::process::id()),
         ramp_s: measured.ramp_s,
         warmup_s: measured.warmup_s,
@@ -274,23 +277,22 @@ fn objections(plan: &Plan, outcome: &Outcome<'_>) -> Vec<String> {
             ));
         }
     }
-    // Those that run the protocol may wait where nothing that is measured waits for them.
-    let counts = |waiting: Option<f64>| waiting.filter(|_| plan.faults.churn.is_some());
+    // Joins and recovery are times of those that run the protocol; nothing else that is measured waits for them.
+    let are_timed = plan.faults.churn.is_some() || plan.faults.kill_relay_at.is_some();
+    let if_timed = |awake: Option<f64>| awake.filter(|_| are_timed);
     let threads = [
-        ("a shard", harness.shard_cpu, harness.shard_waiting),
-        ("the protocol of hosts and talkers", harness.leading_cpu, counts(harness.leading_waiting)),
-        ("the protocol of the others", harness.guests_cpu, counts(harness.guests_waiting)),
-        ("the pacer", harness.pacer_cpu, harness.pacer_waiting),
+        ("a shard", harness.shard_cpu, harness.shard_awake),
+        ("the protocol of hosts and talkers", harness.leading_cpu, if_timed(harness.leading_awake)),
+        ("the protocol of the others", harness.guests_cpu, if_timed(harness.guests_awake)),
+        ("the pacer", harness.pacer_cpu, harness.pacer_awake),
     ];
-    for (what, cpu, waiting) in threads {
-        let (cpu, waiting) = (cpu.unwrap_or(0.0), waiting.unwrap_or(0.0));
-        if cpu > MOST_AWAKE {
-            objections.push(format!("the harness is saturated: {what} takes {:.0} % of a core", cpu * 100.0));
-        } else if cpu + waiting > MOST_AWAKE {
+    for (what, cpu, awake) in threads {
+        let is_much = |share: Option<f64>| share.filter(|share| *share > MOST_AWAKE).map(|share| share * 100.0);
+        if let Some(cpu) = is_much(cpu) {
+            objections.push(format!("the harness is saturated: {what} takes {cpu:.0} % of a core"));
+        } else if let Some(awake) = is_much(awake) {
             objections.push(format!(
-                "the harness is saturated: {what} takes {:.0} % of a core, and waits for one in {:.0} % of the time",
-                cpu * 100.0,
-                waiting * 100.0
+                "the harness is saturated: {what} has a core or waits for one in {awake:.0} % of the time"
             ));
         }
     }
@@ -367,7 +369,7 @@ mod tests {
             |_, harness, _| harness.shard_lag_ms.as_mut().unwrap().p99 = 2.1,
             |_, harness, _| harness.shard_cpu = Some(0.9),
             |_, harness, _| harness.guests_cpu = Some(0.9),
-            |_, harness, _| harness.shard_waiting = Some(0.4),
+            |_, harness, _| harness.shard_awake = Some(0.9),
             |frames, _, _| frames.starved = 10,
             |frames, _, _| frames.sent = 400,
             |_, _, members| *members = 2,
@@ -394,11 +396,19 @@ mod tests {
     #[test]
     fn those_that_join_may_wait_for_a_core_unless_it_is_joins_that_are_measured() {
         let (mut plan, frames, mut harness) = good();
-        (harness.guests_cpu, harness.guests_waiting) = (Some(0.2), Some(0.7));
+        (harness.guests_cpu, harness.guests_awake) = (Some(0.2), Some(0.9));
         assert_eq!(objections(&plan, &frames, &harness, 3), Vec::<String>::new());
         plan.faults.churn = Some(30.0);
-        let said = "the harness is saturated: the protocol of the others takes 20 % of a core, and waits for one in 70 % of the time";
+        let said =
+            "the harness is saturated: the protocol of the others has a core or waits for one in 90 % of the time";
         assert_eq!(objections(&plan, &frames, &harness, 3), [said]);
+    }
+
+    #[test]
+    fn the_busiest_is_found_for_each_of_two_measures() {
+        let shares = [(0.9, 0.0), (0.3, 0.65)].map(|(on_cpu, waiting)| Some(Times { on_cpu, waiting }));
+        assert_eq!(busiest(&[shares[0], None, shares[1]]), (Some(0.9), Some(0.95)));
+        assert_eq!(busiest(&[None]), (None, None));
     }
 
     #[test]

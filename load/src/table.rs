@@ -75,8 +75,8 @@ pub(crate) fn figures_of(report: &Report) -> Vec<(&'static str, String)> {
             shares([harness.shard_cpu, harness.leading_cpu, harness.guests_cpu, harness.pacer_cpu]),
         ),
         (
-            "harness: waiting for a core",
-            shares([harness.shard_waiting, harness.leading_waiting, harness.guests_waiting, harness.pacer_waiting]),
+            "harness: with a core or waiting",
+            shares([harness.shard_awake, harness.leading_awake, harness.guests_awake, harness.pacer_awake]),
         ),
     ];
     if report.frames.dropped_on_purpose > 0 {

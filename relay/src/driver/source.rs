@@ -1,5 +1,8 @@
 //! From which of this machine's addresses packets go to somebody. A socket that has all of them chooses by the routes, and a
 //! packet that has to say what would be chosen anyway can't leave with others in one call.
+//!
+//! What would be chosen is asked for another port of this machine. Where routes depend on that, the answer is wrong, and where
+//! they change, it becomes wrong; then packets don't arrive, and [`Source::insist`] mends it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -12,8 +15,7 @@ pub(crate) struct Source {
 
 impl Source {
     /// What a packet from `local` to `remote` has to say: nothing where it would come from there anyway. The system is asked
-    /// when these change. Should its routes change later, packets come from elsewhere and are not taken: media packets are
-    /// found not to come through then, and QUIC's always say it.
+    /// when these change.
     pub(crate) fn of(&mut self, remote: SocketAddr, local: Option<IpAddr>) -> Option<IpAddr> {
         let path = (remote, local?);
         if self.path != Some(path) {
@@ -21,6 +23,11 @@ impl Source {
             self.is_usual = is_usual(path.0, path.1);
         }
         local.filter(|_| !self.is_usual)
+    }
+
+    /// Packets that say nothing don't arrive: from now on they say it, until the path is another.
+    pub(crate) fn insist(&mut self) {
+        self.is_usual = false;
     }
 }
 
@@ -44,6 +51,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_insists_does_so_until_the_path_is_another() {
+        let (near, far) = (SocketAddr::from(([127, 0, 0, 9], 1)), SocketAddr::from(([127, 0, 0, 9], 2)));
+        let (mut source, local) = (Source::default(), IpAddr::from([127, 0, 0, 1]));
+        assert_eq!(source.of(near, Some(local)), None);
+        source.insist();
+        assert_eq!(source.of(near, Some(local)), Some(local));
+        assert_eq!(source.of(far, Some(local)), None);
+    }
+
+    #[test]
     fn a_packet_says_where_it_comes_from_only_if_it_is_not_from_where_it_would_come_anyway() {
         let remote = |text: &str| text.parse::<SocketAddr>().unwrap();
         let local = |text: &str| Some(text.parse::<IpAddr>().unwrap());
@@ -59,8 +76,7 @@ mod tests {
             ("127.0.0.9:4433", local("::1")),
         ]
         .map(|(to, from)| source.of(remote(to), from));
-        let named = |text: &str| local(text);
-        let expected = [None, None, named("127.0.0.2"), None, None, None, named("::ffff:127.0.0.2"), named("::1")];
+        let expected = [None, None, local("127.0.0.2"), None, None, None, local("::ffff:127.0.0.2"), local("::1")];
         assert_eq!(said, expected);
     }
 }

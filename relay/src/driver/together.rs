@@ -26,10 +26,8 @@ impl Together {
         let marks_v4 = || set_ip_tos(socket, MARK as u8).is_ok();
         let is_marked = match address {
             Some(IpAddr::V4(_)) => marks_v4(),
-            // One that has all addresses sends IPv4 packets, too, unless it is told not to, and then takes this all the same.
-            Some(IpAddr::V6(ip)) => {
-                set_ipv6_tclass(socket, MARK as u32).is_ok() && (!ip.is_unspecified() || marks_v4())
-            }
+            // It may send IPv4 packets, too, or nothing else.
+            Some(IpAddr::V6(_)) => set_ipv6_tclass(socket, MARK as u32).is_ok() && marks_v4(),
             None => false,
         };
         Self { address: address.filter(|ip| !ip.is_unspecified()), is_marked }

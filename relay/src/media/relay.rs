@@ -1,9 +1,13 @@
 //! The relay's end of one client's media packets.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::keys::{Opener, Sealer, Secrets};
 use super::{ANSWER_ALONG, Flags, TRUSTED_FOR, begin};
+
+/// Whoever asks for so long and hears no answer is one whom answers don't reach as they are sent: two questions of a client that
+/// asks once a second.
+const UNHEARD_FOR: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub(crate) struct RelayPath {
@@ -13,12 +17,14 @@ pub(crate) struct RelayPath {
     heard_until: Option<Instant>,
     /// The next packet is an answer, if it leaves before then.
     answers_until: Option<Instant>,
+    /// It has asked since then and has not heard anything.
+    unheard_since: Option<Instant>,
 }
 
 impl RelayPath {
     pub(crate) fn new(secrets: &Secrets) -> Option<Self> {
         let (sealer, opener) = secrets.relay()?;
-        Some(Self { sealer, opener, heard_until: None, answers_until: None })
+        Some(Self { sealer, opener, heard_until: None, answers_until: None, unheard_since: None })
     }
 
     /// Opens a packet in place; see [`Opener::open`].
@@ -26,11 +32,18 @@ impl RelayPath {
         let flags = self.opener.open(packet)?;
         if flags.hears {
             self.heard_until = Some(now + TRUSTED_FOR);
+            self.unheard_since = None;
         } else if flags.asks {
             // It says at once that it hears nothing any more.
             self.heard_until = None;
+            self.unheard_since.get_or_insert(now);
         }
         Some(flags)
+    }
+
+    /// Whether the client asks and asks, and hears no answer.
+    pub(crate) fn is_unheard(&self, now: Instant) -> bool {
+        self.unheard_since.is_some_and(|since| now.saturating_duration_since(since) > UNHEARD_FOR)
     }
 
     /// Whether frames reach the client in media packets.

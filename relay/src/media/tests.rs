@@ -247,6 +247,25 @@ fn who_is_asked_while_frames_leave_answers_by_the_next_of_them() {
 }
 
 #[test]
+fn who_asks_and_hears_no_answer_is_noticed_after_two_seconds_and_until_it_hears_one() {
+    let mut ends = Ends::new();
+    ends.meet();
+    assert!(!ends.relay.is_unheard(ends.now + Duration::from_secs(60)));
+    // What it hears no more it says with its next question.
+    ends.pass(TRUSTED_FOR);
+    let mut unheard = Vec::new();
+    for _ in 0..4 {
+        let mut question = ends.question().expect("is due");
+        ends.at_relay(&mut question).expect("was asked");
+        unheard.push(ends.relay.is_unheard(ends.now));
+        ends.pass(Duration::from_secs(1));
+    }
+    assert_eq!(unheard, [false, false, false, true]);
+    ends.meet();
+    assert!(!ends.relay.is_unheard(ends.now));
+}
+
+#[test]
 fn who_hears_packets_all_the_time_asks_when_the_next_comes() {
     let mut ends = Ends::new();
     ends.meet();

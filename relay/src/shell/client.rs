@@ -264,7 +264,12 @@ impl Client {
         if self.media.is_none() {
             self.media = Secrets::of_driven(&self.quic).and_then(|secrets| RelayPath::new(&secrets));
         }
-        Some((conn, self.media.as_mut()?.open(now, packet)?))
+        let media = self.media.as_mut()?;
+        let flags = media.open(now, packet)?;
+        if media.is_unheard(now) {
+            self.source.insist();
+        }
+        Some((conn, flags))
     }
 
     /// The answer to one that asks, unless the next frames take it along.

@@ -107,6 +107,27 @@ async fn frames_leave_quic_once_both_ends_know_that_they_get_through() {
 }
 
 #[tokio::test]
+async fn a_relay_with_several_addresses_sends_from_the_one_that_each_client_knows() {
+    let has_ipv6 = std::net::UdpSocket::bind("[::]:0").is_ok();
+    for listen in ["0.0.0.0:0", "[::]:0"].into_iter().filter(|listen| has_ipv6 || !listen.starts_with('[')) {
+        let relay = Relay::with(|config| config.listen = listen.parse().unwrap());
+        let port = relay.embedded.local_addr().port();
+        // Packets would come from the first anyway. Nothing that comes from elsewhere goes through these.
+        let usual = Path::to(([127, 0, 0, 1], port).into()).await;
+        let other = Path::to(([127, 0, 0, 2], port).into()).await;
+        let mut pair = [enter(&relay, usual.address).await, enter(&relay, other.address).await];
+        talk_until(&mut pair, |beside| *beside == [true; 2]).await;
+        talk_until(&mut pair, |_| true).await;
+        let before = pair.each_ref().map(|dialed| dialed.connection.stats().frame_rx.datagram);
+        for _ in 0..20 {
+            talk_until(&mut pair, |_| true).await;
+        }
+        let after = pair.each_ref().map(|dialed| dialed.connection.stats().frame_rx.datagram);
+        assert_eq!(after, before, "in QUIC, with {listen}");
+    }
+}
+
+#[tokio::test]
 async fn a_path_that_lets_only_quic_through_carries_frames_all_the_same() {
     let relay = Relay::start();
     let path = Path::to(relay.embedded.local_addr()).await;
