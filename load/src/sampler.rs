@@ -90,20 +90,9 @@ mod tests {
 
     #[test]
     fn seconds_are_differences_of_samples() {
-        let before = Sample {
-            relay: Some(Times { on_cpu: 1.0, waiting: 9.0 }),
-            rss: Some(5),
-            packets: 10,
-            frames: 100,
-            members: 1,
-        };
-        let after = Sample {
-            relay: Some(Times { on_cpu: 1.5, waiting: 9.0 }),
-            rss: Some(7),
-            packets: 60,
-            frames: 300,
-            members: 2,
-        };
+        let relay = |on_cpu| Some(Times { on_cpu, waiting: 9.0 });
+        let before = Sample { relay: relay(1.0), rss: Some(5), packets: 10, frames: 100, members: 1 };
+        let after = Sample { relay: relay(1.5), rss: Some(7), packets: 60, frames: 300, members: 2 };
         let second = between(3, &before, &after, 2.0);
         assert_eq!((second.second, second.members, second.rss_bytes), (3, 2, Some(7)));
         assert_eq!((second.relay_cpu, second.packets_per_frame), (Some(0.25), Some(0.25)));
