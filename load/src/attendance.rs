@@ -2,6 +2,7 @@
 
 mod told;
 
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,21 +20,21 @@ use crate::sync::lock;
 use crate::talker::Talker;
 
 /// How often frames are sealed ahead.
-const FILL: Duration = Duration::from_millis(100);
+const FILL: Duration = Duration::from_millis(200);
 /// How often a member looks whether the relay is alive, and after how much silence it dials again. A client asks for a
 /// sign of life every 500 ms, and gives up as soon.
 const LOOK: Duration = Duration::from_millis(250);
 const SILENCE: Duration = Duration::from_millis(1_250);
 /// How long a guest waits to be let in.
 const ENTRY: Duration = Duration::from_secs(60);
-/// Above so many members nobody listens to confirmations that are passed on.
-const SMALL: u32 = 16;
-/// Longest heartbeat in Deliver; what is longer is confirmations that the leader passes on.
-const LONGEST_HEARTBEAT: usize = 720;
+/// Lengths of a Deliver with a heartbeat (`docs/protocol.md` §7.7). Of what else a leader says to all its own confirmation is
+/// shorter, and those of a large meeting that it passes on are longer.
+const HEARTBEATS: RangeInclusive<usize> = 181..=693;
 /// Type byte of Attached and of Deliver (`docs/protocol.md` §6.2).
 const ATTACHED: u8 = 7;
 const DELIVER: u8 = 8;
-/// Where the kind of what is delivered stands: behind the type, the sender's slot and the length.
+/// Where the sender's slot and the kind of what is delivered stand: behind the type, and behind the length, which is between.
+const DELIVERED_FROM: Range<usize> = 1..3;
 const DELIVERED_KIND: usize = 5;
 /// Kind byte of messages to all (`docs/protocol.md` §6.1).
 const TO_ALL: u8 = 6;
@@ -234,7 +235,7 @@ impl<'m> Attendance<'m> {
         if message.first() == Some(&ATTACHED) {
             self.on_attached(channel);
         }
-        if self.is_passed_on(message) {
+        if self.me.role != Role::Host && is_confirmation(message) {
             return;
         }
         self.conference.handle_control(Instant::now(), message);
@@ -251,20 +252,78 @@ impl<'m> Attendance<'m> {
             self.on_admitted(MemberIndex::HOST, channel);
         }
     }
+}
 
-    /// Confirmations of hundreds of members, passed on by the leader: each listener would check all of them.
-    fn is_passed_on(&self, message: &[u8]) -> bool {
-        let crowd = self.stage().plan.shape.people > SMALL && self.me.role != Role::Host;
-        if !crowd || message.first() != Some(&DELIVER) || message.len() <= LONGEST_HEARTBEAT {
-            return false;
-        }
-        message.get(DELIVERED_KIND) == Some(&TO_ALL)
-    }
+/// Whether a message confirms what its sender knows, or passes such messages on, or shows what others have sent. Every member
+/// checks the signatures of all others, which for a thousand members takes more cores than the relay; hosts do it.
+fn is_confirmation(message: &[u8]) -> bool {
+    let is_to_all = message.first() == Some(&DELIVER) && message.get(DELIVERED_KIND) == Some(&TO_ALL);
+    let is_leaders = message.get(DELIVERED_FROM) == Some(&MemberIndex::HOST.0.to_be_bytes());
+    is_to_all && !(is_leaders && HEARTBEATS.contains(&message.len()))
 }
 
 async fn wait_until(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use conclave_protocol::epoch::broadcast::{Beat, Broadcast, Channel, Confirm, Heartbeat, Passed};
+    use conclave_protocol::epoch::statement::ChainHash;
+    use conclave_protocol::id::{Epoch, Term};
+    use conclave_protocol::identity::Identity;
+    use conclave_protocol::secret::Secret;
+    use conclave_protocol::sign::KeyPair;
+    use conclave_protocol::time::UnixMillis;
+    use conclave_protocol::wire::codec::Wire;
+    use conclave_protocol::wire::relay::FromRelay;
+    use rand_chacha::ChaCha20Rng;
+    use rand_core::SeedableRng;
+
+    use super::*;
+
+    fn epoch() -> Epoch {
+        Epoch::new(1).unwrap()
+    }
+
+    fn delivered(from: MemberIndex, message: &Broadcast) -> Vec<u8> {
+        let bytes = Channel::new(epoch(), from, Secret::new([9; 32])).seal(message).unwrap();
+        FromRelay::Deliver { from, bytes }.encode()
+    }
+
+    fn heartbeat(unconfirmed: usize) -> Broadcast {
+        let unconfirmed = vec![MemberIndex(1); unconfirmed];
+        let (chain, time) = (ChainHash([1; 32]), UnixMillis(1));
+        let beat = Beat { term: Term(1), epoch: epoch(), n: 1, chain, previous: [0; 32], time, unconfirmed };
+        Broadcast::Heartbeat(Heartbeat::sign(beat, &KeyPair::from_seed(&[1; 32])))
+    }
+
+    fn confirm() -> Confirm {
+        let identity = Identity::guest(&mut ChaCha20Rng::seed_from_u64(1));
+        Confirm::sign(&identity, MemberIndex(0), &ChainHash([1; 32]), (Term(1), epoch(), 1), None)
+    }
+
+    #[test]
+    fn heartbeats_of_any_length_are_read_and_confirmations_from_nobody() {
+        for unconfirmed in [0, 1, Heartbeat::MAX_UNCONFIRMED] {
+            assert!(!is_confirmation(&delivered(MemberIndex::HOST, &heartbeat(unconfirmed))), "{unconfirmed}");
+        }
+        let passed = vec![Passed { index: MemberIndex(2), confirm: confirm() }; 128];
+        let from_host = [Broadcast::Confirm(confirm()), Broadcast::Passed(passed)];
+        assert!(from_host.iter().all(|message| is_confirmation(&delivered(MemberIndex::HOST, message))));
+        assert!(is_confirmation(&delivered(MemberIndex(3), &Broadcast::Confirm(confirm()))));
+        assert!(is_confirmation(&delivered(MemberIndex(3), &Broadcast::Heads(Vec::new()))));
+    }
+
+    #[test]
+    fn what_is_for_one_member_is_read_whoever_it_is_from() {
+        for from in [MemberIndex::HOST, MemberIndex(3)] {
+            let session = FromRelay::Deliver { from, bytes: vec![4; 100] }.encode();
+            assert!(!is_confirmation(&session));
+        }
+        assert!(!is_confirmation(&[]) && !is_confirmation(&[DELIVER, 0, 3]));
     }
 }

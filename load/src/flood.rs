@@ -22,7 +22,7 @@ use crate::room::{Room, Stage};
 use crate::sync::{Dice, lock, seed};
 
 /// Networks of the outsiders on one machine, apart from those of members.
-const FIRST_CLIENT: u32 = 60_000;
+const FIRST_NETWORK: u32 = 60_000;
 /// Endpoints that handshakes come from.
 const ENDPOINTS: u32 = 64;
 /// Between two handshakes: 500 a second.
@@ -89,8 +89,8 @@ fn note(stage: &Stage, what: &str, times: usize) {
 }
 
 async fn handshakes(stage: &Arc<Stage>) -> Result<()> {
-    let bind = |client| stage.relay.bind(FIRST_CLIENT + client);
-    let endpoints: Vec<_> = (0..ENDPOINTS).map(|client| Endpoint::client(bind(client))).collect::<Result<_, _>>()?;
+    let bind = |number| stage.relay.bind(FIRST_NETWORK + number);
+    let endpoints: Vec<_> = (0..ENDPOINTS).map(|number| Endpoint::client(bind(number))).collect::<Result<_, _>>()?;
     let config = tls::client_config(&stage.relay.trust)?.quic;
     let mut pace = interval(HANDSHAKE_EVERY);
     for endpoint in endpoints.iter().cycle() {
@@ -108,7 +108,7 @@ async fn handshakes(stage: &Arc<Stage>) -> Result<()> {
 }
 
 async fn garbage(stage: &Stage) -> Result<()> {
-    let socket = UdpSocket::bind(stage.relay.bind(FIRST_CLIENT + ENDPOINTS))?;
+    let socket = UdpSocket::bind(stage.relay.bind(FIRST_NETWORK + ENDPOINTS))?;
     socket.set_nonblocking(true)?;
     let (mut dice, mut packet, mut pace) = (Dice::new()?, [0; 1_200], interval(BURST_EVERY));
     loop {
@@ -147,7 +147,7 @@ async fn knocks(stage: &Arc<Stage>, room: Option<Arc<Room>>) -> Result<()> {
         let _tick = pace.tick().await;
         let (stage, room) = (Arc::clone(stage), Arc::clone(&room));
         tokio::spawn(async move {
-            let bind = stage.relay.bind(FIRST_CLIENT + ENDPOINTS + 1 + number % 2_000);
+            let bind = stage.relay.bind(FIRST_NETWORK + ENDPOINTS + 1 + number % 2_000);
             let outcome = match timeout(KNOCK, knock(&stage, &room, bind)).await {
                 Ok(Ok(())) => "knocks_at_the_host",
                 Ok(Err(_)) => "knocks_refused",

@@ -1,12 +1,11 @@
 //! What one member hears: which frames of which talker, in which order.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use conclave_protocol::wire::datagram::{Datagram, Kind};
 
 use crate::meter::Meter;
-use crate::room::Room;
+use crate::room::{Room, Stage};
 use crate::talker::{FrameName, Talker};
 
 /// Bits of a word.
@@ -18,11 +17,11 @@ pub(crate) const IN_FLIGHT: u64 = 500_000_000;
 
 /// One session of a listener, from its slot to its leaving.
 pub(crate) struct Listener {
+    stage: Arc<Stage>,
     room: Arc<Room>,
     /// Its own number among the talkers, if it is one.
     own: Option<usize>,
     heard: Vec<Heard>,
-    talkers: BTreeMap<u16, usize>,
     /// From when on the relay owes it frames; 0 before.
     pub(crate) from: u64,
     /// Until when it does; `u64::MAX` while it is there.
@@ -35,9 +34,12 @@ pub(crate) struct Listener {
     pub(crate) foreign: u64,
 }
 
-/// Which frames of a talker came.
-#[derive(Default)]
+/// Which frames of a talker came. All that a frame needs is here, since of a thousand listeners little is in the processor's
+/// caches when their turn comes.
 struct Heard {
+    talker: Arc<Talker>,
+    /// What names it in frames: another number in each of its sessions.
+    index: Option<u16>,
     /// The tick of the first bit.
     base: u32,
     bits: Vec<u64>,
@@ -55,9 +57,9 @@ pub(crate) struct Account {
 
 impl Listener {
     pub(crate) fn new(room: Arc<Room>, own: Option<usize>) -> Self {
-        let heard = room.talkers.iter().map(|talker| Heard::from(talker.ticks())).collect();
-        let talkers = BTreeMap::new();
-        Self { room, own, heard, talkers, from: 0, until: u64::MAX, last: 0, again: None, foreign: 0 }
+        let heard = room.talkers.iter().map(Heard::of).collect();
+        let stage = Arc::clone(&room.stage);
+        Self { stage, room, own, heard, from: 0, until: u64::MAX, last: 0, again: None, foreign: 0 }
     }
 
     /// A datagram came at `now`.
@@ -68,7 +70,7 @@ impl Listener {
             return;
         };
         self.last = now;
-        let restarted = self.room.stage.restarted();
+        let restarted = self.stage.restarted();
         if restarted != 0 && self.again.is_none() && sent >= restarted {
             self.again = Some(now);
         }
@@ -79,15 +81,15 @@ impl Listener {
 
     fn identify(&mut self, datagram: &[u8]) -> Option<(usize, u32, u64)> {
         let name = FrameName::of(datagram)?;
-        let number = match self.talkers.get(&name.index()) {
-            Some(number) => *number,
+        let number = match self.heard.iter().position(|heard| heard.index == Some(name.index())) {
+            Some(number) => number,
             None => {
                 let number = self.room.talker_of(name.index())?;
-                self.talkers.insert(name.index(), number);
+                self.heard.get_mut(number)?.index = Some(name.index());
                 number
             }
         };
-        let (tick, sent) = self.room.talkers.get(number)?.look_up(name)?;
+        let (tick, sent) = self.heard.get(number)?.talker.look_up(name)?;
         Some((number, tick, sent))
     }
 
@@ -99,11 +101,11 @@ impl Listener {
             return account;
         }
         let (start, end) = (start.max(self.from), end.min(self.until.saturating_sub(IN_FLIGHT)));
-        for (number, (talker, heard)) in self.room.talkers.iter().zip(&self.heard).enumerate() {
+        for (number, heard) in self.heard.iter().enumerate() {
             if self.own == Some(number) {
                 continue;
             }
-            for (tick, sent) in sent_between(talker, heard.base, start, end) {
+            for (tick, sent) in sent_between(&heard.talker, heard.base, start, end) {
                 let came = heard.has(tick);
                 account.owed += 1;
                 account.got += u64::from(came);
@@ -131,10 +133,11 @@ fn sent_between(talker: &Talker, first: u32, start: u64, end: u64) -> impl Itera
 }
 
 impl Heard {
-    /// Nothing of a talker that has ticked so often.
-    fn from(ticks: u32) -> Self {
-        let base = (ticks / WORD).saturating_sub(BEFORE) * WORD;
-        Self { base, ..Self::default() }
+    /// Nothing of a talker's so far.
+    fn of(talker: &Arc<Talker>) -> Self {
+        let base = (talker.ticks() / WORD).saturating_sub(BEFORE) * WORD;
+        let talker = Arc::clone(talker);
+        Self { talker, index: None, base, bits: Vec::new(), highest: None, reordered: 0, duplicates: 0 }
     }
 
     /// Notes a frame; whether it is new.

@@ -27,6 +27,8 @@ use crate::urgency;
 /// What is due within this is sent with what is due now. To sleep for less, and to wake up a shard again for the next, would
 /// take more processor time than all else that sending does; the clocks of people are no more exact.
 const TOGETHER: Duration = Duration::from_micros(200);
+/// The same in a crowd. It is less than the time for which a relay keeps frames for others of their meeting.
+const TOGETHER_IN_A_CROWD: Duration = Duration::from_millis(1);
 
 /// The thread that paces.
 pub(crate) struct Pacer {
@@ -80,6 +82,7 @@ struct Pacing {
     shards: Vec<Arc<Shard>>,
     stop: Arc<AtomicBool>,
     dice: Dice,
+    together: Duration,
     due: BinaryHeap<Reverse<(Instant, Due)>>,
     paced: Paced,
 }
@@ -100,7 +103,8 @@ impl Pacing {
         let frames = talkers.iter().enumerate().map(|(number, (_, clock))| (clock.due(), Due::Frame(number)));
         let due = frames.chain([(start, Due::Probe)]).map(Reverse).collect();
         let paced = Paced { lag: micros()?, sent: 0, dropped: 0, starved: 0, unsent: 0 };
-        Ok(Self { stage, talkers, shards, stop, dice, due, paced })
+        let together = if stage.plan.shape.is_crowded() { TOGETHER_IN_A_CROWD } else { TOGETHER };
+        Ok(Self { stage, talkers, shards, stop, dice, together, due, paced })
     }
 
     fn run(mut self) -> Paced {
@@ -108,7 +112,7 @@ impl Pacing {
             // There is always the next probe.
             let Some(Reverse((at, what))) = self.due.pop() else { break };
             let now = Instant::now();
-            if at > now + TOGETHER {
+            if at > now + self.together {
                 std::thread::sleep(at - now);
             }
             match what {
@@ -168,7 +172,7 @@ impl Pacing {
             self.talkers[number].1.on_sent();
             self.paced.sent += u64::from(is_measured);
         } else {
-            talker.note_unsent(tick);
+            talker.note_unsent(tick, frame.name);
             self.paced.unsent += u64::from(is_measured);
         }
     }

@@ -9,6 +9,14 @@ pub const FRAME: Duration = Duration::from_millis(20);
 /// The longest time that clocks take to follow a shift of half a frame at 1 ms a second, and some for corrections.
 pub const LONGEST_WARMUP: Duration = Duration::from_secs(15);
 
+/// From so many talkers on a run is crowded.
+const CROWD: u64 = 100;
+/// Connections of one meeting that share a socket at most. All its listeners get their packets at the same time, and what a
+/// socket may keep unread is a few hundred small packets where the system has its defaults.
+const SHARED_BY: u32 = 16;
+/// Meetings whose members share a socket.
+const MEETINGS_SHARING: u32 = 4;
+
 /// How many people, in how many meetings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Shape {
@@ -24,6 +32,17 @@ impl Shape {
     /// Members of all meetings.
     pub fn members(self) -> u64 {
         u64::from(self.rooms) * u64::from(self.people)
+    }
+
+    /// Whether frames of so many talkers are due, one after the other without an end, that to wake up for each would take
+    /// more processor time than all else that sending and reading does.
+    pub fn is_crowded(self) -> bool {
+        u64::from(self.rooms) * u64::from(self.talkers) >= CROWD
+    }
+
+    /// Connections that share a socket.
+    pub fn sharing(self) -> u32 {
+        SHARED_BY * self.rooms.clamp(1, MEETINGS_SHARING)
     }
 
     /// Frames that a relay without loss forwards in a second.
@@ -110,6 +129,11 @@ impl Plan {
         usize::try_from(time.as_millis() / FRAME.as_millis()).unwrap_or(usize::MAX)
     }
 
+    /// Whether who comes and goes is what is measured, in a crowd, and not by how much its frames are late.
+    pub fn is_of_joins(&self) -> bool {
+        self.shape.is_crowded() && self.faults.churn.is_some()
+    }
+
     /// Which members stall: the last of all who neither host nor talk.
     pub fn stalls(&self, room: u32, person: u32) -> bool {
         let Shape { people, talkers, .. } = self.shape;
@@ -139,6 +163,21 @@ pub(crate) mod tests {
             faults: Faults::default(),
             threads: 1,
         }
+    }
+
+    #[test]
+    fn only_where_many_talk_is_it_a_crowd_and_only_there_who_comes_and_goes_is_what_is_measured() {
+        let many = Shape { rooms: 200, people: 5, talkers: 2 };
+        let seminar = Shape { rooms: 1, people: 50, talkers: 5 };
+        assert_eq!([many, seminar].map(Shape::is_crowded), [true, false]);
+        assert_eq!([many, seminar].map(Shape::sharing), [64, 16]);
+        let joins = [many, seminar].map(|shape| {
+            let mut plan = plan(shape);
+            assert!(!plan.is_of_joins());
+            plan.faults.churn = Some(30.0);
+            plan.is_of_joins()
+        });
+        assert_eq!(joins, [true, false]);
     }
 
     #[test]

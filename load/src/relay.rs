@@ -31,19 +31,24 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    /// The address that a client comes from; `None` for whichever leads to the relay. On one machine each has a network of
-    /// its own, as people have; otherwise a relay's bounds for one network would be what is measured.
-    pub(crate) fn network_of(&self, client: u32) -> Option<IpAddr> {
+    /// The address that a member comes from; `None` for whichever leads to the relay. On one machine the few that share a
+    /// socket have a network of their own; otherwise a relay's bounds for one network would be what is measured.
+    pub(crate) fn home_of(&self, client: u32, sharing: u32) -> Option<IpAddr> {
+        self.network(client / sharing)
+    }
+
+    /// The address of the network of that number, if the relay is on this machine.
+    fn network(&self, number: u32) -> Option<IpAddr> {
         let IpAddr::V4(relay) = self.socket.ip() else { return None };
-        let network = client % NETWORKS;
+        let network = number % NETWORKS;
         let byte = |n: u32| u8::try_from(n).unwrap_or(1);
         let ip = Ipv4Addr::new(127, byte(1 + network / 250), byte(1 + network % 250), 1);
         relay.is_loopback().then_some(ip.into())
     }
 
-    /// The address that a client with a socket of its own binds.
-    pub(crate) fn bind(&self, client: u32) -> SocketAddr {
-        self.network_of(client).map_or_else(|| dial::bind_for(self.socket), |ip| SocketAddr::new(ip, 0))
+    /// The address that somebody with a socket of its own binds, in the network of that number.
+    pub(crate) fn bind(&self, network: u32) -> SocketAddr {
+        self.network(network).map_or_else(|| dial::bind_for(self.socket), |ip| SocketAddr::new(ip, 0))
     }
 
     /// The same for a meeting's link.
@@ -214,10 +219,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn on_one_machine_every_member_comes_from_a_network_of_its_own() {
+    fn on_one_machine_members_come_from_many_networks_of_few_each() {
         let address = Address::nowhere();
-        let networks: BTreeSet<_> = (0..5_000).map(|client| address.bind(client).ip()).collect();
-        assert_eq!(networks.len(), 5_000);
+        let networks: BTreeSet<_> = (0..16_000).filter_map(|client| address.home_of(client, 16)).collect();
+        assert_eq!(networks.len(), 1_000);
         assert!(networks.iter().all(IpAddr::is_loopback) && !networks.contains(&address.socket.ip()));
     }
 }

@@ -39,7 +39,7 @@ impl Channel {
     ) -> Result<Self, String> {
         let (control, incoming) = mpsc::unbounded_channel();
         let (done, dialed) = oneshot::channel();
-        let from = stage.relay.network_of(client);
+        let from = stage.relay.home_of(client, stage.plan.shape.sharing());
         shard.dial(Dial { from, listener, valve: Arc::clone(valve), control, done });
         let dialed = timeout(PATIENCE, dialed).await.map_err(|_| "the relay does not answer")?;
         let dialed = dialed.map_err(|_| "its shard has ended")??;

@@ -15,8 +15,9 @@ use crate::sync::lock;
 /// CTR of a segment's first frame (`docs/protocol.md` §8.2).
 const CTR_BASE: u64 = 0x80;
 /// Places for names. A talker uses 64 a second at most (32 for each segment of half a second), so a place is used again
-/// after two minutes.
-const PLACES: usize = 8_192;
+/// after a quarter of a minute: later than any frame comes. With more the places of hundreds of talkers would find no room
+/// in the processor's caches.
+const PLACES: usize = 1_024;
 
 /// A frame's name on the wire, which nobody has to open it for: index (16) ‖ epoch (24) ‖ segment (16) ‖ number (8).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,6 +63,14 @@ impl Sealed {
     }
 }
 
+/// What is known of a frame by its name.
+struct Place {
+    name: AtomicU64,
+    /// When it was sent; 0 when it was not.
+    sent_at: AtomicU64,
+    tick: AtomicU32,
+}
+
 /// A talker, whichever sessions it goes through.
 pub(crate) struct Talker {
     /// Whether it is in its meeting and may send.
@@ -73,7 +82,7 @@ pub(crate) struct Talker {
     sent_at: Box<[AtomicU64]>,
     /// Ticks so far.
     ticks: AtomicU32,
-    places: Box<[(AtomicU64, AtomicU32)]>,
+    places: Box<[Place]>,
     shift: Mutex<Option<i16>>,
     /// What its clock still has to move, in µs without sign, for whoever waits until clocks have settled.
     pub(crate) unsettled_micros: AtomicU32,
@@ -88,7 +97,7 @@ impl Talker {
             sealed: Mutex::default(),
             sent_at: (0..most_ticks).map(|_| AtomicU64::new(0)).collect(),
             ticks: AtomicU32::new(0),
-            places: (0..PLACES).map(|_| (AtomicU64::new(u64::MAX), AtomicU32::new(0))).collect(),
+            places: (0..PLACES).map(|_| Place::default()).collect(),
             shift: Mutex::new(None),
             unsettled_micros: AtomicU32::new(0),
         }
@@ -143,14 +152,16 @@ impl Talker {
     /// A frame of this tick goes out now. To be called before it does.
     pub(crate) fn note_sent(&self, tick: u32, name: FrameName, at: u64) {
         self.set_sent_at(tick, at);
-        let (named, its_tick) = &self.places[name.place()];
-        its_tick.store(tick, Ordering::Relaxed);
-        named.store(name.0, Ordering::Release);
+        let place = &self.places[name.place()];
+        place.tick.store(tick, Ordering::Relaxed);
+        place.sent_at.store(at, Ordering::Relaxed);
+        place.name.store(name.0, Ordering::Release);
     }
 
-    /// A frame of this tick could not be sent after all.
-    pub(crate) fn note_unsent(&self, tick: u32) {
+    /// The frame of that tick and name could not be sent after all.
+    pub(crate) fn note_unsent(&self, tick: u32, name: FrameName) {
         self.set_sent_at(tick, 0);
+        self.places[name.place()].sent_at.store(0, Ordering::Release);
     }
 
     fn set_sent_at(&self, tick: u32, at: u64) {
@@ -163,12 +174,12 @@ impl Talker {
 
     /// The tick of a name, and when its frame was sent.
     pub(crate) fn look_up(&self, name: FrameName) -> Option<(u32, u64)> {
-        let (named, its_tick) = &self.places[name.place()];
-        if named.load(Ordering::Acquire) != name.0 {
+        let place = &self.places[name.place()];
+        if place.name.load(Ordering::Acquire) != name.0 {
             return None;
         }
-        let tick = its_tick.load(Ordering::Relaxed);
-        self.sent_at(tick).map(|at| (tick, at))
+        let sent_at = place.sent_at.load(Ordering::Relaxed);
+        (sent_at != 0).then(|| (place.tick.load(Ordering::Relaxed), sent_at))
     }
 
     /// When the frame of a tick was sent.
@@ -180,6 +191,12 @@ impl Talker {
     /// Ticks so far.
     pub(crate) fn ticks(&self) -> u32 {
         self.ticks.load(Ordering::Acquire)
+    }
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { name: AtomicU64::new(u64::MAX), sent_at: AtomicU64::new(0), tick: AtomicU32::new(0) }
     }
 }
 
@@ -212,20 +229,20 @@ pub(crate) mod tests {
         assert_eq!(talker.look_up(name(0)), Some((0, 1_234)));
         assert_eq!(talker.look_up(name(1)), None);
         assert_eq!(talker.look_up(FrameName::of(&datagram(8, 3, 1, 0)).unwrap()), None);
-        talker.note_unsent(tick);
+        talker.note_unsent(tick, name(0));
         assert_eq!(talker.look_up(name(0)), None);
     }
 
     #[test]
-    fn frames_of_the_last_minute_keep_their_places() {
+    fn frames_of_the_last_seconds_keep_their_places() {
         let talker = Talker::new(10_000);
-        for tick in 0..3_000_u32 {
+        for tick in 0..400_u32 {
             let number = talker.tick().unwrap();
             let (segment, within) = (u16::try_from(tick / 25).unwrap(), u64::from(tick % 25));
             let name = FrameName::of(&datagram(1, 5, segment, within)).unwrap();
             talker.note_sent(number, name, u64::from(tick) + 1);
         }
-        for tick in 0..3_000_u32 {
+        for tick in 0..400_u32 {
             let (segment, within) = (u16::try_from(tick / 25).unwrap(), u64::from(tick % 25));
             let name = FrameName::of(&datagram(1, 5, segment, within)).unwrap();
             assert_eq!(talker.look_up(name), Some((tick, u64::from(tick) + 1)));

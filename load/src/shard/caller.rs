@@ -1,7 +1,6 @@
 //! One connection on its shard: QUIC, its control stream, and who hears what comes.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,7 +23,6 @@ pub(super) struct Caller {
     pub(super) number: u64,
     pub(super) quic: quinn_proto::Connection,
     pub(super) socket: usize,
-    pub(super) from: Option<IpAddr>,
     pub(super) is_dirty: bool,
     control: Option<Control>,
     /// Messages for which the control stream had no room yet. A host of many lets in dozens at once.
@@ -54,7 +52,6 @@ impl Caller {
             number: connection.number(),
             quic,
             socket,
-            from: dial.from,
             is_dirty: false,
             control: None,
             unsent: VecDeque::new(),
@@ -176,26 +173,24 @@ impl Caller {
         self.unsent.push_back(message);
     }
 
-    /// Sends a datagram: by the media packet that comes back, or in QUIC, where the oldest gives way if there is no room.
-    pub(super) fn send_datagram(&mut self, now: Instant, datagram: Bytes) -> Option<(Transmit, Vec<u8>)> {
+    /// Sends a datagram: by the media packet that is then in the empty `buffer`, or in QUIC, where the oldest gives way if
+    /// there is no room.
+    pub(super) fn send_datagram(&mut self, now: Instant, datagram: Bytes, buffer: &mut Vec<u8>) -> Option<Transmit> {
         if let Some(media) = self.media.as_mut().filter(|media| media.carries(now)) {
-            let mut buffer = Vec::new();
-            return media.seal(now, &datagram, &mut buffer).then(|| (self.direct(&buffer), buffer));
+            return media.seal(now, &datagram, buffer).then(|| self.direct(buffer));
         }
         // Fails only when the connection is about to go.
         let _sent = self.quic.datagrams().send(datagram, true);
         None
     }
 
-    /// The question whether media packets come through, if it is time.
-    pub(super) fn ask(&mut self, now: Instant) -> Option<(Transmit, Vec<u8>)> {
-        let mut buffer = Vec::new();
-        let is_due = self.media.as_mut()?.ask(now, &mut buffer);
-        is_due.then(|| (self.direct(&buffer), buffer))
+    /// The question whether media packets come through, in the empty `buffer`, if it is time.
+    pub(super) fn ask(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        self.media.as_mut()?.ask(now, buffer).then(|| self.direct(buffer))
     }
 
     fn direct(&self, packet: &[u8]) -> Transmit {
-        media::transmit(self.quic.remote_address(), self.from, packet)
+        media::transmit(self.quic.remote_address(), None, packet)
     }
 
     /// Opens a media packet; `false` if it is none of this connection's.

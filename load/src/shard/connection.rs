@@ -56,7 +56,7 @@ pub(crate) struct Connection {
     seen: Arc<Seen>,
 }
 
-/// What its shard has seen of a connection.
+/// What its shard has seen of a connection. Only the shard counts.
 #[derive(Default)]
 pub(super) struct Seen {
     packets: AtomicU64,
@@ -67,17 +67,22 @@ pub(super) struct Seen {
 
 impl Seen {
     pub(super) fn packet(&self) {
-        self.packets.fetch_add(1, Ordering::Relaxed);
+        one_more(&self.packets);
     }
 
     pub(super) fn frame(&self) {
-        self.frames.fetch_add(1, Ordering::Relaxed);
+        one_more(&self.frames);
     }
 
     pub(super) fn gone(&self, why: String) {
         // The first reason is the one that counts.
         let _first = self.gone.set(why);
     }
+}
+
+/// Counts where nobody else does.
+fn one_more(counter: &AtomicU64) {
+    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
 }
 
 impl Connection {

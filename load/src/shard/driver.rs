@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use bytes::{Bytes, BytesMut};
 use conclave_relay::dial::endpoint_config;
 use conclave_relay::driver::inbox::{Inbox, Outbox};
-use conclave_relay::driver::socket::{Received, Socket};
+use conclave_relay::driver::socket::{ReadBuffers, Received, Socket};
 use conclave_relay::driver::timers::Timers;
 use conclave_relay::{media, tls};
 use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, Transmit};
@@ -25,6 +25,8 @@ use crate::sync::lock;
 
 /// Timers are as exact as those of a client on tokio.
 const STROKE: Duration = Duration::from_millis(1);
+/// From one round to the next, where frames may wait. Whoever sends to a thread that rests need not wake it up.
+const REST: Duration = Duration::from_millis(1);
 /// Batches taken from one socket before the others have their turn.
 const BATCHES: usize = 4;
 
@@ -46,6 +48,7 @@ pub(super) struct Driver {
     meter: Arc<Mutex<Meter>>,
     probe: Arc<Probe>,
     sockets: Sockets,
+    buffers: ReadBuffers,
     endpoint: Endpoint,
     /// By the numbers of their handles.
     callers: Vec<Option<Box<Caller>>>,
@@ -68,7 +71,8 @@ impl Driver {
         meter: Arc<Mutex<Meter>>,
         probe: Arc<Probe>,
     ) -> io::Result<Self> {
-        let sockets = Sockets::to(stage.relay.socket, &inbox)?;
+        let sharing = usize::try_from(stage.plan.shape.sharing()).unwrap_or(1);
+        let sockets = Sockets::to(stage.relay.socket, sharing, &inbox)?;
         Ok(Self {
             inbox,
             outbox,
@@ -76,6 +80,7 @@ impl Driver {
             meter,
             probe,
             sockets,
+            buffers: ReadBuffers::default(),
             endpoint: Endpoint::new(Arc::new(endpoint_config()), None, true, None),
             callers: Vec::new(),
             by_media: HashMap::new(),
@@ -95,6 +100,7 @@ impl Driver {
             let stage = Arc::clone(&self.stage);
             self.probe.answer(|| stage.clock.now());
             let now = Instant::now();
+            let rests_until = stage.plan.is_of_joins().then(|| now + REST);
             self.take_commands(now)?;
             for number in &woken.sockets {
                 self.receive(now, *number)?;
@@ -103,6 +109,9 @@ impl Driver {
             self.fire(now);
             self.settle(now);
             self.sockets.flush();
+            if let Some(until) = rests_until {
+                std::thread::sleep(until.saturating_duration_since(Instant::now()));
+            }
         }
         Ok(())
     }
@@ -144,7 +153,7 @@ impl Driver {
             }
         };
         let at = handle.0;
-        let socket = self.sockets.number_for(at).context("a member needs a socket")?;
+        let socket = self.sockets.number_for(at, dial.from).context("a member needs a socket")?;
         if self.callers.len() <= at {
             self.callers.resize_with(at + 1, || None);
         }
@@ -161,30 +170,23 @@ impl Driver {
 
     /// Does something with a connection, if it is still there.
     fn with(&mut self, number: u64, act: impl FnOnce(&mut Caller)) {
-        if let Some((at, caller)) = self.find(number) {
+        if let Some((at, caller)) = find(&mut self.callers, number) {
             act(caller);
             self.mark(at);
         }
     }
 
-    fn find(&mut self, number: u64) -> Option<(usize, &mut Caller)> {
-        let at = usize::try_from(number & u64::from(u32::MAX)).ok()?;
-        let caller = self.callers.get_mut(at)?.as_deref_mut().filter(|caller| caller.number == number)?;
-        Some((at, caller))
-    }
-
     fn send_datagram(&mut self, now: Instant, number: u64, datagram: Bytes) {
-        let Some((at, caller)) = self.find(number) else { return };
-        let socket = caller.socket;
-        match caller.send_datagram(now, datagram) {
-            Some(packet) => self.send(socket, packet),
-            None => self.mark(at),
-        }
-    }
-
-    fn send(&mut self, socket: usize, (transmit, mut bytes): (Transmit, Vec<u8>)) {
-        if let Some(socket) = self.sockets.get(socket) {
-            socket.send(transmit, &mut bytes);
+        let Self { callers, sockets, .. } = self;
+        let Some((at, caller)) = find(callers, number) else { return };
+        let Some(socket) = sockets.get(caller.socket) else { return };
+        let mut buffer = socket.buffer();
+        match caller.send_datagram(now, datagram, &mut buffer) {
+            Some(transmit) => socket.send(transmit, &mut buffer),
+            None => {
+                socket.give_back(buffer);
+                self.mark(at);
+            }
         }
     }
 
@@ -198,10 +200,8 @@ impl Driver {
         for (at, packet) in arrived.drain(..) {
             let Some(caller) = callers.get_mut(at).and_then(Option::as_deref_mut) else { continue };
             caller.hear_media(stage, &packet, &mut meter);
-            if let Some((transmit, mut question)) = caller.ask(now)
-                && let Some(socket) = sockets.get(caller.socket)
-            {
-                socket.send(transmit, &mut question);
+            if let Some(socket) = sockets.get(caller.socket) {
+                ask(caller, now, socket);
             }
         }
     }
@@ -217,10 +217,10 @@ impl Driver {
     /// Takes in what has come on a socket.
     fn receive(&mut self, now: Instant, number: usize) -> Result<()> {
         for _ in 0..BATCHES {
-            let Self { sockets, endpoint, callers, dirty, by_media, arrived, .. } = self;
+            let Self { sockets, buffers, endpoint, callers, dirty, by_media, arrived, .. } = self;
             let Some(socket) = sockets.get(number) else { break };
             let mut answers = Vec::new();
-            let is_more = socket.receive(|received| {
+            let is_more = socket.receive(buffers, |received| {
                 let mut taken = Taken { endpoint, callers, dirty, by_media, arrived };
                 answers.extend(taken.packet(now, received));
             });
@@ -245,9 +245,8 @@ impl Driver {
                 continue;
             }
             caller.on_time(now, &self.stage);
-            let (socket, question) = (caller.socket, caller.ask(now));
-            if let Some(question) = question {
-                self.send(socket, question);
+            if let Some(socket) = self.sockets.get(caller.socket) {
+                ask(caller, now, socket);
             }
             self.mark(at);
         }
@@ -299,11 +298,26 @@ impl Driver {
     }
 }
 
+/// The connection of that number, if it is still there, and where.
+fn find(callers: &mut [Option<Box<Caller>>], number: u64) -> Option<(usize, &mut Caller)> {
+    let at = usize::try_from(number & u64::from(u32::MAX)).ok()?;
+    let caller = callers.get_mut(at)?.as_deref_mut().filter(|caller| caller.number == number)?;
+    Some((at, caller))
+}
+
+/// Sends the question whether media packets come through, if it is time.
+fn ask(caller: &mut Caller, now: Instant, socket: &mut Socket) {
+    let mut buffer = socket.buffer();
+    match caller.ask(now, &mut buffer) {
+        Some(transmit) => socket.send(transmit, &mut buffer),
+        None => socket.give_back(buffer),
+    }
+}
+
 /// Sends what the connection has to send.
 fn transmit(caller: &mut Caller, now: Instant, socket: &mut Socket) {
     let mut buffer = socket.buffer();
-    while let Some(mut transmit) = caller.quic.poll_transmit(now, 1, &mut buffer) {
-        transmit.src_ip = caller.from;
+    while let Some(transmit) = caller.quic.poll_transmit(now, 1, &mut buffer) {
         socket.send(transmit, &mut buffer);
     }
     socket.give_back(buffer);

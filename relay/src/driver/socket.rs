@@ -15,6 +15,9 @@ use super::together::{self, Together};
 const SOCKET_BUFFER: usize = 2 * 1024 * 1024;
 /// The longest packet that is taken: what QUIC sends on a path of 1,500 bytes, and room for jumbo frames.
 const LONGEST: usize = 9_000;
+/// Where the kernel hands over packets of one sender together (GRO), together they are as long as an IP packet may be. A
+/// little more keeps the beginnings of such places apart in the processor's cache, which a power of two would not.
+const LONGEST_TOGETHER: usize = 65_536 + 832;
 /// Bytes of packets for which memory is taken at a time.
 const ARENA: usize = 256 * 1024;
 /// Packets that are made before they are sent together. Sent one by one as they are made, each would wake its receiver
@@ -35,17 +38,27 @@ pub struct Received {
     pub bytes: BytesMut,
 }
 
+/// The memory that packets are read into. All sockets of a thread may share one, so that it stays in the processor's cache.
+pub struct ReadBuffers {
+    buffer: Vec<u8>,
+    metas: Vec<RecvMeta>,
+    arena: BytesMut,
+}
+
 /// See the module.
 pub struct Socket {
     socket: UdpSocket,
     state: UdpSocketState,
     together: Together,
-    buffer: Vec<u8>,
-    metas: Vec<RecvMeta>,
-    arena: BytesMut,
     outgoing: Vec<(Transmit, Vec<u8>)>,
     blocked: Vec<(Transmit, Vec<u8>)>,
     spare: Vec<Vec<u8>>,
+}
+
+impl Default for ReadBuffers {
+    fn default() -> Self {
+        Self { buffer: Vec::new(), metas: vec![RecvMeta::default(); BATCH_SIZE], arena: BytesMut::new() }
+    }
 }
 
 impl Socket {
@@ -63,14 +76,10 @@ impl Socket {
             // Best effort: with small buffers the relay works too, and loses frames in bursts.
             tracing::warn!(%error, "the socket keeps its small buffers");
         }
-        let buffer = vec![0; LONGEST * state.gro_segments() * BATCH_SIZE];
         Ok(Self {
             together: Together::new(&socket),
             socket,
             state,
-            buffer,
-            metas: vec![RecvMeta::default(); BATCH_SIZE],
-            arena: BytesMut::new(),
             outgoing: Vec::with_capacity(TOGETHER),
             blocked: Vec::new(),
             spare: Vec::new(),
@@ -99,26 +108,30 @@ impl Socket {
     ///
     /// # Errors
     /// The socket is broken.
-    pub fn receive(&mut self, mut take: impl FnMut(Received)) -> io::Result<bool> {
-        let each = self.buffer.len() / BATCH_SIZE;
-        let mut slices = self.buffer.chunks_mut(each).map(IoSliceMut::new);
+    pub fn receive(&self, buffers: &mut ReadBuffers, mut take: impl FnMut(Received)) -> io::Result<bool> {
+        let ReadBuffers { buffer, metas, arena } = buffers;
+        let each = (LONGEST * self.state.gro_segments()).min(LONGEST_TOGETHER);
+        if buffer.len() < each * BATCH_SIZE {
+            *buffer = vec![0; each * BATCH_SIZE];
+        }
+        let mut slices = buffer.chunks_mut(each).map(IoSliceMut::new);
         let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
             std::array::from_fn(|_| slices.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
-        let count = match self.state.recv((&self.socket).into(), &mut slices, &mut self.metas) {
+        let count = match self.state.recv((&self.socket).into(), &mut slices, metas) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             // A packet of ours met nobody: that is between that client and us.
             Err(error) if is_about_a_peer(&error) => return Ok(true),
             Err(error) => return Err(error),
         };
-        for (meta, slice) in self.metas.iter().zip(&slices).take(count) {
+        for (meta, slice) in metas.iter().zip(&slices).take(count) {
             for packet in slice[..meta.len].chunks(meta.stride.max(1)) {
-                if self.arena.capacity() < packet.len() {
-                    self.arena.reserve(ARENA);
+                if arena.capacity() < packet.len() {
+                    arena.reserve(ARENA);
                 }
-                self.arena.extend_from_slice(packet);
+                arena.extend_from_slice(packet);
                 let ecn = meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8));
-                take(Received { from: meta.addr, local: meta.dst_ip, ecn, bytes: self.arena.split() });
+                take(Received { from: meta.addr, local: meta.dst_ip, ecn, bytes: arena.split() });
             }
         }
         Ok(count == BATCH_SIZE)

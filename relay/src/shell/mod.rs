@@ -36,7 +36,7 @@ use crate::bucket::Bucket;
 use crate::core::{ConnId, Core, Output};
 use crate::dial::endpoint_config;
 use crate::driver::inbox::Inbox;
-use crate::driver::socket::Socket;
+use crate::driver::socket::{ReadBuffers, Socket};
 use crate::driver::timers::Timers;
 use crate::gate::Gate;
 use crate::reports::Intake;
@@ -96,6 +96,7 @@ pub(crate) struct Shell<C> {
     reports: Option<Intake>,
     inbox: Inbox<Command>,
     socket: Socket,
+    buffers: ReadBuffers,
     endpoint: Endpoint,
     /// By the numbers of their handles.
     clients: Vec<Option<Box<Client>>>,
@@ -169,6 +170,7 @@ impl<C: Core> Shell<C> {
             reports: None,
             inbox,
             socket,
+            buffers: ReadBuffers::default(),
             endpoint,
             clients: Vec::new(),
             by_media: HashMap::new(),
@@ -272,9 +274,9 @@ impl<C: Core> Shell<C> {
     /// Takes in what has come.
     fn receive(&mut self, now: Instant) -> io::Result<()> {
         for _ in 0..BATCHES {
-            let Self { socket, endpoint, clients, dirty, incoming, by_media, arrived, stats, .. } = self;
+            let Self { socket, buffers, endpoint, clients, dirty, incoming, by_media, arrived, stats, .. } = self;
             let mut answers = Vec::new();
-            let is_more = socket.receive(|received| {
+            let is_more = socket.receive(buffers, |received| {
                 let taken = traffic::Taken { endpoint, clients, dirty, incoming, by_media, arrived, stats };
                 answers.extend(taken.packet(now, received));
             })?;
