@@ -28,7 +28,7 @@ const SILENCE: Duration = Duration::from_millis(1_250);
 /// How long a guest waits to be let in.
 const ENTRY: Duration = Duration::from_secs(60);
 /// Lengths of a Deliver with a heartbeat (`docs/protocol.md` §7.7). Of what else a leader says to all its own confirmation is
-/// shorter, and those of a large meeting that it passes on are longer.
+/// shorter, and those of a large meeting that it passes on are longer, but for a few.
 const HEARTBEATS: RangeInclusive<usize> = 181..=693;
 /// Type byte of Attached and of Deliver (`docs/protocol.md` §6.2).
 const ATTACHED: u8 = 7;
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn heartbeats_of_any_length_are_read_and_confirmations_from_nobody() {
+    fn heartbeats_of_any_length_are_read_and_confirmations_are_not() {
         for unconfirmed in [0, 1, Heartbeat::MAX_UNCONFIRMED] {
             assert!(!is_confirmation(&delivered(MemberIndex::HOST, &heartbeat(unconfirmed))), "{unconfirmed}");
         }

@@ -88,7 +88,10 @@ fn members(stage: &Stage, rooms: &[Arc<Room>], shards: &[Arc<Shard>]) -> Vec<Mem
     let pace = stage.plan.ramp.map(|per_second| Duration::from_secs(1) / per_second.max(1));
     let mut add = |room: &Arc<Room>, role, person| {
         let client = u32::try_from(all.len()).unwrap_or(u32::MAX);
-        let shard = if leads(role, person, stage.plan.shape.talkers) { 0 } else { 1 + all.len() % (shards.len() - 1) };
+        // Those who share a socket are on one shard.
+        let home = client / stage.plan.shape.sharing();
+        let others = 1 + usize::try_from(home).unwrap_or(0) % (shards.len() - 1);
+        let shard = if leads(role, person, stage.plan.shape.talkers) { 0 } else { others };
         let shard = Arc::clone(&shards[shard]);
         let comes_after = pace.map_or(Duration::ZERO, |pace| pace * client);
         all.push(Member { room: Arc::clone(room), shard, role, person, client, comes_after });

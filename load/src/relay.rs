@@ -221,7 +221,9 @@ mod tests {
     #[test]
     fn on_one_machine_members_come_from_many_networks_of_few_each() {
         let address = Address::nowhere();
-        let networks: BTreeSet<_> = (0..16_000).filter_map(|client| address.home_of(client, 16)).collect();
+        let homes: Vec<_> = (0..16_000).filter_map(|client| address.home_of(client, 16)).collect();
+        assert!(homes.chunks(16).all(|few| few.iter().all(|home| *home == few[0])));
+        let networks: BTreeSet<_> = homes.into_iter().collect();
         assert_eq!(networks.len(), 1_000);
         assert!(networks.iter().all(IpAddr::is_loopback) && !networks.contains(&address.socket.ip()));
     }

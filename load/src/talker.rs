@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 
 use bytes::Bytes;
 use conclave_protocol::sframe::KeyName;
@@ -15,9 +15,8 @@ use crate::sync::lock;
 /// CTR of a segment's first frame (`docs/protocol.md` §8.2).
 const CTR_BASE: u64 = 0x80;
 /// Places for names. A talker uses 64 a second at most (32 for each segment of half a second), so a place is used again
-/// after a quarter of a minute: later than any frame comes. With more the places of hundreds of talkers would find no room
-/// in the processor's caches.
-const PLACES: usize = 1_024;
+/// after two minutes.
+const PLACES: usize = 8_192;
 
 /// A frame's name on the wire, which nobody has to open it for: index (16) ‖ epoch (24) ‖ segment (16) ‖ number (8).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,7 +62,10 @@ impl Sealed {
     }
 }
 
-/// What is known of a frame by its name.
+/// No frame's name.
+const NOBODY: u64 = u64::MAX;
+
+/// What is known of a frame by its name, written on one thread and read on others.
 struct Place {
     name: AtomicU64,
     /// When it was sent; 0 when it was not.
@@ -152,16 +154,13 @@ impl Talker {
     /// A frame of this tick goes out now. To be called before it does.
     pub(crate) fn note_sent(&self, tick: u32, name: FrameName, at: u64) {
         self.set_sent_at(tick, at);
-        let place = &self.places[name.place()];
-        place.tick.store(tick, Ordering::Relaxed);
-        place.sent_at.store(at, Ordering::Relaxed);
-        place.name.store(name.0, Ordering::Release);
+        self.places[name.place()].write(name, tick, at);
     }
 
     /// The frame of that tick and name could not be sent after all.
     pub(crate) fn note_unsent(&self, tick: u32, name: FrameName) {
         self.set_sent_at(tick, 0);
-        self.places[name.place()].sent_at.store(0, Ordering::Release);
+        self.places[name.place()].write(name, tick, 0);
     }
 
     fn set_sent_at(&self, tick: u32, at: u64) {
@@ -174,12 +173,7 @@ impl Talker {
 
     /// The tick of a name, and when its frame was sent.
     pub(crate) fn look_up(&self, name: FrameName) -> Option<(u32, u64)> {
-        let place = &self.places[name.place()];
-        if place.name.load(Ordering::Acquire) != name.0 {
-            return None;
-        }
-        let sent_at = place.sent_at.load(Ordering::Relaxed);
-        (sent_at != 0).then(|| (place.tick.load(Ordering::Relaxed), sent_at))
+        self.places[name.place()].read(name)
     }
 
     /// When the frame of a tick was sent.
@@ -196,7 +190,28 @@ impl Talker {
 
 impl Default for Place {
     fn default() -> Self {
-        Self { name: AtomicU64::new(u64::MAX), sent_at: AtomicU64::new(0), tick: AtomicU32::new(0) }
+        Self { name: AtomicU64::new(NOBODY), sent_at: AtomicU64::new(0), tick: AtomicU32::new(0) }
+    }
+}
+
+impl Place {
+    /// It is nobody's while it changes, so that nobody reads one frame's name with another's time.
+    fn write(&self, name: FrameName, tick: u32, sent_at: u64) {
+        self.name.store(NOBODY, Ordering::Relaxed);
+        fence(Ordering::Release);
+        self.tick.store(tick, Ordering::Relaxed);
+        self.sent_at.store(sent_at, Ordering::Relaxed);
+        self.name.store(name.0, Ordering::Release);
+    }
+
+    /// The tick of that name, and when its frame was sent, if it is here and was sent.
+    fn read(&self, name: FrameName) -> Option<(u32, u64)> {
+        if self.name.load(Ordering::Acquire) != name.0 {
+            return None;
+        }
+        let (tick, sent_at) = (self.tick.load(Ordering::Relaxed), self.sent_at.load(Ordering::Relaxed));
+        fence(Ordering::Acquire);
+        (self.name.load(Ordering::Relaxed) == name.0 && sent_at != 0).then_some((tick, sent_at))
     }
 }
 
@@ -234,15 +249,15 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn frames_of_the_last_seconds_keep_their_places() {
+    fn frames_of_the_last_minute_keep_their_places() {
         let talker = Talker::new(10_000);
-        for tick in 0..400_u32 {
+        for tick in 0..3_000_u32 {
             let number = talker.tick().unwrap();
             let (segment, within) = (u16::try_from(tick / 25).unwrap(), u64::from(tick % 25));
             let name = FrameName::of(&datagram(1, 5, segment, within)).unwrap();
             talker.note_sent(number, name, u64::from(tick) + 1);
         }
-        for tick in 0..400_u32 {
+        for tick in 0..3_000_u32 {
             let (segment, within) = (u16::try_from(tick / 25).unwrap(), u64::from(tick % 25));
             let name = FrameName::of(&datagram(1, 5, segment, within)).unwrap();
             assert_eq!(talker.look_up(name), Some((tick, u64::from(tick) + 1)));

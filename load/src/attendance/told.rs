@@ -17,7 +17,8 @@ use crate::session::Channel;
 use crate::sync::{Dice, lock};
 use crate::talker::Sealed;
 
-/// Frames sealed ahead: half a second, in which its thread may be busy with a whole meeting's keys.
+/// Frames sealed ahead: half a second, less what passes until the next look, in which its thread may be busy with a whole
+/// meeting's keys.
 const AHEAD: usize = 25;
 /// How long a host waits for the rest of a wave after the first of it knocked.
 const TOGETHER: Duration = Duration::from_secs(1);
