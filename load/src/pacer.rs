@@ -27,7 +27,8 @@ use crate::urgency;
 /// What is due within this is sent with what is due now. To sleep for less, and to wake up a shard again for the next, would
 /// take more processor time than all else that sending does; the clocks of people are no more exact.
 const TOGETHER: Duration = Duration::from_micros(200);
-/// The same in a crowd. It is half of the time for which a relay, unless told otherwise, keeps frames for others of their meeting.
+/// The same in a crowd. It is half of the time for which a relay, unless told otherwise, keeps frames for others of their
+/// meeting.
 const TOGETHER_IN_A_CROWD: Duration = Duration::from_millis(1);
 
 /// The thread that paces.
