@@ -31,6 +31,7 @@ mod sync;
 mod table;
 mod talker;
 mod urgency;
+mod validity;
 
 use std::io::Write;
 use std::path::Path;
@@ -56,8 +57,7 @@ pub fn run() -> ExitCode {
         Verb::ServeRelay(options) => relay::serve(&options).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
-        // Without standard error there is nobody to tell.
-        let _told = writeln!(std::io::stderr(), "conclave-load: {error:#}");
+        tell(&format!("conclave-load: {error:#}"));
         ExitCode::from(TROUBLE)
     })
 }
@@ -73,7 +73,7 @@ fn run_once(options: &RunOptions) -> Result<ExitCode> {
 }
 
 fn find_max(options: &FindMaxOptions) -> Result<ExitCode> {
-    let found = search::find(options)?;
+    let found = search::find(options, |step| tell(&table::in_a_line(step, options.scale)))?;
     if let Some(path) = &options.json {
         save(path, &serde_json::to_vec_pretty(&found)?)?;
     }
@@ -110,6 +110,12 @@ fn save(path: &Path, bytes: &[u8]) -> Result<()> {
         return say(&String::from_utf8_lossy(bytes));
     }
     std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Tells whoever watches.
+fn tell(line: &str) {
+    // Without standard error there is nobody to tell.
+    let _told = writeln!(std::io::stderr(), "{line}");
 }
 
 fn say(text: &str) -> Result<()> {

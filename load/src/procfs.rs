@@ -1,4 +1,4 @@
-//! What Linux says of a process: processor time and memory.
+//! What Linux says of a process: processor time and memory. And of the machine's processors.
 
 use std::fs;
 use std::iter::Sum;
@@ -85,6 +85,39 @@ impl ThreadId {
     }
 }
 
+/// What all processors of this machine have done since it started, in ticks of the kernel's clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Processors {
+    /// All of it.
+    pub all: u64,
+    /// Had nothing to do.
+    pub idle: u64,
+    /// Had something to do, and stood still meanwhile: a virtual machine's host gave them to others.
+    pub stolen: u64,
+}
+
+impl Processors {
+    /// Until now; `None` where there is no procfs.
+    pub fn now() -> Option<Self> {
+        Self::of_stat(&fs::read_to_string("/proc/stat").ok()?)
+    }
+
+    /// proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal. What guests of this machine took is in the first.
+    fn of_stat(text: &str) -> Option<Self> {
+        let fields = text.lines().next()?.strip_prefix("cpu ")?;
+        let ticks: Vec<u64> = fields.split_whitespace().take(8).map_while(|field| field.parse().ok()).collect();
+        let &[_, _, _, idle, waiting, _, _, stolen] = ticks.as_slice() else { return None };
+        Some(Self { all: ticks.iter().sum(), idle: idle + waiting, stolen })
+    }
+
+    /// Shares of the time since then: in which they had nothing to do, and in which they stood still.
+    pub fn since(self, before: Self) -> Option<(f64, f64)> {
+        let all = self.all.checked_sub(before.all).filter(|all| *all > 0)? as f64;
+        let share = |now: u64, then: u64| now.saturating_sub(then) as f64 / all;
+        Some((share(self.idle, before.idle), share(self.stolen, before.stolen)))
+    }
+}
+
 /// The kernel's version, for the record.
 pub fn kernel() -> Option<String> {
     fs::read_to_string("/proc/sys/kernel/osrelease").ok().map(|text| text.trim().to_owned())
@@ -135,6 +168,17 @@ mod tests {
         let times = [Times { on_cpu: 1.0, waiting: 2.0 }, Times { on_cpu: 3.0, waiting: 1.0 }];
         let sum: Times = times.into_iter().sum();
         assert_eq!(((sum - times[0]) / 2.0, sum.awake()), (Times { on_cpu: 1.5, waiting: 0.5 }, 7.0));
+    }
+
+    #[test]
+    fn shares_of_the_processors_are_between_two_looks() {
+        let before = Processors::of_stat("cpu  100 0 50 800 10 0 5 35 0 0\ncpu0 1 2 3\n").unwrap();
+        assert_eq!(before, Processors { all: 1_000, idle: 810, stolen: 35 });
+        let after = Processors { all: 1_200, idle: 910, stolen: 45 };
+        assert_eq!(after.since(before), Some((0.5, 0.05)));
+        assert_eq!(before.since(before), None);
+        assert_eq!(["", "cpu 1 2 3", "cpu0 1 2 3 4 5 6 7 8"].map(Processors::of_stat), [None; 3]);
+        assert!(Processors::now().unwrap().all > 0);
     }
 
     #[test]

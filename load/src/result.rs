@@ -196,8 +196,8 @@ pub struct Harness {
     pub phases: u64,
 }
 
-/// Where a run took place.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+/// Where a run took place, and what else happened there.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Machine {
     /// Cores that this process may use.
     pub cores: usize,
@@ -211,6 +211,16 @@ pub struct Machine {
     pub version: String,
     /// Whether the harness, and an embedded relay with it, was built without optimisation.
     pub debug_build: bool,
+    /// Share of the measurement in which its processors had nothing to do.
+    #[serde(default)]
+    pub idle: Option<f64>,
+    /// Share of it in which they should have run, but the host of this virtual machine gave them to others.
+    #[serde(default)]
+    pub stolen: Option<f64>,
+    /// Whether something else than the load is why the result is not valid: threads were late that had little to do, on
+    /// processors that were idle.
+    #[serde(default)]
+    pub disturbed: bool,
 }
 
 /// One second of a measurement.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::procfs::{Times, process_times, resident_bytes};
+use crate::procfs::{Processors, Times, process_times, resident_bytes};
 use crate::result::Second;
 use crate::room::Stage;
 use crate::sync::lock;
@@ -16,6 +16,7 @@ pub(crate) struct Sample {
     pub(crate) packets: u64,
     pub(crate) frames: u64,
     pub(crate) members: u64,
+    pub(crate) processors: Option<Processors>,
 }
 
 /// Takes samples.
@@ -46,6 +47,7 @@ impl Sampler {
             packets,
             frames,
             members: self.stage.tally.members.load(Ordering::Relaxed),
+            processors: Processors::now(),
         }
     }
 
@@ -91,8 +93,8 @@ mod tests {
     #[test]
     fn seconds_are_differences_of_samples() {
         let relay = |on_cpu| Some(Times { on_cpu, waiting: 9.0 });
-        let before = Sample { relay: relay(1.0), rss: Some(5), packets: 10, frames: 100, members: 1 };
-        let after = Sample { relay: relay(1.5), rss: Some(7), packets: 60, frames: 300, members: 2 };
+        let before = Sample { relay: relay(1.0), rss: Some(5), packets: 10, frames: 100, ..Sample::default() };
+        let after = Sample { relay: relay(1.5), rss: Some(7), packets: 60, frames: 300, members: 2, processors: None };
         let second = between(3, &before, &after, 2.0);
         assert_eq!((second.second, second.members, second.rss_bytes), (3, 2, Some(7)));
         assert_eq!((second.relay_cpu, second.packets_per_frame), (Some(0.25), Some(0.25)));

@@ -1,4 +1,4 @@
-//! From what was counted to a [`Report`], and whether it is valid.
+//! From what was counted to a [`Report`].
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,23 +10,14 @@ use hdrhistogram::Histogram;
 use crate::listener::Account;
 use crate::meter::{Meter, micros};
 use crate::pacer::Paced;
-use crate::plan::{FRAME, Plan};
+use crate::plan::Plan;
 use crate::procfs::{self, ThreadId, Times, resident_bytes};
 use crate::result::{Frames, Harness, Joins, Machine, Percentiles, Relay, Report, Second, Spread};
 use crate::room::{Stage, in_micros};
 use crate::sampler::{Sample, packets_per_frame};
 use crate::shard::Shard;
 use crate::sync::lock;
-
-/// A frame that is sent that late, or read that late, says nothing of the relay any more.
-const MOST_LAG_MS: f64 = 2.0;
-/// Unless so much of the latency that was found is the relay's all the same: the packets of a crowd come at once, and to
-/// read a thousand of them takes a shard milliseconds, which are in the latency.
-const MOST_OF_LATENCY: f64 = 0.5;
-/// A thread that takes a core for more of the time, or waits for one, has no room for what comes in bursts.
-const MOST_AWAKE: f64 = 0.85;
-/// Share of frames that may be missing by the harness's own fault.
-const MOST_MISSING: f64 = 0.001;
+use crate::validity::{Judgement, Outcome, judge};
 
 /// What the stages of a run have measured.
 #[derive(Default)]
@@ -117,15 +108,21 @@ pub(crate) fn report(stage: &Stage, shards: &[Arc<Shard>], measured: Measured) -
     let joins = stage.tally.join_times();
     let mut removal = micros()?;
     measured.removals.iter().for_each(|took| removal.saturating_record(in_micros(*took)));
-    let invalid_because = objections(
-        &stage.plan,
-        &Outcome { frames: &frames, harness: &harness, latency: meter.latency(), members: measured.last.members },
-    );
+    let mut machine = machine(&measured);
+    let outcome = Outcome {
+        frames: &frames,
+        harness: &harness,
+        machine: &machine,
+        latency: meter.latency(),
+        members: measured.last.members,
+    };
+    let Judgement { objections, disturbed } = judge(&stage.plan, &outcome);
+    machine.disturbed = disturbed;
     let tally = &stage.tally;
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     Ok(Report {
-        valid: invalid_because.is_empty(),
-        invalid_because,
+        valid: objections.is_empty(),
+        invalid_because: objections,
         loss: share(heard.owed - heard.got, heard.owed),
         latency_ms: meter.latency(),
         join_ms: Percentiles::of(&joins.whole, 1_000.0),
@@ -146,7 +143,7 @@ pub(crate) fn report(stage: &Stage, shards: &[Arc<Shard>], measured: Measured) -
         flood: lock(&tally.flood).clone(),
         troubles: tally.troubles(),
         harness,
-        machine: machine(measured.relay.clone()),
+        machine,
         plan: stage.plan.clone(),
         series: series(&meter, &heard, measured.series),
     })
@@ -250,71 +247,6 @@ fn harness(stage: &Stage, shards: &[Arc<Shard>], measured: &Measured) -> Result<
     })
 }
 
-/// By what it is judged whether figures say something of the relay.
-#[derive(Clone, Copy)]
-struct Outcome<'a> {
-    frames: &'a Frames,
-    harness: &'a Harness,
-    latency: Option<Percentiles>,
-    /// Who was there at the end.
-    members: u64,
-}
-
-/// Why figures say nothing of the relay.
-fn objections(plan: &Plan, outcome: &Outcome<'_>) -> Vec<String> {
-    let Outcome { frames, harness, latency, members } = *outcome;
-    let mut objections = Vec::new();
-    let most_of_shards = latency.map_or(0.0, |latency| latency.p99 * MOST_OF_LATENCY).max(MOST_LAG_MS);
-    let lags = [
-        ("frames are sent", harness.pacer_lag_ms, MOST_LAG_MS),
-        ("a shard reads", harness.shard_lag_ms, most_of_shards),
-    ];
-    for (what, lag, most) in lags {
-        if let Some(lag) = lag.filter(|lag| lag.p99 > most) {
-            objections.push(format!(
-                "the harness is saturated: {what} {:.1} ms late at the 99th percentile, more than {most:.1} ms",
-                lag.p99
-            ));
-        }
-    }
-    // Joins and recovery are times of those that run the protocol; nothing else that is measured waits for them.
-    let are_timed = plan.faults.churn.is_some() || plan.faults.kill_relay_at.is_some();
-    let if_timed = |awake: Option<f64>| awake.filter(|_| are_timed);
-    let threads = [
-        ("a shard", harness.shard_cpu, harness.shard_awake),
-        ("the protocol of hosts and talkers", harness.leading_cpu, if_timed(harness.leading_awake)),
-        ("the protocol of the others", harness.guests_cpu, if_timed(harness.guests_awake)),
-        ("the pacer", harness.pacer_cpu, harness.pacer_awake),
-    ];
-    for (what, cpu, awake) in threads {
-        let is_much = |share: Option<f64>| share.filter(|share| *share > MOST_AWAKE).map(|share| share * 100.0);
-        if let Some(cpu) = is_much(cpu) {
-            objections.push(format!("the harness is saturated: {what} takes {cpu:.0} % of a core"));
-        } else if let Some(awake) = is_much(awake) {
-            objections.push(format!(
-                "the harness is saturated: {what} has a core or waits for one in {awake:.0} % of the time"
-            ));
-        }
-    }
-    let Frames { sent, dropped_on_purpose, starved, owed, .. } = *frames;
-    if share(starved, sent + starved) > MOST_MISSING {
-        objections.push(format!("the harness is saturated: {starved} frames were not sealed in time"));
-    }
-    let steady = plan.faults.churn.is_none() && plan.faults.kill_relay_at.is_none();
-    let ticks = u64::from(plan.seconds) * 1_000 / u64::try_from(FRAME.as_millis()).unwrap_or(20);
-    let planned = ticks * u64::from(plan.shape.rooms) * u64::from(plan.shape.talkers);
-    if steady && ((sent + dropped_on_purpose) as f64) < planned as f64 * 0.99 {
-        objections.push(format!("only {sent} of {planned} frames were sent"));
-    }
-    if owed == 0 {
-        objections.push("no listener was owed a frame".to_owned());
-    }
-    if steady && members < plan.shape.members() - u64::from(plan.faults.stall_listeners) {
-        objections.push(format!("only {members} of {} members were still there", plan.shape.members()));
-    }
-    objections
-}
-
 fn series(meter: &Meter, heard: &Heard, mut series: Vec<Second>) -> Vec<Second> {
     for (number, (second, account)) in series.iter_mut().zip(&heard.by_second).enumerate() {
         second.latency_ms = meter.latency_in(number);
@@ -324,18 +256,24 @@ fn series(meter: &Meter, heard: &Heard, mut series: Vec<Second>) -> Vec<Second> 
     series
 }
 
-fn machine(relay: String) -> Machine {
+fn machine(measured: &Measured) -> Machine {
+    let looks = measured.last.processors.zip(measured.first.processors);
+    let shares = looks.and_then(|(last, first)| last.since(first));
     Machine {
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         processor: procfs::processor(),
         kernel: procfs::kernel(),
-        relay,
+        relay: measured.relay.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         debug_build: cfg!(debug_assertions),
+        idle: shares.map(|(idle, _)| idle),
+        stolen: shares.map(|(_, stolen)| stolen),
+        disturbed: false,
     }
 }
 
-fn share(part: u64, whole: u64) -> f64 {
+/// A part of a whole, 0 of nothing.
+pub(crate) fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
@@ -344,79 +282,11 @@ mod tests {
     use super::*;
     use crate::plan::{Shape, tests::plan};
 
-    fn objections(plan: &Plan, frames: &Frames, harness: &Harness, members: u64) -> Vec<String> {
-        let latency = Some(Percentiles { p50: 1.0, p90: 2.0, p99: 3.0, p999: 4.0, max: 9.0 });
-        super::objections(plan, &Outcome { frames, harness, latency, members })
-    }
-
-    fn good() -> (Plan, Frames, Harness) {
-        let lag = Some(Percentiles { p50: 0.1, p90: 0.1, p99: 0.5, p999: 1.0, max: 9.0 });
-        let harness = Harness { pacer_lag_ms: lag, shard_lag_ms: lag, shard_cpu: Some(0.5), ..Harness::default() };
-        let frames = Frames { sent: 500, owed: 1_000, received: 1_000, ..Frames::default() };
-        (plan(Shape { rooms: 1, people: 3, talkers: 1 }), frames, harness)
-    }
-
-    #[test]
-    fn a_harness_that_keeps_up_is_believed() {
-        let (plan, frames, harness) = good();
-        assert_eq!(objections(&plan, &frames, &harness, 3), Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_harness_that_does_not_keep_up_is_not() {
-        let spoil: [fn(&mut Frames, &mut Harness, &mut u64); 8] = [
-            |_, harness, _| harness.pacer_lag_ms.as_mut().unwrap().p99 = 2.1,
-            |_, harness, _| harness.shard_lag_ms.as_mut().unwrap().p99 = 2.1,
-            |_, harness, _| harness.shard_cpu = Some(0.9),
-            |_, harness, _| harness.guests_cpu = Some(0.9),
-            |_, harness, _| harness.shard_awake = Some(0.9),
-            |frames, _, _| frames.starved = 10,
-            |frames, _, _| frames.sent = 400,
-            |_, _, members| *members = 2,
-        ];
-        for (number, spoil) in spoil.iter().enumerate() {
-            let (plan, mut frames, mut harness) = good();
-            let mut members = 3;
-            spoil(&mut frames, &mut harness, &mut members);
-            assert_eq!(objections(&plan, &frames, &harness, members).len(), 1, "{number}");
-        }
-    }
-
-    #[test]
-    fn a_shard_may_be_late_by_half_of_a_long_latency_and_no_more() {
-        let (plan, frames, mut harness) = good();
-        let latency = Some(Percentiles { p50: 8.0, p90: 12.0, p99: 16.0, p999: 18.0, max: 20.0 });
-        for (late, objected) in [(7.9, 0), (8.1, 1)] {
-            harness.shard_lag_ms.as_mut().unwrap().p99 = late;
-            let outcome = Outcome { frames: &frames, harness: &harness, latency, members: 3 };
-            assert_eq!(super::objections(&plan, &outcome).len(), objected, "{late} ms");
-        }
-    }
-
-    #[test]
-    fn those_that_join_may_wait_for_a_core_unless_it_is_joins_that_are_measured() {
-        let (mut plan, frames, mut harness) = good();
-        (harness.guests_cpu, harness.guests_awake) = (Some(0.2), Some(0.9));
-        assert_eq!(objections(&plan, &frames, &harness, 3), Vec::<String>::new());
-        plan.faults.churn = Some(30.0);
-        let said =
-            "the harness is saturated: the protocol of the others has a core or waits for one in 90 % of the time";
-        assert_eq!(objections(&plan, &frames, &harness, 3), [said]);
-    }
-
     #[test]
     fn the_busiest_is_found_for_each_of_two_measures() {
         let shares = [(0.9, 0.0), (0.3, 0.65)].map(|(on_cpu, waiting)| Some(Times { on_cpu, waiting }));
         assert_eq!(busiest(&[shares[0], None, shares[1]]), (Some(0.9), Some(0.95)));
         assert_eq!(busiest(&[None]), (None, None));
-    }
-
-    #[test]
-    fn what_faults_take_away_is_no_objection() {
-        let (mut plan, mut frames, harness) = good();
-        plan.faults.kill_relay_at = Some(3.0);
-        frames.sent = 400;
-        assert_eq!(objections(&plan, &frames, &harness, 2), Vec::<String>::new());
     }
 
     #[test]
@@ -438,7 +308,8 @@ mod tests {
             },
             ..Measured::default()
         };
-        let relay = relay(&good().0, &measured, 4_000_000);
+        let plan = plan(Shape { rooms: 1, people: 3, talkers: 1 });
+        let relay = relay(&plan, &measured, 4_000_000);
         assert_eq!((relay.cpu_s, relay.waiting_s, relay.frames_per_cpu_s), (Some(2.0), Some(0.25), Some(2_000_000.0)));
         assert_eq!((relay.cpu_s_per_million, relay.packets_per_frame), (Some(0.5), Some(0.5)));
         assert_eq!(relay.rss_per_member_bytes, Some(1_000));

@@ -14,6 +14,10 @@ pub const MOST_P99_MS: f64 = 20.0;
 pub const MOST_LOSS: f64 = 0.001;
 /// The search ends when what is carried and what is not are closer than this.
 const CLOSE: f64 = 0.1;
+/// How often a load is tried whose result was not valid: it may have been a moment's.
+const TRIES: u32 = 2;
+/// The same where it was not the load. Of runs of ten seconds on a noisy virtual machine one in three is such.
+const TRIES_DISTURBED: u32 = 5;
 /// Most members: one machine has no more ports.
 const MOST_MEMBERS: u64 = 60_000;
 
@@ -25,6 +29,8 @@ pub enum Verdict {
     Carried,
     /// Not within the bounds, and the harness was a match for it.
     TooMuch,
+    /// Nobody knows: something else on this machine, or its host, came between.
+    Disturbed,
     /// Not within the bounds, or nobody knows: the harness was the limit, or the ramp failed.
     Unknown,
 }
@@ -56,6 +62,17 @@ pub struct Found {
     pub relay_was_the_limit: bool,
     /// Every step, in order.
     pub steps: Vec<Step>,
+}
+
+impl Found {
+    /// Whether a step above the most that was carried ended with a disturbance.
+    pub fn was_disturbed(&self) -> bool {
+        let above = self.steps.iter().filter(|step| self.best.is_none_or(|best| step.size > best));
+        above.min_by_key(|step| step.size).is_some_and(|least| {
+            let last = self.steps.iter().rfind(|step| step.size == least.size);
+            last.is_some_and(|step| step.verdict == Verdict::Disturbed)
+        })
+    }
 }
 
 /// The rule of the search: doubles until something is too much, and halves the gap then. Pure.
@@ -107,27 +124,45 @@ impl Search {
     }
 }
 
-/// Searches with real runs.
+/// Searches with real runs, and hands each step to `tell` when it is over.
 ///
 /// # Errors
 /// Arguments that make no sense. A run that fails counts as one that was not carried.
-pub fn find(options: &FindMaxOptions) -> Result<Found> {
+pub fn find(options: &FindMaxOptions, tell: impl Fn(&Step)) -> Result<Found> {
     let plan = options.load.plan(options.seconds, Faults::default())?;
     let mut search = Search::new(size_of(plan.shape, options.scale), most(plan.shape, options.scale));
     let mut steps: Vec<Step> = Vec::new();
     while let Some(size) = search.next() {
         let plan = scaled(&plan, options.scale, size);
-        let mut step = try_size(&plan, size, options);
-        if step.verdict == Verdict::Unknown {
-            // Perhaps the machine had something else to do for a moment.
-            steps.push(step);
-            step = try_size(&plan, size, options);
-        }
-        search.note(step.verdict == Verdict::Carried);
-        steps.push(step);
+        let attempt = || {
+            let step = try_size(&plan, size, options);
+            tell(&step);
+            step
+        };
+        search.note(try_until_known(attempt, &mut steps));
     }
     let relay_was_the_limit = steps.iter().any(|step| step.verdict == Verdict::TooMuch);
     Ok(Found { scale: options.scale, best: search.best(), relay_was_the_limit, steps })
+}
+
+/// Tries a load until it is known whether it is carried, or once too often; gives whether it is.
+fn try_until_known(mut attempt: impl FnMut() -> Step, steps: &mut Vec<Step>) -> bool {
+    let mut tried = 0;
+    loop {
+        let step = attempt();
+        tried += 1;
+        let verdict = step.verdict;
+        steps.push(step);
+        let most = match verdict {
+            Verdict::Carried => return true,
+            Verdict::TooMuch => return false,
+            Verdict::Disturbed => TRIES_DISTURBED,
+            Verdict::Unknown => TRIES,
+        };
+        if tried >= most {
+            return false;
+        }
+    }
 }
 
 fn try_size(plan: &Plan, size: u32, options: &FindMaxOptions) -> Step {
@@ -145,6 +180,7 @@ pub fn verdict(report: &Report) -> Verdict {
     match (report.valid, is_within) {
         (true, true) => Verdict::Carried,
         (true, false) => Verdict::TooMuch,
+        (false, _) if report.machine.disturbed => Verdict::Disturbed,
         (false, _) => Verdict::Unknown,
     }
 }
@@ -217,6 +253,38 @@ mod tests {
         assert_eq!(against(u32::MAX, 10, 50), (Some(50), vec![10, 20, 40, 50]));
     }
 
+    fn step(size: u32, verdict: Verdict) -> Step {
+        Step { size, frames_per_second: 0, verdict, report: None, error: None }
+    }
+
+    #[test]
+    fn what_nobody_knows_is_tried_again_and_a_disturbance_more_often() {
+        let tried = |verdicts: &[Verdict]| {
+            let (mut steps, mut verdicts) = (Vec::new(), verdicts.iter().cycle());
+            let is_carried = try_until_known(|| step(1, *verdicts.next().unwrap()), &mut steps);
+            (is_carried, steps.len())
+        };
+        assert_eq!(tried(&[Verdict::Carried]), (true, 1));
+        assert_eq!(tried(&[Verdict::TooMuch, Verdict::Carried]), (false, 1));
+        assert_eq!(tried(&[Verdict::Unknown]), (false, 2));
+        assert_eq!(tried(&[Verdict::Disturbed]), (false, 5));
+        assert_eq!(tried(&[Verdict::Disturbed, Verdict::Disturbed, Verdict::Carried]), (true, 3));
+        assert_eq!(tried(&[Verdict::Disturbed, Verdict::Unknown]), (false, 2));
+    }
+
+    #[test]
+    fn a_search_was_disturbed_if_that_is_how_it_ended_above_what_was_carried() {
+        let found = |steps: &[(u32, Verdict)]| Found {
+            scale: Scale::Rooms,
+            best: Some(2),
+            relay_was_the_limit: false,
+            steps: steps.iter().map(|(size, verdict)| step(*size, *verdict)).collect(),
+        };
+        assert!(found(&[(2, Verdict::Carried), (3, Verdict::Unknown), (3, Verdict::Disturbed)]).was_disturbed());
+        assert!(!found(&[(2, Verdict::Disturbed), (2, Verdict::Carried), (3, Verdict::Unknown)]).was_disturbed());
+        assert!(!found(&[(4, Verdict::Disturbed), (2, Verdict::Carried), (3, Verdict::Unknown)]).was_disturbed());
+    }
+
     #[test]
     fn a_run_counts_only_when_it_is_valid() {
         let mut run = report();
@@ -225,6 +293,8 @@ mod tests {
         assert_eq!(verdict(&run), Verdict::TooMuch);
         run.valid = false;
         assert_eq!(verdict(&run), Verdict::Unknown);
+        run.machine.disturbed = true;
+        assert_eq!(verdict(&run), Verdict::Disturbed);
         run = report();
         run.latency_ms.as_mut().unwrap().p99 = 20.1;
         assert_eq!(verdict(&run), Verdict::TooMuch);

@@ -2,6 +2,7 @@
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
+use crate::args::Scale;
 use crate::compare::Row;
 use crate::result::{Percentiles, Report};
 use crate::search::{Found, Step, Verdict};
@@ -79,6 +80,10 @@ pub(crate) fn figures_of(report: &Report) -> Vec<(&'static str, String)> {
             shares([harness.shard_awake, harness.leading_awake, harness.guests_awake, harness.pacer_awake]),
         ),
     ];
+    if let Some(idle) = report.machine.idle {
+        let stolen = percent(report.machine.stolen, 1);
+        all.push(("machine: idle, taken by its host", format!("{}, {stolen}", percent(Some(idle), 0))));
+    }
     if report.frames.dropped_on_purpose > 0 {
         all.push(("dropped on purpose", report.frames.dropped_on_purpose.to_string()));
     }
@@ -117,19 +122,31 @@ pub(crate) fn of_search(found: &Found) -> String {
     }
     let most = match (found.best, found.relay_was_the_limit) {
         (None, _) => "Not even the smallest load was carried.".to_owned(),
-        (Some(best), true) => format!("The relay carries {best} {}.", words(found)),
+        (Some(best), true) => format!("The relay carries {best} {}.", words(found.scale)),
         (Some(best), false) => {
-            format!("The relay carries at least {best} {}; this machine could not put more on it.", words(found))
+            let why = if found.was_disturbed() { "was too disturbed to say more" } else { "could not put more on it" };
+            format!("The relay carries at least {best} {}; this machine {why}.", words(found.scale))
         }
     };
     let errors = found.steps.iter().filter_map(|step| Some(format!("{}: {}\n", step.size, step.error.as_ref()?)));
     format!("{table}\n{}{most}", errors.collect::<String>())
 }
 
-fn words(found: &Found) -> &'static str {
-    match found.scale {
-        crate::args::Scale::Rooms => "meetings",
-        crate::args::Scale::People => "people in each meeting",
+/// A step of a search that goes on.
+pub(crate) fn in_a_line(step: &Step, scale: Scale) -> String {
+    let [size, _, p99, loss, cpu, verdict] = row_of_step(step);
+    let why = match (&step.error, step.report.as_deref()) {
+        (Some(error), _) => format!(": {error}"),
+        (None, Some(report)) => report.invalid_because.iter().map(|why| format!("\n  {why}")).collect(),
+        (None, None) => String::new(),
+    };
+    format!("{size} {}: p99 {p99} ms, loss {loss}, relay {cpu} of a core: {verdict}{why}", words(scale))
+}
+
+fn words(scale: Scale) -> &'static str {
+    match scale {
+        Scale::Rooms => "meetings",
+        Scale::People => "people in each meeting",
     }
 }
 
@@ -138,6 +155,7 @@ fn row_of_step(step: &Step) -> [String; 6] {
     let verdict = match step.verdict {
         Verdict::Carried => "carried",
         Verdict::TooMuch => "too much",
+        Verdict::Disturbed => "machine disturbed",
         Verdict::Unknown => "harness saturated, or nobody got in",
     };
     let cpu = report.and_then(|report| Some(report.relay.cpu_s? / f64::from(report.plan.seconds)));
@@ -171,6 +189,18 @@ mod tests {
         run.invalid_because.push("the harness is saturated".to_owned());
         assert!(of_report(&run).contains("NOT VALID: the harness is saturated"));
         assert!(!of_report(&report()).contains("NOT VALID"));
+    }
+
+    #[test]
+    fn a_step_says_how_it_went_and_why() {
+        let mut run = report();
+        run.invalid_because.push("late".to_owned());
+        let (report, error) = (Some(Box::new(run)), None);
+        let mut step = Step { size: 4, frames_per_second: 9, verdict: Verdict::Disturbed, report, error };
+        let said = "4 meetings: p99 1.50 ms, loss 0.0000 %, relay 5 % of a core: machine disturbed\n  late";
+        assert_eq!(in_a_line(&step, Scale::Rooms), said);
+        (step.report, step.error) = (None, Some("nobody got in".to_owned()));
+        assert!(in_a_line(&step, Scale::People).ends_with(": nobody got in"));
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub struct Turn {
     pub round: u64,
     /// The server.
     pub peer: Peer,
+    /// How often it was tried, this one included: those before were not valid.
+    pub tries: u32,
     /// What was measured.
     #[serde(flatten)]
     pub figures: Figures,
@@ -123,7 +125,7 @@ mod tests {
             client_lag_ms: Some(0.2),
             invalid_because: if valid { Vec::new() } else { vec!["a reason".to_owned()] },
         };
-        Turn { round, peer, figures }
+        Turn { round, peer, tries: 1, figures }
     }
 
     #[test]
