@@ -65,14 +65,15 @@ pub struct Found {
 }
 
 impl Found {
-    /// Whether a step above the most that was carried ended with a disturbance.
-    pub fn was_disturbed(&self) -> bool {
-        let above = self.steps.iter().filter(|step| self.best.is_none_or(|best| step.size > best));
-        above.min_by_key(|step| step.size).is_some_and(|least| {
-            let last = self.steps.iter().rfind(|step| step.size == least.size);
-            last.is_some_and(|step| step.verdict == Verdict::Disturbed)
-        })
+    /// How the least load above the most that was carried was left.
+    pub fn end(&self) -> Option<Verdict> {
+        end(self.best, &self.steps)
     }
+}
+
+fn end(best: Option<u32>, steps: &[Step]) -> Option<Verdict> {
+    let above = steps.iter().map(|step| step.size).filter(|size| best.is_none_or(|best| *size > best)).min()?;
+    steps.iter().rfind(|step| step.size == above).map(|step| step.verdict)
 }
 
 /// The rule of the search: doubles until something is too much, and halves the gap then. Pure.
@@ -141,25 +142,24 @@ pub fn find(options: &FindMaxOptions, tell: impl Fn(&Step)) -> Result<Found> {
         };
         search.note(try_until_known(attempt, &mut steps));
     }
-    let relay_was_the_limit = steps.iter().any(|step| step.verdict == Verdict::TooMuch);
+    let relay_was_the_limit = end(search.best(), &steps) == Some(Verdict::TooMuch);
     Ok(Found { scale: options.scale, best: search.best(), relay_was_the_limit, steps })
 }
 
 /// Tries a load until it is known whether it is carried, or once too often; gives whether it is.
 fn try_until_known(mut attempt: impl FnMut() -> Step, steps: &mut Vec<Step>) -> bool {
-    let mut tried = 0;
+    let (mut disturbed, mut unknown) = (0, 0);
     loop {
         let step = attempt();
-        tried += 1;
         let verdict = step.verdict;
         steps.push(step);
-        let most = match verdict {
+        match verdict {
             Verdict::Carried => return true,
             Verdict::TooMuch => return false,
-            Verdict::Disturbed => TRIES_DISTURBED,
-            Verdict::Unknown => TRIES,
-        };
-        if tried >= most {
+            Verdict::Disturbed => disturbed += 1,
+            Verdict::Unknown => unknown += 1,
+        }
+        if disturbed >= TRIES_DISTURBED || unknown >= TRIES {
             return false;
         }
     }
@@ -269,20 +269,21 @@ mod tests {
         assert_eq!(tried(&[Verdict::Unknown]), (false, 2));
         assert_eq!(tried(&[Verdict::Disturbed]), (false, 5));
         assert_eq!(tried(&[Verdict::Disturbed, Verdict::Disturbed, Verdict::Carried]), (true, 3));
-        assert_eq!(tried(&[Verdict::Disturbed, Verdict::Unknown]), (false, 2));
+        assert_eq!(tried(&[Verdict::Disturbed, Verdict::Unknown]), (false, 4));
     }
 
     #[test]
-    fn a_search_was_disturbed_if_that_is_how_it_ended_above_what_was_carried() {
-        let found = |steps: &[(u32, Verdict)]| Found {
-            scale: Scale::Rooms,
-            best: Some(2),
-            relay_was_the_limit: false,
-            steps: steps.iter().map(|(size, verdict)| step(*size, *verdict)).collect(),
+    fn what_a_search_says_is_how_the_least_load_above_the_most_that_was_carried_was_left() {
+        let (carried, much, disturbed, unknown) =
+            (Verdict::Carried, Verdict::TooMuch, Verdict::Disturbed, Verdict::Unknown);
+        let end = |best, steps: &[(u32, Verdict)]| {
+            end(best, &steps.iter().map(|(size, verdict)| step(*size, *verdict)).collect::<Vec<_>>())
         };
-        assert!(found(&[(2, Verdict::Carried), (3, Verdict::Unknown), (3, Verdict::Disturbed)]).was_disturbed());
-        assert!(!found(&[(2, Verdict::Disturbed), (2, Verdict::Carried), (3, Verdict::Unknown)]).was_disturbed());
-        assert!(!found(&[(4, Verdict::Disturbed), (2, Verdict::Carried), (3, Verdict::Unknown)]).was_disturbed());
+        assert_eq!(end(Some(2), &[(2, carried), (3, unknown), (3, disturbed)]), Some(disturbed));
+        assert_eq!(end(Some(80), &[(80, carried), (160, much), (120, disturbed), (100, disturbed)]), Some(disturbed));
+        assert_eq!(end(Some(80), &[(80, carried), (160, unknown), (120, unknown), (100, much)]), Some(much));
+        assert_eq!(end(Some(80), &[(40, disturbed), (80, carried)]), None);
+        assert_eq!(end(None, &[(2, disturbed), (1, disturbed)]), Some(disturbed));
     }
 
     #[test]

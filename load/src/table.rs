@@ -120,11 +120,15 @@ pub(crate) fn of_search(found: &Found) -> String {
     for step in &found.steps {
         table.add_row(row_of_step(step));
     }
+    let why = match found.end() {
+        Some(Verdict::Disturbed) => "was too disturbed to say more",
+        _ => "could not put more on it",
+    };
     let most = match (found.best, found.relay_was_the_limit) {
-        (None, _) => "Not even the smallest load was carried.".to_owned(),
+        (None, true) => "Not even the smallest load was carried.".to_owned(),
+        (None, false) => format!("Nothing is known of the relay: this machine {why}."),
         (Some(best), true) => format!("The relay carries {best} {}.", words(found.scale)),
         (Some(best), false) => {
-            let why = if found.was_disturbed() { "was too disturbed to say more" } else { "could not put more on it" };
             format!("The relay carries at least {best} {}; this machine {why}.", words(found.scale))
         }
     };

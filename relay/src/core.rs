@@ -9,7 +9,7 @@ use std::fmt;
 use std::time::Instant;
 
 use bytes::Bytes;
-use conclave_protocol::wire::relay::Receipt;
+use conclave_protocol::wire::relay::{Receipt, Urgency};
 
 use crate::hub;
 use crate::stamps::StampKeys;
@@ -149,11 +149,10 @@ pub trait Core: Send + 'static {
     /// nothing.
     fn datagram(&mut self, now: Instant, conn: ConnId, datagram: &[u8], to: &mut Vec<ConnId>);
 
-    /// Whether a control message loses nothing by coming half a second later. The default is for a core whose messages
-    /// are all urgent.
-    fn may_wait(message: &[u8]) -> bool {
+    /// How soon the client needs a control message. The default is for a core whose messages are all urgent.
+    fn urgency(message: &[u8]) -> Urgency {
         let _ = message;
-        false
+        Urgency::Now
     }
 
     /// A connection has ended, for whatever reason. Nothing can be sent to it any more.

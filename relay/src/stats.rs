@@ -129,12 +129,16 @@ counters! {
     slow_readers,
     /// Control messages received.
     control_in,
-    /// Control messages handed to QUIC.
+    /// Control messages sent.
     control_out,
     /// Bytes of control messages received, without length fields.
     control_bytes_in,
-    /// Bytes of control messages handed to QUIC, without length fields.
+    /// Bytes of control messages sent, without length fields.
     control_bytes_out,
+    /// Of the control messages sent, those that went in media packets.
+    control_beside,
+    /// Of these, those that were lost and went again in QUIC.
+    control_again,
     /// Datagrams received.
     datagrams_in,
     /// Datagrams handed to QUIC, one per receiver.

@@ -140,15 +140,17 @@ fn rounds(run: &Run, present: &[(Peer, PathBuf)]) -> (Vec<Turn>, Vec<String>) {
 
 /// A turn whose figures are valid, or the last that was tried.
 fn until_valid(round: u64, peer: Peer, mut measure: impl FnMut() -> Result<Figures>) -> Result<Turn> {
-    let mut tries = 1;
-    loop {
-        let turn = Turn { round, peer, tries, figures: measure()? };
-        match turn.doubt() {
-            Some(doubt) if tries < TRIES => tell(&format!("{doubt}; once more")),
-            _ => return Ok(turn),
+    let mut turn = Turn { round, peer, tries: 1, figures: measure()? };
+    while let Some(doubt) = turn.doubt().filter(|_| turn.tries < TRIES) {
+        tell(&format!("{doubt}; once more"));
+        // One that fails leaves what there was.
+        match measure() {
+            Ok(figures) => turn.figures = figures,
+            Err(error) => tell(&format!("round {round}, {peer}: {error:#}")),
         }
-        tries += 1;
+        turn.tries += 1;
     }
+    Ok(turn)
 }
 
 /// Tells whoever watches.

@@ -34,6 +34,7 @@ use conclave_protocol::sframe::receiver::Dropped;
 use conclave_protocol::time::UnixMillis;
 use conclave_protocol::wire::control::Denial;
 use conclave_protocol::wire::datagram::{Datagram, Kind};
+use conclave_relay::media::tap::Beside;
 use rand_core::Rng;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
@@ -442,8 +443,11 @@ impl Running {
     /// be counted as late.
     async fn take_datagrams(&mut self) {
         for _ in 0..DATAGRAMS_PER_TICK {
-            let Some(datagram) = self.link.ready_datagram().await else { return };
-            self.on_datagram(&datagram);
+            match self.link.ready().await {
+                Some(Beside::Datagram(datagram)) => self.on_datagram(&datagram),
+                Some(Beside::Message(message)) => self.conference.handle_control(Instant::now(), &message),
+                None => return,
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use conclave_protocol::wire::relay::SEALED;
 use conclave_relay::driver::control::{Control, Read};
-use conclave_relay::media::{self, ClientPath, Secrets};
+use conclave_relay::media::{self, ClientPath, Item, Secrets};
 use conclave_relay::transport;
 use quinn_proto::{Dir, Event, StreamEvent, Transmit, VarInt};
 use tokio::sync::{mpsc, oneshot};
@@ -154,13 +154,7 @@ impl Caller {
         let Some(control) = &mut self.control else { return };
         loop {
             match control.read(&mut self.quic, now) {
-                // To check a thousand listeners' seals would take more cores than the relay.
-                Read::Message(message) if message.first() == Some(&SEALED) => count(&stage.tally.seals),
-                Read::Message(message) => {
-                    count(&stage.tally.control);
-                    // Who has hung up wants none.
-                    let _heard = self.incoming.as_ref().map(|incoming| incoming.send(message.to_vec()));
-                }
+                Read::Message(message) => take_message(stage, self.incoming.as_ref(), &message),
                 Read::Nothing => return,
                 Read::NotBefore(at) => return self.read_again = Some(at),
                 Read::End(_) => return self.incoming = None,
@@ -202,9 +196,16 @@ impl Caller {
     pub(super) fn hear_media(&mut self, stage: &Stage, packet: &[u8], meter: &mut Meter) {
         let now = stage.clock.now();
         let mut listener = lock(&self.listener);
-        for datagram in media::frames(packet) {
-            self.seen.frame();
-            listener.hear(now, datagram, meter);
+        for item in media::items(packet) {
+            match item {
+                Item::Datagram(datagram) => {
+                    self.seen.frame();
+                    listener.hear(now, datagram, meter);
+                }
+                Item::Message(message) => take_message(stage, self.incoming.as_ref(), message),
+                // A member is sent none.
+                Item::Receipt(_) => {}
+            }
         }
     }
 
@@ -242,4 +243,15 @@ impl Caller {
         self.quic.close(now, VarInt::from_u32(0), Bytes::new());
         self.on_gone(why);
     }
+}
+
+/// A control message has come, on whatever way.
+fn take_message(stage: &Stage, incoming: Option<&mpsc::UnboundedSender<Vec<u8>>>, message: &[u8]) {
+    // To check a thousand listeners' seals would take more cores than the relay.
+    if message.first() == Some(&SEALED) {
+        return count(&stage.tally.seals);
+    }
+    count(&stage.tally.control);
+    // Who has hung up wants none.
+    let _heard = incoming.map(|incoming| incoming.send(message.to_vec()));
 }

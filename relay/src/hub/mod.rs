@@ -34,7 +34,7 @@ use conclave_protocol::descriptor::{Descriptor, Region};
 use conclave_protocol::id::{MeetingId, MemberIndex};
 use conclave_protocol::time::WallClock;
 use conclave_protocol::wire::codec::Wire;
-use conclave_protocol::wire::relay::{self, FromRelay, Refusal, ToRelay};
+use conclave_protocol::wire::relay::{self, FromRelay, Refusal, ToRelay, Urgency};
 
 use crate::core::{CloseCode, ConnId, Core, Delivery, Figures, Output, Peer, ReportTicket};
 use crate::moderator::Moderator;
@@ -389,8 +389,8 @@ impl Core for Hub {
         }
     }
 
-    fn may_wait(message: &[u8]) -> bool {
-        relay::may_wait(message)
+    fn urgency(message: &[u8]) -> Urgency {
+        relay::urgency(message)
     }
 
     fn disconnected(&mut self, now: Instant, conn: ConnId, out: &mut Vec<Output>) {

@@ -1,4 +1,4 @@
-//! Seals: stamped on their public part and passed on (`docs/protocol.md` §9.3). The relay opens none and keeps none.
+//! Seals: stamped on their public part and passed on (`docs/protocol.md` §9.3). The relay opens none, and a core keeps none.
 
 use conclave_protocol::stamp::{Minute, Origin, SealPublic};
 use conclave_protocol::wire::codec::Wire;

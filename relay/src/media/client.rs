@@ -3,7 +3,16 @@
 use std::time::{Duration, Instant};
 
 use super::keys::{Opener, Sealer, Secrets};
-use super::{ASK_AGAIN, ASK_ALONG, ASK_EVERY, ASK_RARELY, EAGER, Flags, TRUSTED_FOR, begin, frames, push};
+use super::packet::push_receipt;
+use super::{ASK_AGAIN, ASK_ALONG, ASK_EVERY, ASK_RARELY, EAGER, Flags, Item, TRUSTED_FOR, begin, items, push};
+
+/// A packet that others overtake is not lost for so long.
+const OVERTAKEN_FOR: Duration = Duration::from_millis(60);
+/// Receipts leave no more often, whatever is lost.
+const BETWEEN: Duration = Duration::from_millis(100);
+/// A receipt may be lost too: how often one is sent for a gap, and after how long again.
+const TIMES: u32 = 2;
+const AGAIN: Duration = Duration::from_millis(300);
 
 /// See the module. Frames leave in media packets while the relay answers that they come through.
 #[derive(Debug)]
@@ -17,6 +26,38 @@ pub struct ClientPath {
     unanswered: u32,
     answered: Option<Instant>,
     heard: Option<Instant>,
+    missing: Missing,
+}
+
+/// Whether the relay is to hear that packets are missing.
+#[derive(Debug, Default)]
+struct Missing {
+    tell_at: Option<Instant>,
+    told: Option<Instant>,
+    /// How often it is still to hear of it.
+    times: u32,
+}
+
+impl Missing {
+    /// A packet has overtaken others.
+    fn note(&mut self, now: Instant) {
+        let next = self.told.map_or(now, |told| told + BETWEEN).max(now + OVERTAKEN_FOR);
+        // What is to be heard a second time is heard with this.
+        let is_first = self.times == TIMES;
+        self.tell_at = Some(self.tell_at.filter(|at| is_first && *at < next).unwrap_or(next));
+        self.times = TIMES;
+    }
+
+    /// Whether a receipt leaves now.
+    fn take(&mut self, now: Instant) -> bool {
+        let is_due = self.tell_at.is_some_and(|at| at <= now);
+        if is_due {
+            self.told = Some(now);
+            self.times = self.times.saturating_sub(1);
+            self.tell_at = (self.times > 0).then(|| now + AGAIN);
+        }
+        is_due
+    }
 }
 
 impl ClientPath {
@@ -25,7 +66,16 @@ impl ClientPath {
     pub fn new(now: Instant, secrets: &Secrets) -> Option<Self> {
         let (sealer, opener) = secrets.client()?;
         let id = secrets.at_client();
-        Some(Self { id, sealer, opener, ask_at: now, unanswered: 0, answered: None, heard: None })
+        Some(Self {
+            id,
+            sealer,
+            opener,
+            ask_at: now,
+            unanswered: 0,
+            answered: None,
+            heard: None,
+            missing: Missing::default(),
+        })
     }
 
     /// What names it in packets that come ([`super::destination`]).
@@ -34,15 +84,18 @@ impl ClientPath {
         self.id
     }
 
-    /// Opens a packet in place and gives its frames; `None` for one that is not authentic or has come before.
-    pub fn open<'a>(&mut self, now: Instant, packet: &'a mut [u8]) -> Option<impl Iterator<Item = &'a [u8]> + use<'a>> {
-        let flags = self.opener.open(packet)?;
+    /// Opens a packet in place and gives what it brings; `None` for one that is not authentic or has come before.
+    pub fn open<'a>(&mut self, now: Instant, packet: &'a mut [u8]) -> Option<impl Iterator<Item = Item<'a>> + use<'a>> {
+        let (flags, is_gap) = self.opener.open(packet)?;
+        if is_gap {
+            self.missing.note(now);
+        }
         self.heard = Some(now);
         if flags.answers {
             self.answered = Some(now);
             self.unanswered = 0;
         }
-        Some(frames(packet))
+        Some(items(packet))
     }
 
     /// Whether frames reach the relay in media packets.
@@ -66,16 +119,24 @@ impl ClientPath {
     #[must_use]
     pub fn ask_at(&self) -> Instant {
         let is_hearing = self.heard.is_some_and(|heard| heard + ASK_ALONG > self.ask_at);
-        if is_hearing { self.ask_at + ASK_ALONG } else { self.ask_at }
+        let ask_at = if is_hearing { self.ask_at + ASK_ALONG } else { self.ask_at };
+        self.missing.tell_at.map_or(ask_at, |tell_at| tell_at.min(ask_at))
     }
 
-    /// Makes a question whether packets come through, in an empty buffer, if one is due: frames ask on their way.
+    /// Makes a packet that asks whether packets come through, or tells which have come, in an empty buffer, if that is due.
+    /// Frames ask on their way.
     #[must_use]
     pub fn ask(&mut self, now: Instant, buffer: &mut Vec<u8>) -> bool {
-        if self.ask_at > now {
+        let tells = self.missing.take(now);
+        if self.ask_at > now && !tells {
             return false;
         }
         begin(buffer);
+        // While packets may only have been overtaken, nothing is said of them.
+        if tells || self.missing.tell_at.is_none() {
+            // The packet is empty.
+            let _has_room = push_receipt(buffer, &self.opener.receipt());
+        }
         self.complete(now, buffer)
     }
 

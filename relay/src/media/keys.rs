@@ -11,7 +11,7 @@ use rustls::quic::{Algorithm, HeaderProtectionKey, PacketKey};
 use zeroize::Zeroizing;
 
 use super::packet::{DESTINATION, Flags, HEADER, MAX_PACKET, NUMBER, TAG};
-use super::window::Window;
+use super::window::{Receipt, Window};
 
 /// Label of the TLS exporter (RFC 8446 §7.5, empty context).
 const LABEL: &[u8] = b"EXPORTER-conclave/1 media";
@@ -132,7 +132,12 @@ impl Sealer {
         self.next < MOST
     }
 
-    /// Completes a packet whose frames are in `buffer` behind room for the header; `false`, and an empty buffer, if that
+    /// The number of the last packet; `None` before the first.
+    pub(super) fn last(&self) -> Option<u32> {
+        self.next.checked_sub(1)
+    }
+
+    /// Completes a packet whose items are in `buffer` behind room for the header; `false`, and an empty buffer, if that
     /// cannot be done.
     #[must_use]
     pub(super) fn seal(&mut self, flags: Flags, buffer: &mut Vec<u8>) -> bool {
@@ -170,9 +175,15 @@ impl Opener {
         Some(Self { keys: Keys::new(direction)?, window: Window::default() })
     }
 
-    /// Opens a packet in place, whose frames are then readable; `None` for one that is not authentic or has come before.
+    /// Which packets have come.
+    pub(super) fn receipt(&self) -> Receipt {
+        self.window.receipt()
+    }
+
+    /// Opens a packet in place, whose items are then readable; `None` for one that is not authentic or has come before. Tells
+    /// with its flags whether packets before it are missing for the first time.
     #[must_use]
-    pub(super) fn open(&mut self, packet: &mut [u8]) -> Option<Flags> {
+    pub(super) fn open(&mut self, packet: &mut [u8]) -> Option<(Flags, bool)> {
         let (header, protected) = packet.split_at_mut_checked(HEADER)?;
         let sample = protected.get(..self.keys.header.sample_len())?;
         let (first, rest) = header.split_first_mut()?;
@@ -182,8 +193,8 @@ impl Opener {
             return None;
         }
         self.keys.packet.decrypt_in_place(u64::from(number), header, protected).ok()?;
-        self.window.record(number);
-        Some(Flags::of(header[0]))
+        let is_gap = self.window.record(number);
+        Some((Flags::of(header[0]), is_gap))
     }
 }
 

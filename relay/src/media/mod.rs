@@ -2,8 +2,9 @@
 //!
 //! A QUIC packet costs both ends more than what is in it: it is remembered until it is acknowledged, it may be declared lost,
 //! and acknowledgements are packets too. Nobody sends a frame again, so frames need none of that. A media packet is what is
-//! left: an address among a socket's connections, a number, frames, and RFC 9001's packet protection around them.
-//! Everything else stays in QUIC; and where media packets don't get through, frames travel in QUIC too.
+//! left: an address among a socket's connections, a number, frames, and RFC 9001's packet protection around them. Control
+//! messages that are not urgent go along with frames; those that are lost, of which the client tells, go again in QUIC.
+//! Everything else stays in QUIC; and where media packets don't get through, all travels in QUIC.
 //!
 //! Pure: bytes and times come in as arguments. [`tap`] alone knows a socket, that of `quinn`.
 
@@ -23,9 +24,10 @@ use quinn_proto::{EcnCodepoint, Transmit};
 
 pub use client::ClientPath;
 pub use keys::{Opener, Sealer, Secrets};
-pub use packet::{Flags, MAX_PACKET, destination, frames, is_media};
-pub(crate) use packet::{begin, push};
-pub(crate) use relay::RelayPath;
+pub(crate) use packet::{FILLED, ROOM, begin, datagram_len, message_len, push, push_message};
+pub use packet::{Flags, Item, MAX_PACKET, destination, is_media, items};
+pub(crate) use relay::{KEPT_FOR, RelayPath};
+pub use window::Receipt;
 
 /// How a media packet is sent by a loop that drives `quinn-proto`: marked as QUIC's packets are, so that they go by one call.
 pub fn transmit(destination: SocketAddr, src_ip: Option<IpAddr>, packet: &[u8]) -> Transmit {

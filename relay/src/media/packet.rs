@@ -4,11 +4,13 @@
 //! 0   first byte   0 0 0 A Q H 1 1: what the sender says of the path; the lower five bits are protected
 //! 1   destination  u64, names the connection at the receiver
 //! 9   number       u32, protected
-//! 13  frames       each: u16 length ‖ datagram (§6.3)
+//! 13  items        each: u16 length ‖ datagram (§6.3), u8 3 ‖ control message (§6.2), or u8 4 ‖ receipt
 //!     tag          16
 //! ```
 
 use std::ops::Range;
+
+use super::window::Receipt;
 
 /// The longest packet: what every path of QUIC carries (RFC 9000 §14).
 pub const MAX_PACKET: usize = 1_200;
@@ -19,8 +21,16 @@ pub(super) const NUMBER: Range<usize> = 9..13;
 pub(super) const HEADER: usize = 13;
 /// Bytes behind them.
 pub(super) const TAG: usize = 16;
-/// Bytes of a frame's length.
+/// Bytes of an item's length.
 const LENGTH: usize = 2;
+/// First byte of a control message that travels beside QUIC. No datagram (§6.3) begins so.
+const MESSAGE: u8 = 3;
+/// First byte of a receipt.
+const RECEIPT: u8 = 4;
+/// Bytes of a packet that its items may fill, with their lengths.
+pub(crate) const ROOM: usize = MAX_PACKET - HEADER - TAG;
+/// Bytes of a packet that has no more room, before it is completed.
+pub(crate) const FILLED: usize = MAX_PACKET - TAG;
 
 /// Bits that no media packet has: QUIC's header form and fixed bit (RFC 9000 §17.2, §17.3.1), and one for what may come.
 const RESERVED: u8 = 0b1110_0000;
@@ -68,25 +78,71 @@ pub(crate) fn begin(buffer: &mut Vec<u8>) {
     buffer.resize(HEADER, 0);
 }
 
-/// Adds a frame to a packet that has begun; `false` if it has no room there.
-pub(crate) fn push(buffer: &mut Vec<u8>, frame: &[u8]) -> bool {
-    let Ok(length) = u16::try_from(frame.len()) else { return false };
-    if buffer.len() + LENGTH + frame.len() + TAG > MAX_PACKET {
+/// Bytes of a packet that a datagram fills.
+pub(crate) fn datagram_len(datagram: &[u8]) -> usize {
+    LENGTH + datagram.len()
+}
+
+/// Bytes of a packet that a control message fills.
+pub(crate) fn message_len(message: &[u8]) -> usize {
+    LENGTH + 1 + message.len()
+}
+
+/// Adds a datagram to a packet that has begun; `false` if it has no room there.
+pub(crate) fn push(buffer: &mut Vec<u8>, datagram: &[u8]) -> bool {
+    push_parts(buffer, &[], datagram)
+}
+
+/// Adds a control message.
+pub(crate) fn push_message(buffer: &mut Vec<u8>, message: &[u8]) -> bool {
+    push_parts(buffer, &[MESSAGE], message)
+}
+
+/// Adds a receipt.
+pub(super) fn push_receipt(buffer: &mut Vec<u8>, receipt: &Receipt) -> bool {
+    push_parts(buffer, &[RECEIPT], &receipt.encode())
+}
+
+fn push_parts(buffer: &mut Vec<u8>, kind: &[u8], body: &[u8]) -> bool {
+    let Ok(length) = u16::try_from(kind.len() + body.len()) else { return false };
+    if buffer.len() + LENGTH + usize::from(length) + TAG > MAX_PACKET {
         return false;
     }
     buffer.extend_from_slice(&length.to_be_bytes());
-    buffer.extend_from_slice(frame);
+    buffer.extend_from_slice(kind);
+    buffer.extend_from_slice(body);
     true
 }
 
-/// The frames of an opened packet. Ends where the packet is malformed, which only its authentic sender can have made it.
-pub fn frames(packet: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// What a media packet brings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Item<'a> {
+    /// A datagram (§6.3).
+    Datagram(&'a [u8]),
+    /// A control message (§6.2), to a client.
+    Message(&'a [u8]),
+    /// Which packets have come, to a relay.
+    Receipt(Receipt),
+}
+
+impl<'a> Item<'a> {
+    fn of(bytes: &'a [u8]) -> Option<Self> {
+        match bytes.split_first()? {
+            (&MESSAGE, message) => Some(Self::Message(message)),
+            (&RECEIPT, receipt) => Receipt::decode(receipt).map(Self::Receipt),
+            _ => Some(Self::Datagram(bytes)),
+        }
+    }
+}
+
+/// What is in an opened packet. Ends where the packet is malformed, which only its authentic sender can have made it.
+pub fn items(packet: &[u8]) -> impl Iterator<Item = Item<'_>> {
     let end = packet.len().saturating_sub(TAG);
     let mut rest = packet.get(HEADER..end).unwrap_or_default();
     std::iter::from_fn(move || {
         let (length, behind) = rest.split_first_chunk::<LENGTH>()?;
-        let (frame, behind) = behind.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+        let (item, behind) = behind.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
         rest = behind;
-        (!frame.is_empty()).then_some(frame)
+        Item::of(item)
     })
 }

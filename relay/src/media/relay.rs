@@ -1,13 +1,29 @@
 //! The relay's end of one client's media packets.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::keys::{Opener, Sealer, Secrets};
+use super::window::Receipt;
 use super::{ANSWER_ALONG, Flags, TRUSTED_FOR, begin};
 
 /// Whoever asks for so long and hears no answer is one whom answers don't reach as they are sent: two questions of a client that
 /// asks once a second.
 const UNHEARD_FOR: Duration = Duration::from_secs(2);
+
+/// A control message that has left in a media packet is sent again within that time, if it is missing; then it has come, or is
+/// of no use any more.
+pub(crate) const KEPT_FOR: Duration = Duration::from_secs(3);
+/// So many of them are remembered: 80 a second.
+const UNPROVED: usize = 256;
+
+/// A control message that has left in a media packet.
+#[derive(Clone, Copy)]
+struct Unproved {
+    packet: u32,
+    message: u64,
+    left: Instant,
+}
 
 /// See the module.
 pub(crate) struct RelayPath {
@@ -19,17 +35,29 @@ pub(crate) struct RelayPath {
     answers_until: Option<Instant>,
     /// It has asked since then and has not heard anything.
     unheard_since: Option<Instant>,
+    /// Messages of which it is not known that they have come, in the order of their packets.
+    unproved: VecDeque<Unproved>,
+    /// The client has sent a receipt: it takes messages so, and tells when they are lost.
+    gives_receipts: bool,
 }
 
 impl RelayPath {
     pub(crate) fn new(secrets: &Secrets) -> Option<Self> {
         let (sealer, opener) = secrets.relay()?;
-        Some(Self { sealer, opener, heard_until: None, answers_until: None, unheard_since: None })
+        Some(Self {
+            sealer,
+            opener,
+            heard_until: None,
+            answers_until: None,
+            unheard_since: None,
+            unproved: VecDeque::new(),
+            gives_receipts: false,
+        })
     }
 
     /// Opens a packet in place; see [`Opener::open`].
     pub(crate) fn open(&mut self, now: Instant, packet: &mut [u8]) -> Option<Flags> {
-        let flags = self.opener.open(packet)?;
+        let (flags, _) = self.opener.open(packet)?;
         if flags.hears {
             self.heard_until = Some(now + TRUSTED_FOR);
             self.unheard_since = None;
@@ -51,10 +79,58 @@ impl RelayPath {
         self.heard_until.is_some_and(|until| until > now) && self.sealer.is_fresh()
     }
 
+    /// Whether control messages reach the client so, or it tells when they don't.
+    pub(crate) fn carries_messages(&self, now: Instant) -> bool {
+        self.gives_receipts && self.carries(now)
+    }
+
     /// Completes a packet; `false` if that can't be done.
     pub(crate) fn seal(&mut self, now: Instant, buffer: &mut Vec<u8>) -> bool {
         let answers = self.answers_until.take().is_some_and(|until| now < until);
         self.sealer.seal(Flags { hears: true, answers, ..Flags::default() }, buffer)
+    }
+
+    /// The packet that was completed last brings that message.
+    pub(crate) fn note(&mut self, now: Instant, message: u64) {
+        self.forget(now);
+        if self.unproved.len() >= UNPROVED {
+            self.unproved.pop_front();
+        }
+        if let Some(packet) = self.sealer.last() {
+            self.unproved.push_back(Unproved { packet, message, left: now });
+        }
+    }
+
+    /// The client tells which packets have come: gives the messages of those that have not.
+    pub(crate) fn settle(&mut self, now: Instant, receipt: &Receipt, mut lost: impl FnMut(u64)) {
+        self.gives_receipts = true;
+        self.forget(now);
+        self.unproved.retain(|unproved| match receipt.has(unproved.packet) {
+            None => true,
+            Some(true) => false,
+            Some(false) => {
+                lost(unproved.message);
+                false
+            }
+        });
+    }
+
+    /// No more packets reach the client, it says: gives all messages of which it is not known that they have come.
+    pub(crate) fn give_up(&mut self, now: Instant, mut lost: impl FnMut(u64)) {
+        self.forget(now);
+        self.unproved.drain(..).for_each(|unproved| lost(unproved.message));
+    }
+
+    /// What left so long ago is of no use any more.
+    fn forget(&mut self, now: Instant) {
+        let is_old = |old: &mut Unproved| now.saturating_duration_since(old.left) > KEPT_FOR;
+        while self.unproved.pop_front_if(is_old).is_some() {}
+    }
+
+    /// The messages of which it is not known that they have come.
+    #[cfg(test)]
+    pub(super) fn unproved(&self) -> impl Iterator<Item = u64> {
+        self.unproved.iter().map(|unproved| unproved.message)
     }
 
     /// The next packet answers a question that came at `now`, unless it takes too long until there is one.

@@ -15,11 +15,22 @@ use quinn::{AsyncUdpSocket, ConnectionError, UdpPoller};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
-use super::{ClientPath, MAX_PACKET, Secrets, destination, is_media};
+use super::{ClientPath, Item, MAX_PACKET, Secrets, destination, is_media};
 
 /// Frames that wait to be read: two rounds of 64 talkers. Beyond that the newest are dropped; who reads so late has the
 /// oldest behind it anyway.
 const UNREAD: usize = 128;
+/// Control messages that wait to be read: those of half a minute of a large meeting.
+const UNREAD_MESSAGES: usize = 1_024;
+
+/// What comes beside the control stream.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Beside {
+    /// A datagram (`docs/protocol.md` §6.3).
+    Datagram(Bytes),
+    /// A control message (§6.2).
+    Message(Bytes),
+}
 
 /// A socket that sorts what comes.
 pub struct Tap {
@@ -31,6 +42,7 @@ pub struct Tap {
 struct Shared {
     path: Mutex<ClientPath>,
     frames: mpsc::Sender<Bytes>,
+    messages: mpsc::Sender<Bytes>,
     received: AtomicU64,
 }
 
@@ -62,11 +74,17 @@ impl Tap {
         let shared = lock(&self.paths).iter().find(|(path, _)| *path == id).and_then(|(_, shared)| shared.upgrade());
         let Some(shared) = shared else { return };
         let mut path = lock(&shared.path);
-        let Some(frames) = path.open(Instant::now(), packet) else { return };
+        let Some(items) = path.open(Instant::now(), packet) else { return };
         shared.received.fetch_add(1, Ordering::Relaxed);
-        for frame in frames {
+        for item in items {
+            let (queue, bytes) = match item {
+                Item::Datagram(bytes) => (&shared.frames, bytes),
+                Item::Message(bytes) => (&shared.messages, bytes),
+                // Of the relay's packets the relay is told, not this end.
+                Item::Receipt(_) => continue,
+            };
             // Whoever reads no more has no use for it.
-            let _taken = shared.frames.try_send(Bytes::copy_from_slice(frame));
+            let _taken = queue.try_send(Bytes::copy_from_slice(bytes));
         }
     }
 }
@@ -124,6 +142,7 @@ pub struct Datagrams {
     tap: Arc<Tap>,
     shared: Option<Arc<Shared>>,
     incoming: mpsc::Receiver<Bytes>,
+    messages: mpsc::Receiver<Bytes>,
     buffer: Mutex<Vec<u8>>,
 }
 
@@ -131,28 +150,31 @@ impl Datagrams {
     /// Those of a connection over that socket.
     pub(crate) fn new(connection: quinn::Connection, tap: Arc<Tap>) -> Self {
         let (frames, incoming) = mpsc::channel(UNREAD);
+        let (sender, messages) = mpsc::channel(UNREAD_MESSAGES);
         let path = Secrets::of(&connection).and_then(|secrets| ClientPath::new(Instant::now(), &secrets));
         let shared = path.map(|path| {
             let id = path.id();
-            let shared = Arc::new(Shared { path: Mutex::new(path), frames, received: AtomicU64::new(0) });
+            let (path, received) = (Mutex::new(path), AtomicU64::new(0));
+            let shared = Arc::new(Shared { path, frames, messages: sender, received });
             lock(&tap.paths).push((id, Arc::downgrade(&shared)));
             shared
         });
-        Self { connection, tap, shared, incoming, buffer: Mutex::new(Vec::with_capacity(MAX_PACKET)) }
+        Self { connection, tap, shared, incoming, messages, buffer: Mutex::new(Vec::with_capacity(MAX_PACKET)) }
     }
 
-    /// The next datagram. Cancel-safe.
+    /// The next datagram, or control message that did not come by the control stream. Cancel-safe.
     ///
     /// # Errors
     /// The connection is over.
-    pub async fn next(&mut self) -> Result<Bytes, ConnectionError> {
+    pub async fn next(&mut self) -> Result<Beside, ConnectionError> {
         loop {
             let ask_at = self.ask();
             tokio::select! {
                 biased;
                 // The connection ends whatever waits here.
-                Some(frame) = self.incoming.recv() => return Ok(frame),
-                datagram = self.connection.read_datagram() => return datagram,
+                Some(frame) = self.incoming.recv() => return Ok(Beside::Datagram(frame)),
+                Some(message) = self.messages.recv() => return Ok(Beside::Message(message)),
+                datagram = self.connection.read_datagram() => return datagram.map(Beside::Datagram),
                 () = asleep(ask_at), if ask_at.is_some() => {}
             }
         }

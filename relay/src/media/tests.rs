@@ -2,8 +2,8 @@ use std::time::{Duration, Instant};
 
 use super::packet::{HEADER, TAG};
 use super::{
-    ASK_ALONG, ASK_EVERY, ClientPath, EAGER, MAX_PACKET, RelayPath, Secrets, TRUSTED_FOR, begin, destination, frames,
-    is_media, push,
+    ASK_ALONG, ASK_EVERY, ClientPath, EAGER, Item, MAX_PACKET, RelayPath, Secrets, TRUSTED_FOR, begin, destination,
+    is_media, items, push, push_message,
 };
 
 fn secrets(seed: u8) -> Secrets {
@@ -47,7 +47,34 @@ impl Ends {
     }
 
     fn at_client(&mut self, packet: &mut [u8]) -> Vec<Vec<u8>> {
-        self.client.open(self.now, packet).expect("authentic").map(<[u8]>::to_vec).collect()
+        let datagram = |item: Item<'_>| match item {
+            Item::Datagram(datagram) => datagram.to_vec(),
+            other => panic!("{other:?}"),
+        };
+        self.client.open(self.now, packet).expect("authentic").map(datagram).collect()
+    }
+
+    /// The relay sends a control message along with a frame.
+    fn message(&mut self, message: u8) -> Vec<u8> {
+        let mut packet = Vec::new();
+        begin(&mut packet);
+        assert!(push_message(&mut packet, &[message; 600]) && push(&mut packet, b"frame"));
+        assert!(self.relay.seal(self.now, &mut packet));
+        self.relay.note(self.now, message.into());
+        packet
+    }
+
+    /// The relay hears what the client has to say; the messages that are lost, as it finds then.
+    fn lost(&mut self) -> Vec<u64> {
+        let mut lost = Vec::new();
+        if let Some(mut packet) = self.question() {
+            self.relay.open(self.now, &mut packet).expect("authentic");
+            for item in items(&packet) {
+                let Item::Receipt(receipt) = item else { panic!("{item:?}") };
+                self.relay.settle(self.now, &receipt, |message| lost.push(message));
+            }
+        }
+        lost
     }
 
     /// A question, its answer, and the next question, which says that the answer has come.
@@ -90,7 +117,7 @@ fn frames_travel_beside_quic_once_both_directions_are_known_to_work() {
     let mut frame = ends.frame(b"frame");
     assert_eq!(ends.at_relay(&mut frame), None);
     assert!(ends.relay.carries(ends.now));
-    assert_eq!(frames(&frame).collect::<Vec<_>>(), [b"frame"]);
+    assert_eq!(items(&frame).collect::<Vec<_>>(), [Item::Datagram(b"frame")]);
     let mut packet = bundle(ends.now, &mut ends.relay, &[b"one", b"two"]);
     assert_eq!(ends.at_client(&mut packet), [b"one", b"two"]);
 }
@@ -210,7 +237,7 @@ fn what_is_no_packet_is_looked_at_and_passed_over() {
     for length in 0..HEADER + TAG {
         assert_eq!(destination(&vec![3; length]), None);
         assert_eq!(ends.relay.open(ends.now, &mut vec![3; length]), None);
-        assert_eq!(frames(&vec![0; length]).count(), 0);
+        assert_eq!(items(&vec![0; length]).count(), 0);
     }
     for quic in [0x40, 0x80, 0xC0, 0xFF, 0x20] {
         assert!(!is_media(&[quic; 40]));
@@ -220,7 +247,7 @@ fn what_is_no_packet_is_looked_at_and_passed_over() {
         let mut opened = vec![0; HEADER];
         opened.extend_from_slice(&length.to_be_bytes());
         opened.extend_from_slice(&[1; 8 + TAG]);
-        assert_eq!(frames(&opened).count(), 0);
+        assert_eq!(items(&opened).count(), 0);
     }
 }
 
@@ -284,4 +311,86 @@ fn who_hears_packets_all_the_time_asks_when_the_next_comes() {
     ends.pass(ASK_EVERY * 2);
     assert_eq!(ends.client.ask_at(), due);
     assert_eq!(due, ends.now - ASK_EVERY);
+}
+
+#[test]
+fn a_message_that_is_lost_beside_quic_is_missed_within_a_tenth_of_a_second_and_sent_again_once() {
+    let mut ends = Ends::new();
+    ends.meet();
+    let mut come = ends.message(1);
+    let items: Vec<_> = ends.client.open(ends.now, &mut come).unwrap().map(|item| format!("{item:?}")).collect();
+    assert_eq!(items, [format!("{:?}", Item::Message(&[1; 600])), format!("{:?}", Item::Datagram(b"frame"))]);
+    let _lost = ends.message(2);
+    let mut late = ends.message(3);
+    for _ in 0..3 {
+        ends.pass(Duration::from_millis(20));
+        let mut frame = bundle(ends.now, &mut ends.relay, &[b"frame"]);
+        ends.at_client(&mut frame);
+        assert_eq!(ends.lost(), [0; 0], "it may only have been overtaken");
+    }
+    // What is only late has come when that is asked.
+    assert!(ends.client.open(ends.now, &mut late).is_some());
+    ends.pass(Duration::from_millis(20));
+    assert_eq!(ends.lost(), [2]);
+    ends.pass(Duration::from_secs(1));
+    assert_eq!(ends.lost(), [0; 0]);
+    assert!(!ends.relay.unproved().any(|message| message <= 3));
+}
+
+#[test]
+fn a_client_that_gives_no_receipts_gets_no_messages_so() {
+    let mut ends = Ends::new();
+    ends.meet();
+    assert!(ends.relay.carries(ends.now) && !ends.relay.carries_messages(ends.now));
+    assert_eq!(ends.lost(), [0; 0]);
+    assert!(ends.relay.carries_messages(ends.now));
+}
+
+#[test]
+fn a_receipt_that_is_lost_is_followed_by_another() {
+    let mut ends = Ends::new();
+    ends.meet();
+    let _lost = ends.message(9);
+    let mut frame = bundle(ends.now, &mut ends.relay, &[b"frame"]);
+    ends.at_client(&mut frame);
+    ends.pass(Duration::from_millis(60));
+    assert!(ends.question().is_some(), "which is lost");
+    ends.pass(Duration::from_millis(299));
+    assert_eq!(ends.lost(), [0; 0]);
+    ends.pass(Duration::from_millis(1));
+    assert_eq!(ends.lost(), [9]);
+}
+
+#[test]
+fn receipts_do_not_leave_more_often_however_much_is_lost() {
+    let mut ends = Ends::new();
+    ends.meet();
+    let mut told = 0;
+    for round in 0..500 {
+        let mut packet = ends.message(5);
+        if round % 2 == 0 {
+            ends.client.open(ends.now, &mut packet).unwrap().for_each(drop);
+        }
+        told += u32::from(ends.question().is_some());
+        ends.pass(Duration::from_millis(20));
+    }
+    assert!((90..=105).contains(&told), "{told} in 10 s");
+    assert!(ends.relay.unproved().count() <= 151, "those of three seconds");
+}
+
+#[test]
+fn who_hears_no_packets_any_more_gets_what_it_may_not_have_by_quic() {
+    let mut ends = Ends::new();
+    ends.meet();
+    ends.message(7);
+    ends.message(8);
+    let mut lost = Vec::new();
+    ends.relay.give_up(ends.now, |message| lost.push(message));
+    assert_eq!(lost, [7, 8]);
+    assert_eq!(ends.relay.unproved().count(), 0);
+    // What is older is of no use.
+    ends.message(7);
+    ends.pass(Duration::from_millis(3_001));
+    ends.message(8);
+    assert_eq!(ends.relay.unproved().collect::<Vec<_>>(), [8]);
 }

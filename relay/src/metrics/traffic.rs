@@ -104,6 +104,8 @@ fn packets(page: &mut Page<'_>, totals: &Snapshot) -> fmt::Result {
     page.counters("media_packets_received", "Media packets received: opened, or of nobody here.", "outcome", &media)?;
     page.counter("control_messages_received", "Control messages received.", totals.control_in)?;
     page.counter("control_messages_received_bytes", "Bytes of those.", totals.control_bytes_in)?;
-    page.counter("control_messages_sent", "Control messages handed to QUIC.", totals.control_out)?;
-    page.counter("control_messages_sent_bytes", "Bytes of those.", totals.control_bytes_out)
+    page.counter("control_messages_sent", "Control messages sent.", totals.control_out)?;
+    page.counter("control_messages_sent_bytes", "Bytes of those.", totals.control_bytes_out)?;
+    page.counter("control_messages_beside", "Of those sent, such as went in media packets.", totals.control_beside)?;
+    page.counter("control_messages_again", "Of these, such as were lost and went again.", totals.control_again)
 }

@@ -1,8 +1,9 @@
 //! What the core is told, what it wants done, and how connections end.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use conclave_protocol::wire::relay::Urgency;
 use quinn_proto::VarInt;
 
 use super::client::Stage;
@@ -10,6 +11,12 @@ use super::frames::Frame;
 use super::{Command, DRAIN, Figures, Readiness, Shell, Stopping, WIND_DOWN};
 use crate::core::{CloseCode, ConnId, Core, Delivery, Output};
 use crate::driver::control::Read;
+use crate::media;
+
+/// A message that goes along with frames waits, and may then be missing for so long.
+pub(super) const KEEP_MESSAGES: Duration = media::KEPT_FOR.saturating_mul(2);
+/// So many are kept at most, of all meetings: 16 MB. Those beyond go by the control streams.
+const MOST_MESSAGES: usize = 16_384;
 
 impl<C: Core> Shell<C> {
     /// Calls the core, carries out what it wants, and tells it which connections that has ended.
@@ -65,17 +72,50 @@ impl<C: Core> Shell<C> {
 
     fn send_control(&mut self, now: Instant, to: ConnId, bytes: Bytes) {
         let Some(at) = self.find(to) else { return };
+        let urgency = C::urgency(&bytes);
+        if urgency == Urgency::SoonInAnyOrder && self.send_along(now, at, &bytes) {
+            return;
+        }
+        if urgency == Urgency::Now {
+            // What came before it is not overtaken: a seal counts only of who is a member still.
+            self.send_waiting(now, at);
+        }
+        self.send_by_stream(now, at, bytes, urgency);
+    }
+
+    /// Has a message wait for the client's frames, if such are under way and it fits beside them.
+    fn send_along(&mut self, now: Instant, at: usize, bytes: &Bytes) -> bool {
+        let Self { clients, messages, timers, .. } = self;
+        let Some(client) = clients.get_mut(at).and_then(Option::as_deref_mut) else { return false };
+        let length = media::message_len(bytes);
+        let fits = length <= media::ROOM && client.along.has_room(length) && messages.count() < MOST_MESSAGES;
+        if !fits || client.heard_as().is_none() || !client.takes_along(now) {
+            return false;
+        }
+        // The core gives the same bytes for all whom it tells the same.
+        let is_same = |frame: &Frame| frame.bytes.as_ptr() == bytes.as_ptr() && frame.bytes.len() == bytes.len();
+        let kept = messages.last().filter(|(_, frame)| is_same(frame)).map(|(id, _)| id);
+        let id = kept.unwrap_or_else(|| messages.keep(Frame { bytes: bytes.clone(), arrived: now }, KEEP_MESSAGES));
+        client.along.push(id, length, client.next_departure(now));
+        if let Some(due) = client.due() {
+            timers.set(at, due);
+        }
+        true
+    }
+
+    fn send_by_stream(&mut self, now: Instant, at: usize, bytes: Bytes, urgency: Urgency) {
         let Some(client) = self.client(at) else { return };
         if client.heard_as().is_none() {
             return;
         }
-        let may_wait = C::may_wait(&bytes);
         let Some(control) = &mut client.control else { return };
         if control.send(bytes).is_err() {
             self.stats.slow_readers.increment();
             return self.end(now, at, CloseCode::SLOW_READER);
         }
-        if may_wait && let Some(until) = client.may_wait(now) {
+        if urgency != Urgency::Now
+            && let Some(until) = client.may_wait(now)
+        {
             self.timers.set(at, until);
         } else {
             client.hurry(now);
@@ -83,10 +123,34 @@ impl<C: Core> Shell<C> {
         }
     }
 
+    /// Messages that went beside QUIC and did not come go again, in QUIC.
+    pub(super) fn send_lost_again(&mut self, now: Instant) {
+        let mut lost = std::mem::take(&mut self.lost);
+        for (at, id) in lost.drain(..) {
+            if let Some(bytes) = self.messages.get(id).map(|message| message.bytes.clone()) {
+                self.stats.control_again.increment();
+                self.send_by_stream(now, at, bytes, Urgency::Now);
+            }
+        }
+        // The list's room is kept.
+        self.lost = lost;
+    }
+
+    /// Messages that wait for frames go by the control stream.
+    pub(super) fn send_waiting(&mut self, now: Instant, at: usize) {
+        let waiting = self.client(at).map(|client| client.along.take()).unwrap_or_default();
+        for id in waiting {
+            if let Some(bytes) = self.messages.get(id).map(|message| message.bytes.clone()) {
+                self.send_by_stream(now, at, bytes, Urgency::Now);
+            }
+        }
+    }
+
     /// Closes the connection once the messages queued so far have been sent.
     fn close_after_queue(&mut self, now: Instant, wanted: ConnId, code: CloseCode) {
         let until = now + self.deadlines.linger;
         let Some(at) = self.find(wanted) else { return };
+        self.send_waiting(now, at);
         let Some(client) = self.client(at) else { return };
         if let Stage::Open { conn, prefix } = client.stage {
             client.stage = Stage::Closing { conn, prefix, code, until };

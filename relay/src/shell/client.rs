@@ -4,20 +4,22 @@ use std::time::{Duration, Instant};
 
 use quinn_proto::{Connection, Transmit};
 
+use super::along::Along;
 use super::bundle::Bundle;
+use super::frames::FrameId;
 use crate::bucket::Rate;
 use crate::core::{CloseCode, ConnId, Peer};
 use crate::driver::control::{Control, Stopped, Written};
 use crate::driver::source::Source;
 use crate::gate::Prefix;
-use crate::media::{self, Flags, RelayPath, Secrets};
+use crate::media::{self, Flags, Receipt, RelayPath, Secrets};
 
 /// How long what is not a frame may wait for the next: a frame's duration. A packet for itself costs as much as one with
 /// frames, and to say a little later that somebody spoke, or that a packet came, costs nothing.
 pub(super) const WAIT: Duration = Duration::from_millis(20);
 
-/// How long what may wait is kept for company at most where frames go in media packets: with those of five talkers a listener
-/// gets ten seals a second, and a packet that carries several is acknowledged by one.
+/// How long what may wait is kept at most where frames go in media packets: for frames beside which it has room, or for others
+/// on the control stream, so that one packet carries several and is acknowledged by one.
 const PATIENCE: Duration = Duration::from_millis(400);
 /// So many connections that came after each other send it in the same round, and get their acknowledgements in one: each
 /// round that is for this alone costs more than what is sent in it. More of them together would keep frames waiting.
@@ -81,6 +83,7 @@ pub(super) struct Client {
     pub(super) stage: Stage,
     pub(super) control: Option<Control>,
     pub(super) bundle: Bundle,
+    pub(super) along: Along,
     pace: Pace,
     /// What may wait leaves at times that are multiples of [`PATIENCE`] from then.
     departures: Instant,
@@ -162,6 +165,7 @@ impl Client {
             stage: Stage::Handshake { until },
             control: None,
             bundle: Bundle::new(),
+            along: Along::default(),
             pace: Pace::default(),
             write_again: None,
             read_again: None,
@@ -215,6 +219,26 @@ impl Client {
         self.queued.waits_until = self.queued.waits_until.map(|until| until.min(now + WAIT));
     }
 
+    /// Whether control messages that may wait go along with frames.
+    pub(super) fn takes_along(&self, now: Instant) -> bool {
+        self.media.as_ref().is_some_and(|media| media.carries_messages(now)) && self.bundle.is_busy(now)
+    }
+
+    /// Until when those that wait from now on do so.
+    pub(super) fn next_departure(&self, now: Instant) -> Instant {
+        next_departure(self.departures, now)
+    }
+
+    /// When frames should have taken along all messages that wait for some; if none come, that is long enough.
+    fn along_until(&self) -> Option<Instant> {
+        self.along.until().map(|until| until + WAIT)
+    }
+
+    /// Whether messages have waited for frames in vain.
+    pub(super) fn has_left_behind(&self, now: Instant) -> bool {
+        self.along_until().is_some_and(|until| until <= now)
+    }
+
     /// Hands QUIC what waits on the control stream. Where frames come, that is no more than can go along with them, and what
     /// `beyond` gives for it; unless so much waits that the client would be taken for one that does not read.
     ///
@@ -251,15 +275,27 @@ impl Client {
             Stage::Handshake { until } | Stage::Hello { until, .. } | Stage::Closing { until, .. } => Some(until),
             Stage::Open { .. } | Stage::Over => None,
         };
-        [self.quic.poll_timeout(), stage, self.read_again, self.write_again, self.queued.waits_until]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.quic.poll_timeout(),
+            stage,
+            self.read_again,
+            self.write_again,
+            self.queued.waits_until,
+            self.along_until(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
-    /// Opens a media packet in place; whose it is, and what it says beside its frames. `None` for one that is not authentic,
-    /// has come before, or of which the core is not to hear.
-    pub(super) fn open_media(&mut self, now: Instant, packet: &mut [u8]) -> Option<(ConnId, Flags)> {
+    /// Opens a media packet in place; whose it is, and what it says beside its items. `None` for one that is not authentic,
+    /// has come before, or of which the core is not to hear. Messages that will not come beside QUIC go to `lost`.
+    pub(super) fn open_media(
+        &mut self,
+        now: Instant,
+        packet: &mut [u8],
+        lost: impl FnMut(FrameId),
+    ) -> Option<(ConnId, Flags)> {
         let conn = self.heard_as()?;
         if self.media.is_none() {
             self.media = Secrets::of_driven(&self.quic).and_then(|secrets| RelayPath::new(&secrets));
@@ -269,7 +305,24 @@ impl Client {
         if media.is_unheard(now) {
             self.source.insist();
         }
+        if flags.asks && !flags.hears {
+            media.give_up(now, by_id(lost));
+        }
         Some((conn, flags))
+    }
+
+    /// It tells which media packets have come: the messages of those that have not go to `lost`.
+    pub(super) fn settle_media(&mut self, now: Instant, receipt: &Receipt, lost: impl FnMut(FrameId)) {
+        if let Some(media) = &mut self.media {
+            media.settle(now, receipt, by_id(lost));
+        }
+    }
+
+    /// The media packet that was completed last brings that message.
+    pub(super) fn note_message(&mut self, now: Instant, message: FrameId) {
+        if let Some(media) = &mut self.media {
+            media.note(now, message.to_u64());
+        }
     }
 
     /// The answer to one that asks, unless the next frames take it along.
@@ -305,6 +358,10 @@ impl Client {
     pub(super) fn unread(&self) -> u64 {
         self.quic.stats().frame_rx.datagram.saturating_sub(self.datagrams)
     }
+}
+
+fn by_id(mut lost: impl FnMut(FrameId)) -> impl FnMut(u64) {
+    move |message| lost(FrameId::of_u64(message))
 }
 
 /// The first multiple of [`PATIENCE`] after `now`, counted from `start`.

@@ -1,4 +1,5 @@
-//! Frames that are on their way to their listeners: each is kept once, and every listener's queue has its number.
+//! What is on its way to several listeners: each frame is kept once, and every listener's queue has its number. Control
+//! messages that go along with frames are kept so, too.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -23,15 +24,42 @@ pub(super) struct Frames {
     kept: VecDeque<Frame>,
 }
 
+impl FrameId {
+    /// For whoever only carries it.
+    pub(super) fn to_u64(self) -> u64 {
+        self.0
+    }
+
+    /// The same again.
+    pub(super) fn of_u64(id: u64) -> Self {
+        Self(id)
+    }
+}
+
 impl Frames {
+    /// The frame that was kept last, if it is still there.
+    pub(super) fn last(&self) -> Option<(FrameId, &Frame)> {
+        let frame = self.kept.back()?;
+        Some((FrameId(self.first + self.kept.len() as u64 - 1), frame))
+    }
+
     /// Keeps a frame, and lets go of those that came longer than `stay` before it. Times don't decrease.
     pub(super) fn keep(&mut self, frame: Frame, stay: Duration) -> FrameId {
-        let arrived = frame.arrived;
-        while self.kept.pop_front_if(|old| arrived.saturating_duration_since(old.arrived) > stay).is_some() {
-            self.first += 1;
-        }
+        self.let_go(frame.arrived, stay);
         self.kept.push_back(frame);
         FrameId(self.first + self.kept.len() as u64 - 1)
+    }
+
+    /// Lets go of those that came longer than `stay` before `now`.
+    pub(super) fn let_go(&mut self, now: Instant, stay: Duration) {
+        while self.kept.pop_front_if(|old| now.saturating_duration_since(old.arrived) > stay).is_some() {
+            self.first += 1;
+        }
+    }
+
+    /// How many are kept.
+    pub(super) fn count(&self) -> usize {
+        self.kept.len()
     }
 
     /// The frame of that number, unless it is too old.

@@ -10,6 +10,7 @@
 //! their deadline are dropped, the oldest of each listener first.
 
 mod acts;
+mod along;
 mod arrivals;
 mod bundle;
 mod client;
@@ -45,7 +46,7 @@ use crate::stats::Stats;
 use client::Client;
 pub(crate) use commands::{Command, Figures, Handle, Readiness};
 use departure::Departure;
-use frames::Frames;
+use frames::{FrameId, Frames};
 use pressure::Pressure;
 use rhythm::Rhythm;
 
@@ -122,6 +123,10 @@ pub(crate) struct Shell<C> {
     receivers: Vec<ConnId>,
     /// Those that wait for their listeners, and what is being sent of them.
     frames: Frames,
+    /// Control messages that go along with frames.
+    messages: Frames,
+    /// Such as were lost, and of whom.
+    lost: Vec<(usize, FrameId)>,
     departure: Departure,
     out: Vec<Output>,
     /// For how long packets have gathered before they were taken in.
@@ -187,6 +192,8 @@ impl<C: Core> Shell<C> {
             arrived: Vec::new(),
             receivers: Vec::with_capacity(RECEIVERS),
             frames: Frames::default(),
+            messages: Frames::default(),
+            lost: Vec::new(),
             departure: Departure::default(),
             out: Vec::new(),
             gathered: Duration::ZERO,
@@ -274,10 +281,10 @@ impl<C: Core> Shell<C> {
     /// Takes in what has come.
     fn receive(&mut self, now: Instant) -> io::Result<()> {
         for _ in 0..BATCHES {
-            let Self { socket, buffers, endpoint, clients, dirty, incoming, by_media, arrived, stats, .. } = self;
+            let Self { socket, buffers, endpoint, clients, dirty, incoming, by_media, arrived, lost, stats, .. } = self;
             let mut answers = Vec::new();
             let is_more = socket.receive(buffers, |received| {
-                let taken = traffic::Taken { endpoint, clients, dirty, incoming, by_media, arrived, stats };
+                let taken = traffic::Taken { endpoint, clients, dirty, incoming, by_media, arrived, lost, stats };
                 answers.extend(taken.packet(now, received));
             })?;
             for (transmit, mut bytes) in answers {
@@ -289,6 +296,7 @@ impl<C: Core> Shell<C> {
             }
         }
         self.forward_arrived(now);
+        self.send_lost_again(now);
         Ok(())
     }
 

@@ -10,13 +10,15 @@ use quinn_proto::{
     Transmit,
 };
 
+use super::acts::KEEP_MESSAGES;
 use super::bundle::Leave;
 use super::client::{BEYOND, Client, Stage, WAIT};
+use super::departure::Wanted;
 use super::frames::{Frame, FrameId};
 use super::{MAX_INCOMING, SEND_FOR, Shell, place};
 use crate::core::{CloseCode, ConnId, Core};
 use crate::driver::socket::Received;
-use crate::media;
+use crate::media::{self, Item};
 use crate::stats::Stats;
 
 /// A packet that is shorter has room for any frame that still waits, so none does. Smaller than QUIC's least MTU of 1,200
@@ -43,6 +45,7 @@ pub(super) struct Taken<'a> {
     pub(super) incoming: &'a mut VecDeque<Incoming>,
     pub(super) by_media: &'a HashMap<u64, usize>,
     pub(super) arrived: &'a mut Vec<(ConnId, Bytes)>,
+    pub(super) lost: &'a mut Vec<(usize, FrameId)>,
     pub(super) stats: &'a Arc<Stats>,
 }
 
@@ -85,16 +88,26 @@ impl Taken<'_> {
     /// Opens a media packet, whose frames wait in `arrived` then. The answer to a question comes back.
     fn media(self, now: Instant, received: Received) -> Option<(Transmit, Vec<u8>)> {
         let mut packet = received.bytes;
-        let at = media::destination(&packet).and_then(|id| self.by_media.get(&id));
-        let client = at.and_then(|at| self.clients.get_mut(*at)).and_then(Option::as_deref_mut);
-        let opened = client.and_then(|client| Some((client.open_media(now, &mut packet)?, client)));
+        let at = media::destination(&packet).and_then(|id| self.by_media.get(&id)).copied().unwrap_or(usize::MAX);
+        let client = self.clients.get_mut(at).and_then(Option::as_deref_mut);
+        let lost = self.lost;
+        let opened = client.and_then(|client| {
+            Some((client.open_media(now, &mut packet, |message| lost.push((at, message)))?, client))
+        });
         let Some(((conn, flags), client)) = opened else {
             self.stats.media_unknown.increment();
             return None;
         };
         self.stats.media_in.increment();
         let packet = packet.freeze();
-        self.arrived.extend(media::frames(&packet).map(|frame| (conn, packet.slice_ref(frame))));
+        for item in media::items(&packet) {
+            match item {
+                Item::Datagram(frame) => self.arrived.push((conn, packet.slice_ref(frame))),
+                Item::Receipt(receipt) => client.settle_media(now, &receipt, |message| lost.push((at, message))),
+                // To a relay they come by the control stream alone.
+                Item::Message(_) => {}
+            }
+        }
         flags.asks.then(|| client.answer_media(now)).flatten()
     }
 }
@@ -352,18 +365,24 @@ impl<C: Core> Shell<C> {
     /// Sends a listener's frames in as few media packets as hold them.
     fn send_media(&mut self, now: Instant, at: usize) {
         let deadline = self.pressure.deadline(self.forwarding.deadline);
-        let Self { clients, socket, frames, departure, pressure, stats, .. } = self;
+        let Self { clients, socket, frames, messages, departure, lost, pressure, stats, .. } = self;
         let Some(client) = clients.get_mut(at).and_then(Option::as_deref_mut) else { return };
         client.queued.ready = false;
-        departure.prepare(client.bundle.waiting(), frames, now, deadline);
+        let (waiting, all) = (client.along.waiting(), client.along.is_due(now));
+        let wanted = Wanted { frames: client.bundle.waiting(), messages: waiting, all };
+        departure.prepare(wanted, frames, messages, now, deadline);
         client.bundle.clear();
+        client.along.leave(departure.messages_that_leave());
         for packet in departure.packets() {
             let mut buffer = socket.buffer();
-            buffer.extend_from_slice(packet);
+            buffer.extend_from_slice(&packet.bytes);
             if let Some(transmit) = client.complete_media(now, &mut buffer) {
+                packet.messages.iter().for_each(|message| client.note_message(now, *message));
                 stats.packets_out.increment();
                 stats.packet_bytes_out.add(transmit.size as u64);
                 socket.send(transmit, &mut buffer);
+            } else {
+                lost.extend(packet.messages.iter().map(|message| (at, *message)));
             }
             socket.give_back(buffer);
         }
@@ -456,6 +475,7 @@ impl<C: Core> Shell<C> {
 
     /// Looks at the connections whose time has come.
     pub(super) fn fire(&mut self, now: Instant) {
+        self.messages.let_go(now, KEEP_MESSAGES);
         while let Some(at) = self.timers.pop(now) {
             let Some(client) = self.client(at) else { continue };
             // Most have moved to a later time.
@@ -469,6 +489,9 @@ impl<C: Core> Shell<C> {
             }
             if client.read_again.take_if(|time| *time <= now).is_some() {
                 self.mark_readable(at);
+            }
+            if self.client(at).is_some_and(|client| client.has_left_behind(now)) {
+                self.send_waiting(now, at);
             }
             self.watch_stage(now, at);
             self.mark(at);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use conclave_relay::dial::{Dialed, dial};
 use conclave_relay::media;
+use conclave_relay::media::tap::Beside;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
@@ -21,6 +22,18 @@ async fn enter(relay: &Relay, address: std::net::SocketAddr) -> Dialed {
     dialed
 }
 
+fn datagram(beside: Beside) -> Bytes {
+    match beside {
+        Beside::Datagram(datagram) => datagram,
+        Beside::Message(message) => panic!("{message:?}"),
+    }
+}
+
+/// The next datagram that comes.
+async fn next(client: &mut Dialed) -> Bytes {
+    datagram(timeout(PATIENCE, client.datagrams.next()).await.unwrap().unwrap())
+}
+
 /// Two clients talk until a condition holds; every frame that one sends comes to the other, whichever way it takes.
 async fn talk_until(pair: &mut [Dialed; 2], condition: impl Fn(&[bool; 2]) -> bool) {
     let began = Instant::now();
@@ -32,7 +45,7 @@ async fn talk_until(pair: &mut [Dialed; 2], condition: impl Fn(&[bool; 2]) -> bo
         for client in [&mut *one, &mut *two] {
             // Those that were lost while something on the way changed its mind are followed by others.
             let heard = timeout(Duration::from_millis(500), client.datagrams.next()).await;
-            assert!(heard.is_err() || heard.unwrap().unwrap().len() == frame.len());
+            assert!(heard.is_err() || datagram(heard.unwrap().unwrap()).len() == frame.len());
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
         if condition(&[&*one, &*two].map(|dialed| dialed.datagrams.is_beside_quic())) {
@@ -45,6 +58,8 @@ async fn talk_until(pair: &mut [Dialed; 2], condition: impl Fn(&[bool; 2]) -> bo
 struct Path {
     address: std::net::SocketAddr,
     blocks: Arc<AtomicBool>,
+    /// So many media packets of 500 bytes and more get lost.
+    loses: Arc<AtomicU64>,
     media: Arc<AtomicU64>,
 }
 
@@ -53,15 +68,20 @@ impl Path {
         let (near, far) =
             (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
         far.connect(relay).await.unwrap();
-        let path = Self { address: near.local_addr().unwrap(), blocks: Arc::default(), media: Arc::default() };
-        let (blocks, media) = (Arc::clone(&path.blocks), Arc::clone(&path.media));
+        let (blocks, loses, media) = (Arc::default(), Arc::default(), Arc::default());
+        let path = Self { address: near.local_addr().unwrap(), blocks, loses, media };
+        let (blocks, loses, media) = (Arc::clone(&path.blocks), Arc::clone(&path.loses), Arc::clone(&path.media));
         tokio::spawn(async move {
             let (mut there, mut back) = ([0; 2_048], [0; 2_048]);
             let mut client = None;
             let passes = |packet: &[u8]| {
                 let is_media = media::is_media(packet);
                 media.fetch_add(u64::from(is_media), Ordering::Relaxed);
-                !(is_media && blocks.load(Ordering::Relaxed))
+                let is_lost = is_media
+                    && packet.len() >= 500
+                    && loses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+                let is_blocked = is_media && blocks.load(Ordering::Relaxed);
+                !is_blocked && !is_lost
             };
             loop {
                 tokio::select! {
@@ -97,7 +117,7 @@ async fn frames_leave_quic_once_both_ends_know_that_they_get_through() {
     let mut heard = 0;
     for _ in 0..20 {
         assert!(pair[0].datagrams.send(Bytes::from_static(&[9; 161])));
-        heard += usize::from(timeout(PATIENCE, pair[1].datagrams.next()).await.unwrap().unwrap() == [9; 161][..]);
+        heard += usize::from(next(&mut pair[1]).await == [9; 161][..]);
     }
     assert_eq!(heard, 20);
     assert_eq!(pair[1].connection.stats().frame_rx.datagram, before.1[1], "in QUIC");
@@ -144,7 +164,7 @@ async fn a_path_that_lets_only_quic_through_carries_frames_all_the_same() {
     assert!(pair[1].datagrams.send(Bytes::from_static(b"still here")));
     let mut heard = Bytes::new();
     while heard != b"still here"[..] {
-        heard = timeout(PATIENCE, pair[0].datagrams.next()).await.unwrap().unwrap();
+        heard = next(&mut pair[0]).await;
     }
 }
 
@@ -161,5 +181,62 @@ async fn packets_of_nobody_reach_nobody() {
     }
     crate::support::patiently(|| relay.embedded.stats().media_unknown - before.media_unknown == 63).await;
     assert!(pair[0].datagrams.send(Bytes::from_static(b"unharmed")));
-    assert_eq!(timeout(PATIENCE, pair[1].datagrams.next()).await.unwrap().unwrap(), b"unharmed"[..]);
+    assert_eq!(next(&mut pair[1]).await, b"unharmed"[..]);
+}
+
+/// One client of a relay, through a path, to which another talks; both are beside QUIC.
+async fn listener() -> (Relay, Path, [Dialed; 2]) {
+    let relay = Relay::start();
+    let path = Path::to(relay.embedded.local_addr()).await;
+    let mut pair = [enter(&relay, path.address).await, enter(&relay, relay.embedded.local_addr()).await];
+    talk_until(&mut pair, |beside| *beside == [true; 2]).await;
+    talk_until(&mut pair, |_| true).await;
+    (relay, path, pair)
+}
+
+/// Asks the relay for a message that goes along with frames, and lets the other one talk until it has come; whether it came
+/// beside QUIC.
+async fn comes_beside(pair: &mut [Dialed; 2], message: &'static [u8]) -> bool {
+    let [one, two] = pair;
+    one.writer.send(Bytes::from_static(message)).await.unwrap();
+    let mut talk = tokio::time::interval(Duration::from_millis(20));
+    let came = async {
+        loop {
+            tokio::select! {
+                beside = one.datagrams.next() => if let Beside::Message(came) = beside.unwrap() {
+                    assert_eq!(came, message);
+                    return true;
+                },
+                came = one.reader.next() => {
+                    assert_eq!(came.unwrap().unwrap(), message);
+                    return false;
+                }
+                // The other one hears nothing, but asks for that whether it does.
+                _ = two.datagrams.next() => {}
+                _ = talk.tick() => assert!(two.datagrams.send(Bytes::from_static(&[9; 161]))),
+            }
+        }
+    };
+    timeout(PATIENCE, came).await.unwrap()
+}
+
+#[tokio::test]
+async fn messages_that_can_wait_go_along_with_frames_and_again_in_quic_when_they_are_lost() {
+    let (relay, path, mut pair) = listener().await;
+    static LONG: [u8; 600] = {
+        let mut long = [b'.'; 600];
+        long.split_at_mut(5).0.copy_from_slice(b"along");
+        long
+    };
+    let before = relay.embedded.stats();
+    assert!(comes_beside(&mut pair, b"along with others").await);
+    assert!(comes_beside(&mut pair, &LONG).await);
+    path.loses.store(1, Ordering::Relaxed);
+    assert!(!comes_beside(&mut pair, &LONG).await, "it was lost");
+    assert_eq!(path.loses.load(Ordering::Relaxed), 0);
+    let after = relay.embedded.stats();
+    assert_eq!((after.control_beside - before.control_beside, after.control_again - before.control_again), (3, 1));
+    // Without frames it goes by itself.
+    pair[0].writer.send(Bytes::from_static(b"along with nobody")).await.unwrap();
+    assert_eq!(timeout(PATIENCE, pair[0].reader.next()).await.unwrap().unwrap().unwrap(), b"along with nobody");
 }

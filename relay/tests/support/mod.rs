@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use conclave_protocol::wire::relay::Urgency;
 use conclave_relay::core::{CloseCode, ConnId, Core, Output, Peer};
 use conclave_relay::dial::{ClientEndpoint, DialError, Dialed, client_endpoint, dial};
 use conclave_relay::embedded::{EmbeddedRelay, spawn_thread};
@@ -96,6 +97,10 @@ impl Core for Room {
 
     fn datagram(&mut self, _now: Instant, conn: ConnId, _datagram: &[u8], to: &mut Vec<ConnId>) {
         to.extend(self.members.iter().map(|(member, _)| *member).filter(|member| *member != conn));
+    }
+
+    fn urgency(message: &[u8]) -> Urgency {
+        if message.starts_with(b"along") { Urgency::SoonInAnyOrder } else { Urgency::Now }
     }
 
     fn disconnected(&mut self, _now: Instant, conn: ConnId, _out: &mut Vec<Output>) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use conclave_relay::dial::{self, ClientEndpoint};
 use conclave_relay::framing::{MessageReader, MessageWriter};
-use conclave_relay::media::tap::Datagrams;
+use conclave_relay::media::tap::{Beside, Datagrams};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -104,8 +104,9 @@ impl Channel {
             tokio::select! {
                 // Media first: a late frame is lost, a late message is not.
                 biased;
-                datagram = self.datagrams.next(), if self.over.is_none() => match datagram {
-                    Ok(datagram) => return Carried::Datagram(datagram),
+                beside = self.datagrams.next(), if self.over.is_none() => match beside {
+                    Ok(Beside::Datagram(datagram)) => return Carried::Datagram(datagram),
+                    Ok(Beside::Message(message)) => return Carried::Control(message.into()),
                     // What the relay said before it closed the connection still counts: it may be the reason.
                     // Nobody else here closes a connection that is still read.
                     Err(quinn::ConnectionError::LocallyClosed) => self.over = Some(TAKES_NOTHING.to_owned()),
@@ -128,12 +129,12 @@ impl Channel {
         }
     }
 
-    /// A datagram that is here already.
-    pub(super) async fn ready_datagram(&mut self) -> Option<Bytes> {
+    /// What is here already beside the control stream.
+    pub(super) async fn ready(&mut self) -> Option<Beside> {
         tokio::select! {
             biased;
             // A lost connection is told by [`Channel::next`].
-            datagram = self.datagrams.next() => datagram.ok(),
+            beside = self.datagrams.next() => beside.ok(),
             () = std::future::ready(()) => None,
         }
     }

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use conclave_protocol::link::RelayAddress;
 use conclave_protocol::sframe::frame::DATAGRAM_LEN;
+use conclave_relay::media::tap::Beside;
 
 use super::sink::ReportSink;
 use super::wait_until;
@@ -123,9 +124,9 @@ impl Link {
         }
     }
 
-    /// A datagram that is here already.
-    pub(super) async fn ready_datagram(&mut self) -> Option<Bytes> {
-        self.channel.as_mut()?.ready_datagram().await
+    /// What is here already beside the control stream.
+    pub(super) async fn ready(&mut self) -> Option<Beside> {
+        self.channel.as_mut()?.ready().await
     }
 
     /// Whether there is a connection, as far as is known.

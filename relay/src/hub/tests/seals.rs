@@ -8,7 +8,7 @@ use conclave_protocol::id::MemberIndex;
 use conclave_protocol::stamp::{Minute, Origin, SealPublic, StampKey};
 use conclave_protocol::wire::codec::Wire;
 use conclave_protocol::wire::relay::{
-    FromRelay, MAX_SEAL, MailboxId, Refusal, StampCheck, StampVerdict, ToRelay, WITNESS,
+    FromRelay, MAX_SEAL, MailboxId, Refusal, StampCheck, StampVerdict, ToRelay, Urgency, WITNESS,
 };
 
 use super::world::{Room, World, refused, rk};
@@ -172,13 +172,23 @@ fn a_new_day_stamps_with_its_own_key_and_knows_the_old_one() {
 }
 
 #[test]
-fn seals_and_witnesses_may_wait_and_nothing_else() {
-    let deliver = |kind: u8| FromRelay::Deliver { from: MemberIndex(3), bytes: vec![kind, 0, 0] }.encode();
+fn seals_witnesses_confirmations_and_heads_need_not_come_at_once_and_nothing_else() {
+    let packet = |kind: u8, length: usize| {
+        let bytes = std::iter::once(kind).chain(std::iter::repeat_n(0, length - 1)).collect();
+        FromRelay::Deliver { from: MemberIndex(3), bytes }.encode()
+    };
     let stamp = key(1).stamp(&origin(&Room::new(1)), Minute(1), &public(1, 1));
     let sealed = FromRelay::Sealed { from: MemberIndex(3), stamp, bytes: vec![7] }.encode();
-    let waiting: Vec<u8> = (0..=u8::MAX).filter(|kind| Hub::may_wait(&deliver(*kind))).collect();
-    assert_eq!(waiting, [WITNESS]);
-    assert!(Hub::may_wait(&sealed));
-    assert!(!Hub::may_wait(&[]) && !Hub::may_wait(&deliver(7)[..5]));
-    assert!(!Hub::may_wait(&FromRelay::MailFrom { mailbox: MailboxId(0x0700), bytes: vec![7, 7, 7] }.encode()));
+    assert_eq!(Hub::urgency(&sealed), Urgency::SoonInAnyOrder);
+    for kind in 0..=u8::MAX {
+        let expected = if kind == WITNESS { Urgency::SoonInAnyOrder } else { Urgency::Now };
+        assert_eq!(Hub::urgency(&packet(kind, 347)), expected, "{kind}");
+        assert_eq!(Hub::urgency(&packet(kind, 348)), Urgency::Now, "{kind}");
+    }
+    let soon: Vec<usize> = (1..2_000).filter(|length| Hub::urgency(&packet(6, *length)) == Urgency::Soon).collect();
+    let heads: Vec<usize> = (1..=16).map(|count| 9 + 1 + 2 + count * 104 + 16).collect();
+    assert_eq!(soon, [&heads[..1], &[9 + 1 + 109 + 16], &heads[1..]].concat());
+    assert_eq!([&[][..], &packet(7, 3)[..5]].map(Hub::urgency), [Urgency::Now; 2]);
+    let mail = FromRelay::MailFrom { mailbox: MailboxId(0x0700), bytes: vec![7, 7, 7] }.encode();
+    assert_eq!(Hub::urgency(&mail), Urgency::Now);
 }
