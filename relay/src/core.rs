@@ -9,7 +9,8 @@ use std::fmt;
 use std::time::Instant;
 
 use bytes::Bytes;
-use conclave_protocol::wire::relay::{Receipt, Urgency};
+use conclave_protocol::wire::relay::Receipt;
+use conclave_protocol::wire::urgency::Urgency;
 
 use crate::hub;
 use crate::stamps::StampKeys;

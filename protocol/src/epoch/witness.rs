@@ -20,7 +20,7 @@ use crate::link::LinkPsk;
 use crate::secret::Secret;
 use crate::sign::{BadSignature, PublicKey, Signature};
 use crate::wire::codec::{Malformed, Reader, Wire, Writer};
-use crate::wire::relay::WITNESS;
+use crate::wire::urgency::WITNESS;
 
 /// First byte of a witness packet.
 pub const PACKET_KIND: u8 = WITNESS;

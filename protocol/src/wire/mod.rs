@@ -3,6 +3,7 @@
 pub mod codec;
 pub mod datagram;
 pub mod relay;
+pub mod urgency;
 
 #[cfg(feature = "conference")]
 pub mod control;

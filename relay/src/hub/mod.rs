@@ -34,7 +34,8 @@ use conclave_protocol::descriptor::{Descriptor, Region};
 use conclave_protocol::id::{MeetingId, MemberIndex};
 use conclave_protocol::time::WallClock;
 use conclave_protocol::wire::codec::Wire;
-use conclave_protocol::wire::relay::{self, FromRelay, Refusal, ToRelay, Urgency};
+use conclave_protocol::wire::relay::{FromRelay, Refusal, ToRelay};
+use conclave_protocol::wire::urgency::{self, Urgency};
 
 use crate::core::{CloseCode, ConnId, Core, Delivery, Figures, Output, Peer, ReportTicket};
 use crate::moderator::Moderator;
@@ -390,7 +391,7 @@ impl Core for Hub {
     }
 
     fn urgency(message: &[u8]) -> Urgency {
-        relay::urgency(message)
+        urgency::urgency(message)
     }
 
     fn disconnected(&mut self, now: Instant, conn: ConnId, out: &mut Vec<Output>) {

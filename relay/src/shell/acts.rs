@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use conclave_protocol::wire::relay::Urgency;
+use conclave_protocol::wire::urgency::Urgency;
 use quinn_proto::VarInt;
 
 use super::client::Stage;

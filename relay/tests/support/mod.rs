@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use conclave_protocol::wire::relay::Urgency;
+use conclave_protocol::wire::urgency::Urgency;
 use conclave_relay::core::{CloseCode, ConnId, Core, Output, Peer};
 use conclave_relay::dial::{ClientEndpoint, DialError, Dialed, client_endpoint, dial};
 use conclave_relay::embedded::{EmbeddedRelay, spawn_thread};

@@ -7,9 +7,8 @@ use conclave_protocol::capability::Rights;
 use conclave_protocol::id::MemberIndex;
 use conclave_protocol::stamp::{Minute, Origin, SealPublic, StampKey};
 use conclave_protocol::wire::codec::Wire;
-use conclave_protocol::wire::relay::{
-    FromRelay, MAX_SEAL, MailboxId, Refusal, StampCheck, StampVerdict, ToRelay, Urgency, WITNESS,
-};
+use conclave_protocol::wire::relay::{FromRelay, MAX_SEAL, MailboxId, Refusal, StampCheck, StampVerdict, ToRelay};
+use conclave_protocol::wire::urgency::{Urgency, WITNESS};
 
 use super::world::{Room, World, refused, rk};
 use crate::core::Core;
