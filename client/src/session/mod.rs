@@ -578,12 +578,12 @@ impl Running {
                 }
             }
         }
-        let mut plaintext = [0; PLAINTEXT_LEN];
-        while let Some((index, frame)) = self.conference.poll_verified(&mut plaintext) {
-            self.on_frame(Instant::now(), index, &frame);
-        }
         while let Some(event) = self.conference.poll_event() {
             self.on_event(event);
+        }
+        let mut plaintext = [0; PLAINTEXT_LEN];
+        while let Some((index, frame, since)) = self.conference.poll_frame(&mut plaintext) {
+            self.on_frame(since, index, &frame);
         }
     }
 

@@ -374,8 +374,8 @@ impl Conference {
         member.room.seat.seal(now, frame, out)
     }
 
-    /// Opens a datagram into `plaintext`. `Ok(None)` for a removal notice, which takes effect, and for a frame that is
-    /// played only when its talker's seal has come: [`Conference::poll_verified`] gives it then.
+    /// Opens a datagram into `plaintext`. `Ok(None)` for a removal notice, which takes effect, and for a frame that waits:
+    /// for the key of its epoch, or, in verified mode, for its talker's seal. [`Conference::poll_frame`] gives it then.
     ///
     /// # Errors
     /// [`Dropped`]; nothing has changed then.
@@ -405,10 +405,21 @@ impl Conference {
         }
     }
 
-    /// The next frame that waited for its talker's seal and is listed in it. To be drained after every
-    /// [`Conference::handle_control`]; of one talker in the order in which they were sent.
-    pub fn poll_verified<'p>(&mut self, plaintext: &'p mut [u8; PLAINTEXT_LEN]) -> Option<(MemberIndex, Frame<'p>)> {
-        self.seat_mut()?.next_vouched(plaintext)
+    /// The next frame that has waited long enough: its epoch's key has come, or its talker's seal, which lists it. With
+    /// the time from which it counts for the playout: of the first its arrival, since the next one does not wait as long;
+    /// of the second now, since all of that talker wait. To be drained after every [`Conference::handle_control`] and its
+    /// events, which tell who has come.
+    pub fn poll_frame<'p>(
+        &mut self,
+        plaintext: &'p mut [u8; PLAINTEXT_LEN],
+    ) -> Option<(MemberIndex, Frame<'p>, Instant)> {
+        let now = self.looked;
+        let Part::Member(member) = &mut self.part else { return None };
+        let seat = &mut member.room.seat;
+        if let Some((index, since)) = seat.next_early(now, plaintext, &mut self.kept.ring) {
+            return Frame::read(plaintext).map(|frame| (index, frame, since));
+        }
+        seat.next_vouched(plaintext).map(|(index, frame)| (index, frame, now))
     }
 
     // ---- inside ----
@@ -422,13 +433,6 @@ impl Conference {
 
     fn seat(&self) -> Option<&Seat> {
         self.member().map(|member| &member.room.seat)
-    }
-
-    fn seat_mut(&mut self) -> Option<&mut Seat> {
-        match &mut self.part {
-            Part::Member(member) => Some(&mut member.room.seat),
-            _ => None,
-        }
     }
 
     fn step(&mut self, now: Instant) -> (&mut Part, Step<'_>, &Identity) {

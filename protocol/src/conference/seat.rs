@@ -2,6 +2,7 @@
 //! last. Leader and members have one alike; the leader's own statements pass the same checks.
 
 mod acceptance;
+mod early;
 mod media;
 
 use super::event::AlarmKind;
@@ -22,6 +23,7 @@ use crate::sign::PublicKey;
 use crate::stamp::Stamp;
 use crate::succession::{Line, Rank, authority_of, rank};
 use crate::wire::control::EpochAck;
+use early::EarlyFrames;
 use rand_core::CryptoRng;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -154,6 +156,7 @@ pub(super) struct Seat {
     waiting: usize,
     /// Talkers of whom frames wait whose seal has come.
     vouched: Vec<MemberIndex>,
+    early_frames: EarlyFrames,
     early_seals: Vec<Arrived>,
     /// The newest proof that a talker told two members two things.
     convicted: Option<(Member, Contradiction)>,
@@ -186,6 +189,7 @@ impl Seat {
             talkers_due: None,
             waiting: 0,
             vouched: Vec::new(),
+            early_frames: EarlyFrames::default(),
             early_seals: Vec::new(),
             convicted: None,
             previous_until: [None; PREVIOUS],

@@ -60,7 +60,7 @@ impl<'a> Frame<'a> {
 
     /// Reads a plaintext; `None` when it breaks the format. Padding that is not zero is refused, so that it can
     /// carry nothing.
-    pub(super) fn read(plaintext: &'a [u8]) -> Option<Self> {
+    pub(crate) fn read(plaintext: &'a [u8]) -> Option<Self> {
         let plaintext: &[u8; PLAINTEXT_LEN] = plaintext.try_into().ok()?;
         let [s0, s1, s2, s3, t0, t1, t2, t3, flags, level, l0, l1] = *plaintext.first_chunk::<FIXED>()?;
         let len = usize::from(u16::from_be_bytes([l0, l1]));

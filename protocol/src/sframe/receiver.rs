@@ -132,6 +132,11 @@ impl Ciphertext<'_> {
         joined(self.body, self.tag)
     }
 
+    /// Header, ciphertext and tag.
+    pub fn whole(&self) -> &[u8] {
+        self.whole
+    }
+
     /// h_j.
     pub(super) fn hash(&self) -> FrameHash {
         frame_hash(self.whole)

@@ -15,9 +15,6 @@ const LOST: u64 = 1;
 /// Of the same, those that came after their place. Each time the machine stands still for longer than frames are held
 /// makes some; a change of leaders that leaves listeners without a key for as long makes more.
 const LATE: u64 = 5;
-/// Of one talker at one listener, over a removal: who has the new key sends with it at once, and what comes before a listener
-/// has it is dropped (docs/protocol.md §7.5).
-const LOST_BY_REMOVAL: u64 = 5;
 /// Frames are held for longer than most machines stand still.
 const TALK: [&str; 4] = ["--input", "tone", "--profile", "poor-network"];
 
@@ -187,7 +184,7 @@ fn when_the_host_is_killed_a_co_host_leads_admits_and_removes_and_the_others_go_
         // Of Bela at Cora, and of Cora at Bela: the first figures of each.
         let frames = Frames::of(&stats, name).since(after[if at == 1 { 0 } else { 2 }]);
         eprintln!("from there until the end {name}: {frames:?}");
-        assert!(frames.lost_at_most(LOST_BY_REMOVAL), "{name}: {frames:?}");
+        assert!(frames.lost_at_most(LOST), "{name}: {frames:?}");
     }
     let cora = others.clients.remove(0);
     end_all(cora, others.clients);

@@ -69,7 +69,7 @@ impl Seat {
 
     // ---- the others' ----
 
-    /// Opens the SFrame ciphertext that the relay says is of `slot`; `None` for a frame that waits for its seal.
+    /// Opens the SFrame ciphertext that the relay says is of `slot`; `None` for a frame that waits for its epoch's key or its seal.
     pub(in crate::conference) fn open<'p>(
         &mut self,
         now: Instant,
@@ -83,6 +83,9 @@ impl Seat {
             return Err(Dropped::UnknownKey);
         }
         let epoch = self.epoch();
+        if ciphertext.name.epoch > epoch {
+            return if self.keep_early_frame(now, slot, &ciphertext) { Ok(None) } else { Err(Dropped::UnknownKey) };
+        }
         let is_open = self.rate() == Rate::Open;
         let talker = self.talkers.get_mut(&slot).ok_or(Dropped::UnknownKey)?;
         if talker.is_silenced() {
