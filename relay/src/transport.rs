@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quinn::congestion::{Controller, ControllerFactory};
-use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, IdleTimeout, TransportConfig, VarInt};
 
 /// The application protocol both ends must name in the TLS handshake.
 pub const ALPN: &[u8] = b"conclave/1";
@@ -64,10 +64,6 @@ const CLIENT_DATAGRAM_RECEIVE: usize = 32 * 1024;
 /// forwarding (measured: 12.3 µs a frame with quinn's default, 9.9 with 25).
 const ACKNOWLEDGE_AFTER: u32 = 25;
 
-/// What QUIC looks for on a path: an Ethernet frame's 1,500 bytes without the headers of IPv4 and UDP, which is also the most
-/// that quinn's ends say they take. A seal goes beside the frames of five talkers there, and not in quinn's default of 1,452.
-const LARGEST_MTU: u16 = 1_472;
-
 /// Which end of a connection a configuration is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -81,8 +77,6 @@ pub enum Side {
 #[must_use]
 pub fn transport_config(side: Side, idle: Duration) -> TransportConfig {
     let mut config = TransportConfig::default();
-    let mut discovery = MtuDiscoveryConfig::default();
-    discovery.upper_bound(LARGEST_MTU);
     config
         .congestion_controller_factory(Arc::new(WideWindowFactory))
         .max_idle_timeout(Some(IdleTimeout::try_from(idle).unwrap_or(IdleTimeout::from(VarInt::MAX))))
@@ -91,7 +85,6 @@ pub fn transport_config(side: Side, idle: Duration) -> TransportConfig {
         .send_window(SEND_WINDOW)
         // The smallest that every IPv6 path carries (RFC 8200 §5, RFC 9000 §14); discovery then goes up from there.
         .initial_mtu(1200)
-        .mtu_discovery_config(Some(discovery))
         // A spin bit shows the round-trip time to everybody on the path (RFC 9000 §17.4).
         .allow_spin(false)
         // Nothing reads unidirectional streams yet, and unread ones would eat the connection's window.

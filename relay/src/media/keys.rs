@@ -10,7 +10,7 @@ use rustls::crypto::ring::cipher_suite::TLS13_AES_256_GCM_SHA384;
 use rustls::quic::{Algorithm, HeaderProtectionKey, PacketKey};
 use zeroize::Zeroizing;
 
-use super::packet::{DESTINATION, Flags, HEADER, LONGEST, NUMBER, TAG};
+use super::packet::{DESTINATION, Flags, HEADER, MAX_PACKET, NUMBER, TAG};
 use super::window::{Receipt, Window};
 
 /// Label of the TLS exporter (RFC 8446 §7.5, empty context).
@@ -141,7 +141,7 @@ impl Sealer {
     /// cannot be done.
     #[must_use]
     pub(super) fn seal(&mut self, flags: Flags, buffer: &mut Vec<u8>) -> bool {
-        let is_sealed = self.is_fresh() && buffer.len() + TAG <= LONGEST && self.protect(flags, buffer).is_some();
+        let is_sealed = self.is_fresh() && buffer.len() + TAG <= MAX_PACKET && self.protect(flags, buffer).is_some();
         if !is_sealed {
             buffer.clear();
         }

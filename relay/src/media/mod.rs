@@ -24,9 +24,7 @@ use quinn_proto::{EcnCodepoint, Transmit};
 
 pub use client::ClientPath;
 pub use keys::{Opener, Sealer, Secrets};
-pub(crate) use packet::{
-    AROUND, LONGEST, ROOM, TAG, begin, datagram_len, message_len, push, push_beside, push_message,
-};
+pub(crate) use packet::{FILLED, ROOM, begin, datagram_len, message_len, push, push_message};
 pub use packet::{Flags, Item, MAX_PACKET, destination, is_media, items};
 pub(crate) use relay::{KEPT_FOR, RelayPath};
 pub use window::Receipt;

@@ -12,28 +12,25 @@ use std::ops::Range;
 
 use super::window::Receipt;
 
-/// The longest packet without control messages: what every path of QUIC carries (RFC 9000 §14).
+/// The longest packet: what every path of QUIC carries (RFC 9000 §14).
 pub const MAX_PACKET: usize = 1_200;
-/// The longest of all: an Ethernet frame's 1,500 bytes without the headers of IPv4 and UDP. With control messages a packet may be
-/// as long as QUIC has found the path to carry (RFC 8899), for a client that tells when such packets are lost.
-pub(crate) const LONGEST: usize = 1_472;
 
 pub(super) const DESTINATION: Range<usize> = 1..9;
 pub(super) const NUMBER: Range<usize> = 9..13;
 /// Bytes before the frames.
 pub(super) const HEADER: usize = 13;
 /// Bytes behind them.
-pub(crate) const TAG: usize = 16;
+pub(super) const TAG: usize = 16;
 /// Bytes of an item's length.
 const LENGTH: usize = 2;
 /// First byte of a control message that travels beside QUIC. No datagram (§6.3) begins so.
 const MESSAGE: u8 = 3;
 /// First byte of a receipt.
 const RECEIPT: u8 = 4;
-/// Bytes of a packet around its items.
-pub(crate) const AROUND: usize = HEADER + TAG;
 /// Bytes of a packet that its items may fill, with their lengths.
-pub(crate) const ROOM: usize = MAX_PACKET - AROUND;
+pub(crate) const ROOM: usize = MAX_PACKET - HEADER - TAG;
+/// Bytes of a packet that has no more room, before it is completed.
+pub(crate) const FILLED: usize = MAX_PACKET - TAG;
 
 /// Bits that no media packet has: QUIC's header form and fixed bit (RFC 9000 §17.2, §17.3.1), and one for what may come.
 const RESERVED: u8 = 0b1110_0000;
@@ -93,27 +90,22 @@ pub(crate) fn message_len(message: &[u8]) -> usize {
 
 /// Adds a datagram to a packet that has begun; `false` if it has no room there.
 pub(crate) fn push(buffer: &mut Vec<u8>, datagram: &[u8]) -> bool {
-    push_parts(buffer, &[], datagram, MAX_PACKET)
+    push_parts(buffer, &[], datagram)
 }
 
-/// Adds a datagram to a packet with control messages. The caller knows how long it may be.
-pub(crate) fn push_beside(buffer: &mut Vec<u8>, datagram: &[u8]) -> bool {
-    push_parts(buffer, &[], datagram, LONGEST)
-}
-
-/// Adds a control message. The caller knows how long the packet may be.
+/// Adds a control message.
 pub(crate) fn push_message(buffer: &mut Vec<u8>, message: &[u8]) -> bool {
-    push_parts(buffer, &[MESSAGE], message, LONGEST)
+    push_parts(buffer, &[MESSAGE], message)
 }
 
 /// Adds a receipt.
 pub(super) fn push_receipt(buffer: &mut Vec<u8>, receipt: &Receipt) -> bool {
-    push_parts(buffer, &[RECEIPT], &receipt.encode(), MAX_PACKET)
+    push_parts(buffer, &[RECEIPT], &receipt.encode())
 }
 
-fn push_parts(buffer: &mut Vec<u8>, kind: &[u8], body: &[u8], longest: usize) -> bool {
+fn push_parts(buffer: &mut Vec<u8>, kind: &[u8], body: &[u8]) -> bool {
     let Ok(length) = u16::try_from(kind.len() + body.len()) else { return false };
-    if buffer.len() + LENGTH + usize::from(length) + TAG > longest {
+    if buffer.len() + LENGTH + usize::from(length) + TAG > MAX_PACKET {
         return false;
     }
     buffer.extend_from_slice(&length.to_be_bytes());

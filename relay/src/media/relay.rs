@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::keys::{Opener, Sealer, Secrets};
 use super::window::Receipt;
-use super::{ANSWER_ALONG, Flags, LONGEST, MAX_PACKET, TRUSTED_FOR, begin};
+use super::{ANSWER_ALONG, Flags, TRUSTED_FOR, begin};
 
 /// Whoever asks for so long and hears no answer is one whom answers don't reach as they are sent: two questions of a client that
 /// asks once a second.
@@ -14,8 +14,6 @@ const UNHEARD_FOR: Duration = Duration::from_secs(2);
 /// A control message that has left in a media packet is sent again within that time, if it is missing; then it has come, or is
 /// of no use any more.
 pub(crate) const KEPT_FOR: Duration = Duration::from_secs(3);
-/// So many packets longer than [`MAX_PACKET`] in turn that don't come are no chance any more: the path has changed.
-const LARGE_LOST: u32 = 3;
 /// So many of them are remembered: 80 a second.
 const UNPROVED: usize = 256;
 
@@ -25,8 +23,6 @@ struct Unproved {
     packet: u32,
     message: u64,
     left: Instant,
-    /// The packet is longer than every path carries.
-    is_large: bool,
 }
 
 /// See the module.
@@ -41,8 +37,6 @@ pub(crate) struct RelayPath {
     unheard_since: Option<Instant>,
     /// Messages of which it is not known that they have come, in the order of their packets.
     unproved: VecDeque<Unproved>,
-    /// Messages in packets longer than [`MAX_PACKET`] that were lost since one has come.
-    large_lost: u32,
     /// The client has sent a receipt: it takes messages so, and tells when they are lost.
     gives_receipts: bool,
 }
@@ -57,7 +51,6 @@ impl RelayPath {
             answers_until: None,
             unheard_since: None,
             unproved: VecDeque::new(),
-            large_lost: 0,
             gives_receipts: false,
         })
     }
@@ -91,26 +84,20 @@ impl RelayPath {
         self.gives_receipts && self.carries(now)
     }
 
-    /// How long a packet with messages may be where QUIC has found the path to carry packets of `mtu` bytes. QUIC would notice
-    /// that it carries them no more by long packets of its own, of which there are few.
-    pub(crate) fn longest(&self, mtu: u16) -> usize {
-        if self.large_lost < LARGE_LOST { usize::from(mtu).clamp(MAX_PACKET, LONGEST) } else { MAX_PACKET }
-    }
-
     /// Completes a packet; `false` if that can't be done.
     pub(crate) fn seal(&mut self, now: Instant, buffer: &mut Vec<u8>) -> bool {
         let answers = self.answers_until.take().is_some_and(|until| now < until);
         self.sealer.seal(Flags { hears: true, answers, ..Flags::default() }, buffer)
     }
 
-    /// The packet that was completed last, of so many bytes, brings that message.
-    pub(crate) fn note(&mut self, now: Instant, message: u64, size: usize) {
+    /// The packet that was completed last brings that message.
+    pub(crate) fn note(&mut self, now: Instant, message: u64) {
         self.forget(now);
         if self.unproved.len() >= UNPROVED {
             self.unproved.pop_front();
         }
         if let Some(packet) = self.sealer.last() {
-            self.unproved.push_back(Unproved { packet, message, left: now, is_large: size > MAX_PACKET });
+            self.unproved.push_back(Unproved { packet, message, left: now });
         }
     }
 
@@ -118,18 +105,10 @@ impl RelayPath {
     pub(crate) fn settle(&mut self, now: Instant, receipt: &Receipt, mut lost: impl FnMut(u64)) {
         self.gives_receipts = true;
         self.forget(now);
-        let large_lost = &mut self.large_lost;
         self.unproved.retain(|unproved| match receipt.has(unproved.packet) {
             None => true,
-            Some(true) => {
-                // Once it has given up long packets, it does so for good: those that still come left before.
-                if unproved.is_large && *large_lost < LARGE_LOST {
-                    *large_lost = 0;
-                }
-                false
-            }
+            Some(true) => false,
             Some(false) => {
-                *large_lost += u32::from(unproved.is_large);
                 lost(unproved.message);
                 false
             }

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use super::packet::{HEADER, TAG};
 use super::{
     ASK_ALONG, ASK_EVERY, ClientPath, EAGER, Item, MAX_PACKET, RelayPath, Secrets, TRUSTED_FOR, begin, destination,
-    is_media, items, push, push_beside, push_message,
+    is_media, items, push, push_message,
 };
 
 fn secrets(seed: u8) -> Secrets {
@@ -56,15 +56,11 @@ impl Ends {
 
     /// The relay sends a control message along with a frame.
     fn message(&mut self, message: u8) -> Vec<u8> {
-        self.long_message(message, 600)
-    }
-
-    fn long_message(&mut self, message: u8, length: usize) -> Vec<u8> {
         let mut packet = Vec::new();
         begin(&mut packet);
-        assert!(push_message(&mut packet, &vec![message; length]) && push_beside(&mut packet, b"frame"));
+        assert!(push_message(&mut packet, &[message; 600]) && push(&mut packet, b"frame"));
         assert!(self.relay.seal(self.now, &mut packet));
-        self.relay.note(self.now, message.into(), packet.len());
+        self.relay.note(self.now, message.into());
         packet
     }
 
@@ -233,25 +229,6 @@ fn no_packet_is_longer_than_every_path_carries() {
     let longest = MAX_PACKET - HEADER - 2 - TAG;
     assert_eq!(ends.frame(&vec![1; longest]).len(), MAX_PACKET);
     assert!(!ends.client.seal(ends.now, &vec![1; longest + 1], &mut Vec::new()));
-}
-
-#[test]
-fn packets_with_messages_are_as_long_as_the_path_carries_until_three_in_turn_are_lost() {
-    let mut ends = Ends::new();
-    ends.meet();
-    assert_eq!([0, 1_200, 1_452, 9_000].map(|mtu| ends.relay.longest(mtu)), [1_200, 1_200, 1_452, 1_472]);
-    // Two that are lost, one that may be, and a short one that comes and shows which have not.
-    for (third_comes, expected) in [(true, 1_452), (true, 1_452), (false, 1_200), (true, 1_200)] {
-        for (length, comes) in [(1_300, false), (1_300, false), (1_300, third_comes), (600, true)] {
-            let mut packet = ends.long_message(1, length);
-            if comes {
-                assert_eq!(ends.client.open(ends.now, &mut packet).expect("authentic").count(), 2);
-            }
-        }
-        ends.pass(Duration::from_millis(500));
-        assert_eq!(ends.lost().len(), if third_comes { 2 } else { 3 });
-        assert_eq!(ends.relay.longest(1_452), expected);
-    }
 }
 
 #[test]

@@ -318,10 +318,10 @@ impl Client {
         }
     }
 
-    /// The media packet that was completed last, of so many bytes, brings that message.
-    pub(super) fn note_message(&mut self, now: Instant, message: FrameId, size: usize) {
+    /// The media packet that was completed last brings that message.
+    pub(super) fn note_message(&mut self, now: Instant, message: FrameId) {
         if let Some(media) = &mut self.media {
-            media.note(now, message.to_u64(), size);
+            media.note(now, message.to_u64());
         }
     }
 
@@ -340,11 +340,6 @@ impl Client {
     /// Whether its frames go in media packets.
     pub(super) fn takes_media(&self, now: Instant) -> bool {
         self.media.as_ref().is_some_and(|media| media.carries(now))
-    }
-
-    /// How long a media packet with control messages may be.
-    pub(super) fn longest_media(&self) -> usize {
-        self.media.as_ref().map_or(media::MAX_PACKET, |media| media.longest(self.quic.current_mtu()))
     }
 
     /// Completes a media packet.

@@ -20,8 +20,6 @@ pub(super) struct Wanted<'a> {
     pub(super) messages: &'a [FrameId],
     /// They have waited for long enough.
     pub(super) all: bool,
-    /// How long a packet with messages may be.
-    pub(super) longest: usize,
 }
 
 /// A media packet, without protection, and the messages in it.
@@ -37,7 +35,6 @@ pub(super) struct Departure {
     frames: Vec<FrameId>,
     messages: Vec<FrameId>,
     all: bool,
-    longest: usize,
     deadline: Duration,
     /// They are all in time until then, if any are.
     until: Option<Instant>,
@@ -70,8 +67,6 @@ impl Departure {
         deadline: Duration,
     ) {
         let is_same = self.frames == wanted.frames && self.messages == wanted.messages && self.all == wanted.all;
-        // Of no account where there are no messages.
-        let is_same = is_same && (self.longest == wanted.longest || wanted.messages.is_empty());
         if is_same && self.deadline == deadline && self.until.is_some_and(|until| now <= until) {
             return;
         }
@@ -89,7 +84,7 @@ impl Departure {
         for at in 0..self.leaving_messages.len() {
             let id = self.leaving_messages[at];
             if let Some(message) = messages.get(id)
-                && let Some(packet) = self.room_for(media::message_len(&message.bytes), true)
+                && let Some(packet) = self.room_for(media::message_len(&message.bytes))
             {
                 media::push_message(&mut packet.bytes, &message.bytes);
                 packet.messages.push(id);
@@ -98,11 +93,11 @@ impl Departure {
         }
         for id in wanted.frames {
             let Some(frame) = frames.get(*id).filter(in_time) else { continue };
-            let Some(packet) = self.room_for(media::datagram_len(&frame.bytes), false) else {
+            let Some(packet) = self.room_for(media::datagram_len(&frame.bytes)) else {
                 self.too_large += 1;
                 continue;
             };
-            media::push_beside(&mut packet.bytes, &frame.bytes);
+            media::push(&mut packet.bytes, &frame.bytes);
             self.until.get_or_insert(frame.arrived + deadline);
             self.leaving += 1;
             self.bytes += frame.bytes.len() as u64;
@@ -118,7 +113,7 @@ impl Departure {
         self.frames.extend_from_slice(wanted.frames);
         self.messages.clear();
         self.messages.extend_from_slice(wanted.messages);
-        (self.all, self.longest) = (wanted.all, wanted.longest);
+        self.all = wanted.all;
         self.arrivals.clear();
         self.until = None;
         (self.leaving, self.bytes, self.late, self.too_large, self.packets) = (0, 0, 0, 0, 0);
@@ -166,23 +161,13 @@ impl Departure {
 
     /// How many packets these messages take with all frames that leave.
     fn plan(&mut self, messages: &Frames, chosen: &[FrameId]) -> usize {
-        let Self { planned, lengths, longest, .. } = self;
+        let Self { planned, lengths, .. } = self;
         planned.clear();
-        let with_messages = *longest - media::AROUND;
         let messages = chosen.iter().filter_map(|id| messages.get(*id));
-        for length in messages.map(|message| media::message_len(&message.bytes)) {
-            match planned.iter_mut().find(|packet| **packet + length <= with_messages) {
+        let messages = messages.map(|message| media::message_len(&message.bytes));
+        for length in messages.chain(lengths.iter().copied()) {
+            match planned.iter_mut().find(|packet| **packet + length <= media::ROOM) {
                 Some(packet) => *packet += length,
-                None => planned.push(length),
-            }
-        }
-        let first_without = planned.len();
-        for length in lengths.iter().copied() {
-            let has_room = |(at, packet): &(usize, &mut usize)| {
-                **packet + length <= if *at < first_without { with_messages } else { media::ROOM }
-            };
-            match planned.iter_mut().enumerate().find(has_room) {
-                Some((_, packet)) => *packet += length,
                 None => planned.push(length),
             }
         }
@@ -190,19 +175,16 @@ impl Departure {
     }
 
     /// The first packet with room for so many bytes, or a new one; `None` if no packet has.
-    fn room_for(&mut self, length: usize, is_message: bool) -> Option<&mut Made> {
+    fn room_for(&mut self, length: usize) -> Option<&mut Made> {
         if length > media::ROOM {
             return None;
         }
-        let Self { made, packets, longest, .. } = self;
-        let has_room = |packet: &Made| {
-            let longest = if is_message || !packet.messages.is_empty() { *longest } else { media::MAX_PACKET };
-            packet.bytes.len() + length + media::TAG <= longest
-        };
+        let Self { made, packets, .. } = self;
+        let has_room = |packet: &Made| packet.bytes.len() + length <= media::FILLED;
         let at = made.iter().take(*packets).position(has_room).unwrap_or(*packets);
         if at == *packets {
             if made.len() == at {
-                made.push(Made { bytes: Vec::with_capacity(media::LONGEST), messages: Vec::new() });
+                made.push(Made { bytes: Vec::with_capacity(media::MAX_PACKET), messages: Vec::new() });
             }
             let packet = &mut made[at];
             packet.bytes.clear();
@@ -266,7 +248,7 @@ mod tests {
     }
 
     fn alone(frames: &[FrameId]) -> Wanted<'_> {
-        Wanted { frames, messages: &[], all: false, longest: media::MAX_PACKET }
+        Wanted { frames, messages: &[], all: false }
     }
 
     /// What is in the packets: the first byte of each frame.
@@ -313,17 +295,12 @@ mod tests {
     fn messages_go_where_frames_leave_room_or_two_in_a_packet_more_or_when_they_have_waited() {
         let (frames, ids, now) = frames(&[161; 5]);
         let (messages, waiting, _) = numbered(&[618, 618, 352, 618], 100);
-        let left_within = |longest, frames_wanted: usize, messages_wanted: &[FrameId], all| {
+        let left = |frames_wanted: usize, messages_wanted: &[FrameId], all| {
             let mut departure = Departure::default();
-            let wanted = Wanted { frames: &ids[..frames_wanted], messages: messages_wanted, all, longest };
+            let wanted = Wanted { frames: &ids[..frames_wanted], messages: messages_wanted, all };
             departure.prepare(wanted, &frames, &messages, now, DEADLINE);
             (made(&departure), departure.messages_that_leave().len())
         };
-        let left = |frames, messages: &[FrameId], all| left_within(media::MAX_PACKET, frames, messages, all);
-        let beside_five = (vec![vec![100, 10, 11, 12, 13, 14]], 1);
-        assert_eq!(left_within(1_472, 5, &waiting[..1], false), beside_five, "where long packets get through");
-        assert_eq!(left_within(1_472, 5, &waiting[..2], false), beside_five, "the other has room in 20 ms");
-        assert_eq!(left_within(1_452, 5, &waiting[..1], false).1, 0);
         assert_eq!(left(3, &waiting[..1], false), (vec![vec![100, 10, 11, 12]], 1));
         assert_eq!(left(3, &waiting[..2], false), (vec![vec![100, 10, 11, 12]], 1), "the other has room in 20 ms");
         assert_eq!(left(5, &waiting[..1], false), (vec![vec![10, 11, 12, 13, 14]], 0));
@@ -337,12 +314,12 @@ mod tests {
         );
         let (seals, long, _) = numbered(&[1_018], 200);
         let mut departure = Departure::default();
-        let wanted = Wanted { frames: &ids[..1], messages: &long, all: false, longest: media::MAX_PACKET };
+        let wanted = Wanted { frames: &ids[..1], messages: &long, all: false };
         departure.prepare(wanted, &frames, &seals, now, DEADLINE);
         assert_eq!(made(&departure), [vec![200], vec![10]], "one of a meeting with short frames");
         assert_eq!(left(0, &waiting[..2], true), (vec![vec![100], vec![101]], 2));
         let mut departure = Departure::default();
-        let wanted = Wanted { frames: &ids, messages: &waiting, all: true, longest: media::MAX_PACKET };
+        let wanted = Wanted { frames: &ids, messages: &waiting, all: true };
         departure.prepare(wanted, &frames, &messages, now, DEADLINE);
         let with: Vec<_> = departure.packets().iter().map(|packet| packet.messages.clone()).collect();
         assert_eq!(with.concat().len(), 4);
@@ -350,25 +327,11 @@ mod tests {
     }
 
     #[test]
-    fn frames_alone_never_fill_a_packet_that_some_path_may_not_carry() {
-        let (frames, ids, now) = frames(&[161; 8]);
-        let (messages, waiting, _) = numbered(&[618], 100);
-        let mut departure = Departure::default();
-        let wanted = Wanted { frames: &ids, messages: &[], all: false, longest: media::LONGEST };
-        departure.prepare(wanted, &frames, &messages, now, DEADLINE);
-        assert_eq!(made(&departure), [(10..17).collect(), vec![17]]);
-        departure.prepare(Wanted { messages: &waiting, ..wanted }, &frames, &messages, now, DEADLINE);
-        assert_eq!(made(&departure), [vec![100, 10, 11, 12, 13, 14], vec![15, 16, 17]]);
-        departure.prepare(Wanted { longest: media::MAX_PACKET, ..wanted }, &frames, &messages, now, DEADLINE);
-        assert_eq!(made(&departure), [(10..17).collect(), vec![17]], "what the last listener got is of no account");
-    }
-
-    #[test]
     fn a_listener_without_messages_gets_none_of_another_s() {
         let (frames, ids, now) = frames(&[161, 161]);
         let (messages, waiting, _) = numbered(&[600], 100);
         let mut departure = Departure::default();
-        let wanted = Wanted { frames: &ids, messages: &waiting, all: false, longest: media::MAX_PACKET };
+        let wanted = Wanted { frames: &ids, messages: &waiting, all: false };
         departure.prepare(wanted, &frames, &messages, now, DEADLINE);
         assert_eq!(made(&departure), [vec![100, 10, 11]]);
         departure.prepare(alone(&ids), &frames, &messages, now, DEADLINE);

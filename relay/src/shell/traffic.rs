@@ -369,8 +369,7 @@ impl<C: Core> Shell<C> {
         let Some(client) = clients.get_mut(at).and_then(Option::as_deref_mut) else { return };
         client.queued.ready = false;
         let (waiting, all) = (client.along.waiting(), client.along.is_due(now));
-        let wanted =
-            Wanted { frames: client.bundle.waiting(), messages: waiting, all, longest: client.longest_media() };
+        let wanted = Wanted { frames: client.bundle.waiting(), messages: waiting, all };
         departure.prepare(wanted, frames, messages, now, deadline);
         client.bundle.clear();
         client.along.leave(departure.messages_that_leave());
@@ -378,7 +377,7 @@ impl<C: Core> Shell<C> {
             let mut buffer = socket.buffer();
             buffer.extend_from_slice(&packet.bytes);
             if let Some(transmit) = client.complete_media(now, &mut buffer) {
-                packet.messages.iter().for_each(|message| client.note_message(now, *message, transmit.size));
+                packet.messages.iter().for_each(|message| client.note_message(now, *message));
                 stats.packets_out.increment();
                 stats.packet_bytes_out.add(transmit.size as u64);
                 socket.send(transmit, &mut buffer);
