@@ -14,7 +14,7 @@ use crate::sframe::suite::TAG_LEN;
 
 /// Frames of each talker, the newest: 640 ms of frames of 20 ms. No listener waits so long for a frame.
 const EACH: usize = 32;
-/// Frames in all: 64 KiB.
+/// Frames in all: 46 KiB.
 const ALL: usize = 256;
 
 struct Early {
