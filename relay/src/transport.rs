@@ -25,13 +25,11 @@ pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-conclave/1 pop";
 /// sending to the dead, which the congestion controller doesn't stop.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How often a client to which nothing comes asks the relay for a sign of life, which is an acknowledgement. It is the
-/// client's means to notice within 1.25 s that the relay is gone, though nobody speaks and it sends nothing itself:
-/// two of these and their resends are lost by then only if the path is. Higher delays that or suspects living relays;
-/// lower costs idle clients more than 4 small packets a second, both ways together. Short enough, too, for the UDP
-/// mappings of home routers (RFC 4787 asks for 2 minutes, some have 30 s). Only clients do this, so a relay sends
-/// nothing to whoever has gone.
-pub const KEEP_ALIVE: Duration = Duration::from_millis(500);
+/// How often a client to which QUIC brings nothing asks QUIC for a sign of life: three times before [`IDLE_TIMEOUT`], and often
+/// enough for the UDP mappings of home routers (RFC 4787 asks for 2 minutes, some have 30 s). To notice soon that the relay is
+/// gone, a client asks by media packets, or by empty datagrams ([`crate::media::Quiet`]). Only clients do this, so a relay
+/// sends nothing to whoever has gone.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// Bytes in flight that the controller allows. quinn-proto blocks at the window, and paces below it; its pacer
 /// switches itself off only above `u32::MAX`, hence one bit more. Anything from 64 MiB up measured the same.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use conclave_protocol::wire::relay::SEALED;
 use conclave_relay::driver::control::{Control, Read};
-use conclave_relay::media::{self, ClientPath, Item, Secrets};
+use conclave_relay::media::{self, ClientPath, Item, Quiet, Secrets};
 use conclave_relay::transport;
 use quinn_proto::{Dir, Event, StreamEvent, Transmit, VarInt};
 use tokio::sync::{mpsc, oneshot};
@@ -31,6 +31,7 @@ pub(super) struct Caller {
     read_again: Option<Instant>,
     /// Its media packets, from the end of the handshake on.
     media: Option<ClientPath>,
+    quiet: Quiet,
     listener: SharedListener,
     valve: Arc<Valve>,
     seen: Arc<Seen>,
@@ -42,6 +43,7 @@ pub(super) struct Caller {
 
 impl Caller {
     pub(super) fn new(
+        now: Instant,
         quic: quinn_proto::Connection,
         socket: usize,
         connection: Connection,
@@ -57,6 +59,7 @@ impl Caller {
             unsent: VecDeque::new(),
             read_again: None,
             media: None,
+            quiet: Quiet::new(now),
             listener: dial.listener,
             valve: dial.valve,
             seen,
@@ -75,7 +78,7 @@ impl Caller {
     /// When it is to be looked at, whatever happens before.
     pub(super) fn due(&mut self) -> Option<Instant> {
         let ask_at = self.media.as_ref().map(ClientPath::ask_at);
-        [self.quic.poll_timeout(), self.read_again, ask_at].into_iter().flatten().min()
+        [self.quic.poll_timeout(), self.read_again, ask_at, Some(self.quiet.look_at())].into_iter().flatten().min()
     }
 
     /// Its time has come.
@@ -85,6 +88,10 @@ impl Caller {
         }
         if self.read_again.take_if(|at| *at <= now).is_some() {
             self.read_control(now, stage);
+        }
+        if self.quiet.look(now, || self.seen.packets()) {
+            // Before the connection is there it takes none.
+            let _sent = self.quic.datagrams().send(Bytes::new(), true);
         }
     }
 
@@ -203,6 +210,11 @@ impl Caller {
                     listener.hear(now, datagram, meter);
                 }
                 Item::Message(message) => take_message(stage, self.incoming.as_ref(), message),
+                Item::Part(part) => {
+                    if let Some(message) = self.media.as_mut().and_then(|media| media.join(part)) {
+                        take_message(stage, self.incoming.as_ref(), &message);
+                    }
+                }
                 // A member is sent none.
                 Item::Receipt(_) => {}
             }

@@ -70,6 +70,10 @@ impl Seen {
         one_more(&self.packets);
     }
 
+    pub(super) fn packets(&self) -> u64 {
+        self.packets.load(Ordering::Relaxed)
+    }
+
     pub(super) fn frame(&self) {
         one_more(&self.frames);
     }
@@ -126,7 +130,7 @@ impl Connection {
 
     /// UDP packets that came so far, of any content.
     pub(crate) fn packets(&self) -> u64 {
-        self.seen.packets.load(Ordering::Relaxed)
+        self.seen.packets()
     }
 
     /// Datagrams that came so far.

@@ -163,7 +163,7 @@ impl Driver {
         let seen = Arc::new(Seen::default());
         let connection = Connection::new(number, self.outbox.clone(), Arc::clone(&seen));
         self.timers.forget(at);
-        self.callers[at] = Some(Box::new(Caller::new(quic, socket, connection, dial, seen)));
+        self.callers[at] = Some(Box::new(Caller::new(now, quic, socket, connection, dial, seen)));
         self.mark(at);
         Ok(())
     }

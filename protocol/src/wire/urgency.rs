@@ -17,12 +17,18 @@ const CONFIRM: usize = 109;
 const HEAD: usize = 104;
 const LIST: usize = 2;
 const MOST_HEADS: usize = 16;
+/// Bytes of a heartbeat (§7.7), with none to 256 whose confirmation is missing.
+const HEARTBEAT: usize = 150;
+const UNCONFIRMED: usize = 2;
+const MOST_UNCONFIRMED: usize = 256;
 
 /// How soon a client needs a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Urgency {
-    /// At once.
+    /// At once, and what waits leaves before it.
     Now,
+    /// At once, wherever it comes between the others.
+    NowInAnyOrder,
     /// Within half a second, in its turn among the others.
     Soon,
     /// Within half a second, wherever it comes between the others.
@@ -32,7 +38,8 @@ pub enum Urgency {
 /// How soon a client needs a message. A seal is in time for longer than half a second (`docs/protocol.md` §9.4), and a witness
 /// shows what has been for a while (§7.9); both stand for themselves. So do confirmations and heads, but a receiver takes the
 /// messages of one sender to all in their order alone (§7.7). They are known by their lengths: what another one of the same
-/// length says loses nothing by half a second either.
+/// length says loses nothing by half a second either. A heartbeat must be in time, but whether seals come before it is all the
+/// same; that holds for other messages to all of such lengths, too.
 #[must_use]
 pub fn urgency(message: &[u8]) -> Urgency {
     let length = message.len().saturating_sub(DELIVERED_KIND);
@@ -40,6 +47,7 @@ pub fn urgency(message: &[u8]) -> Urgency {
         (Some(&SEALED), _) => Urgency::SoonInAnyOrder,
         (Some(&DELIVER), Some(&WITNESS)) if length == WITNESS_LEN => Urgency::SoonInAnyOrder,
         (Some(&DELIVER), Some(&TO_ALL)) if is_routine(length) => Urgency::Soon,
+        (Some(&DELIVER), Some(&TO_ALL)) if is_heartbeat(length) => Urgency::NowInAnyOrder,
         _ => Urgency::Now,
     }
 }
@@ -48,4 +56,10 @@ pub fn urgency(message: &[u8]) -> Urgency {
 fn is_routine(length: usize) -> bool {
     let is_heads = |heads: usize| length == TO_ALL_EMPTY + LIST + heads * HEAD;
     length == TO_ALL_EMPTY + CONFIRM || (1..=MOST_HEADS).any(is_heads)
+}
+
+/// Whether a message to all of that length may be a heartbeat.
+fn is_heartbeat(length: usize) -> bool {
+    let list = length.checked_sub(TO_ALL_EMPTY + HEARTBEAT);
+    list.is_some_and(|list| list % UNCONFIRMED == 0 && list / UNCONFIRMED <= MOST_UNCONFIRMED)
 }

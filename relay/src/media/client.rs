@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::keys::{Opener, Sealer, Secrets};
-use super::packet::push_receipt;
-use super::{ASK_AGAIN, ASK_ALONG, ASK_EVERY, ASK_RARELY, EAGER, Flags, Item, TRUSTED_FOR, begin, items, push};
+use super::packet::{Part, push_receipt};
+use super::parts::Parts;
+use super::{ASK_AGAIN, ASK_ALONG, ASK_EVERY, ASK_RARELY, EAGER, Flags, Item, QUIET, TRUSTED_FOR, begin, items, push};
 
 /// A packet that others overtake is not lost for so long.
 const OVERTAKEN_FOR: Duration = Duration::from_millis(60);
@@ -20,13 +21,15 @@ pub struct ClientPath {
     id: u64,
     sealer: Sealer,
     opener: Opener,
-    /// When the next question is due.
+    /// When the next question is due, if something is heard until then.
     ask_at: Instant,
+    asked: Instant,
     /// Questions since the last answer.
     unanswered: u32,
     answered: Option<Instant>,
     heard: Option<Instant>,
     missing: Missing,
+    parts: Parts,
 }
 
 /// Whether the relay is to hear that packets are missing.
@@ -71,10 +74,12 @@ impl ClientPath {
             sealer,
             opener,
             ask_at: now,
+            asked: now,
             unanswered: 0,
             answered: None,
             heard: None,
             missing: Missing::default(),
+            parts: Parts::default(),
         })
     }
 
@@ -98,6 +103,12 @@ impl ClientPath {
         Some(items(packet))
     }
 
+    /// Takes a part of a control message from an opened packet; the message, if it is complete.
+    #[must_use]
+    pub fn join(&mut self, part: Part<'_>) -> Option<Vec<u8>> {
+        self.parts.take(part)
+    }
+
     /// Whether frames reach the relay in media packets.
     #[must_use]
     pub fn carries(&self, now: Instant) -> bool {
@@ -119,7 +130,7 @@ impl ClientPath {
     #[must_use]
     pub fn ask_at(&self) -> Instant {
         let is_hearing = self.heard.is_some_and(|heard| heard + ASK_ALONG > self.ask_at);
-        let ask_at = if is_hearing { self.ask_at + ASK_ALONG } else { self.ask_at };
+        let ask_at = if is_hearing { self.ask_at + ASK_ALONG } else { self.due() };
         self.missing.tell_at.map_or(ask_at, |tell_at| tell_at.min(ask_at))
     }
 
@@ -128,7 +139,7 @@ impl ClientPath {
     #[must_use]
     pub fn ask(&mut self, now: Instant, buffer: &mut Vec<u8>) -> bool {
         let tells = self.missing.take(now);
-        if self.ask_at > now && !tells {
+        if self.due() > now && !tells {
             return false;
         }
         begin(buffer);
@@ -140,9 +151,18 @@ impl ClientPath {
         self.complete(now, buffer)
     }
 
+    /// When the next question is due.
+    fn due(&self) -> Instant {
+        match self.heard.filter(|_| self.unanswered < EAGER) {
+            Some(heard) => self.ask_at.min((heard + QUIET).max(self.asked + ASK_AGAIN)),
+            None => self.ask_at,
+        }
+    }
+
     fn complete(&mut self, now: Instant, buffer: &mut Vec<u8>) -> bool {
-        let asks = self.ask_at <= now;
+        let asks = self.due() <= now;
         if asks {
+            self.asked = now;
             self.ask_at = now + self.pace(now);
             self.unanswered = self.unanswered.saturating_add(1);
         }

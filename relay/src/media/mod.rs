@@ -11,6 +11,8 @@
 mod client;
 mod keys;
 mod packet;
+mod parts;
+mod quiet;
 mod relay;
 pub mod tap;
 #[cfg(test)]
@@ -24,8 +26,11 @@ use quinn_proto::{EcnCodepoint, Transmit};
 
 pub use client::ClientPath;
 pub use keys::{Opener, Sealer, Secrets};
-pub(crate) use packet::{FILLED, ROOM, begin, datagram_len, message_len, push, push_message};
-pub use packet::{Flags, Item, MAX_PACKET, destination, is_media, items};
+pub(crate) use packet::{FILLED, ROOM, begin, datagram_len, message_len, part_len, push, push_message, push_part};
+pub use packet::{Flags, Item, MAX_PACKET, Part, destination, is_media, items};
+#[cfg(test)]
+pub(crate) use parts::Parts;
+pub use quiet::Quiet;
 pub(crate) use relay::{KEPT_FOR, RelayPath};
 pub use window::Receipt;
 
@@ -36,6 +41,10 @@ pub fn transmit(destination: SocketAddr, src_ip: Option<IpAddr>, packet: &[u8]) 
 
 /// How often a client asks whether its media packets come through: two small packets a second for both ends.
 const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// Who hears nothing for so long asks for a sign of life. A client suspects its relay after 1.25 s of silence: there is time
+/// for the answer, and to ask again.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// Who hears packets all the time asks when the next comes: then whoever sends them is awake, and so is who hears them. It waits
 /// for that no longer than this, which is more than a frame's duration.

@@ -4,7 +4,8 @@
 //! 0   first byte   0 0 0 A Q H 1 1: what the sender says of the path; the lower five bits are protected
 //! 1   destination  u64, names the connection at the receiver
 //! 9   number       u32, protected
-//! 13  items        each: u16 length ‖ datagram (§6.3), u8 3 ‖ control message (§6.2), or u8 4 ‖ receipt
+//! 13  items        each: u16 length ‖ datagram (§6.3), u8 3 ‖ control message (§6.2), u8 4 ‖ receipt,
+//!                  or u8 5 ‖ id u32 ‖ at u16 ‖ of u16 ‖ part of a control message
 //!     tag          16
 //! ```
 
@@ -27,6 +28,9 @@ const LENGTH: usize = 2;
 const MESSAGE: u8 = 3;
 /// First byte of a receipt.
 const RECEIPT: u8 = 4;
+/// First byte of a part of a control message, and its bytes up to those of the message.
+const PART: u8 = 5;
+const PART_HEADER: usize = 1 + 4 + 2 + 2;
 /// Bytes of a packet that its items may fill, with their lengths.
 pub(crate) const ROOM: usize = MAX_PACKET - HEADER - TAG;
 /// Bytes of a packet that has no more room, before it is completed.
@@ -88,22 +92,36 @@ pub(crate) fn message_len(message: &[u8]) -> usize {
     LENGTH + 1 + message.len()
 }
 
+/// Bytes of a packet that a part of a control message fills.
+pub(crate) fn part_len(bytes: usize) -> usize {
+    LENGTH + PART_HEADER + bytes
+}
+
 /// Adds a datagram to a packet that has begun; `false` if it has no room there.
 pub(crate) fn push(buffer: &mut Vec<u8>, datagram: &[u8]) -> bool {
-    push_parts(buffer, &[], datagram)
+    push_item(buffer, &[], datagram)
 }
 
 /// Adds a control message.
 pub(crate) fn push_message(buffer: &mut Vec<u8>, message: &[u8]) -> bool {
-    push_parts(buffer, &[MESSAGE], message)
+    push_item(buffer, &[MESSAGE], message)
+}
+
+/// Adds a part of a control message.
+pub(crate) fn push_part(buffer: &mut Vec<u8>, part: Part<'_>) -> bool {
+    let mut header = [PART; PART_HEADER];
+    header[1..5].copy_from_slice(&part.id.to_be_bytes());
+    header[5..7].copy_from_slice(&part.at.to_be_bytes());
+    header[7..].copy_from_slice(&part.of.to_be_bytes());
+    push_item(buffer, &header, part.bytes)
 }
 
 /// Adds a receipt.
 pub(super) fn push_receipt(buffer: &mut Vec<u8>, receipt: &Receipt) -> bool {
-    push_parts(buffer, &[RECEIPT], &receipt.encode())
+    push_item(buffer, &[RECEIPT], &receipt.encode())
 }
 
-fn push_parts(buffer: &mut Vec<u8>, kind: &[u8], body: &[u8]) -> bool {
+fn push_item(buffer: &mut Vec<u8>, kind: &[u8], body: &[u8]) -> bool {
     let Ok(length) = u16::try_from(kind.len() + body.len()) else { return false };
     if buffer.len() + LENGTH + usize::from(length) + TAG > MAX_PACKET {
         return false;
@@ -114,6 +132,37 @@ fn push_parts(buffer: &mut Vec<u8>, kind: &[u8], body: &[u8]) -> bool {
     true
 }
 
+/// A part of a control message that has no room in one packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Part<'a> {
+    /// The same for all parts of a message, and for no other that is on its way.
+    pub id: u32,
+    /// Where in the message it begins.
+    pub at: u16,
+    /// Bytes of the message.
+    pub of: u16,
+    /// What stands there.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> Part<'a> {
+    fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let (id, rest) = bytes.split_first_chunk()?;
+        let (at, rest) = rest.split_first_chunk()?;
+        let (of, bytes) = rest.split_first_chunk()?;
+        let part =
+            Self { id: u32::from_be_bytes(*id), at: u16::from_be_bytes(*at), of: u16::from_be_bytes(*of), bytes };
+        part.range().map(|_| part)
+    }
+
+    /// Which bytes of the message it brings; `None` if there are no such.
+    pub(super) fn range(&self) -> Option<Range<usize>> {
+        let range = usize::from(self.at)..usize::from(self.at) + self.bytes.len();
+        let is_part = !range.is_empty() && range.end <= usize::from(self.of) && usize::from(self.of) <= MAX_PACKET;
+        is_part.then_some(range)
+    }
+}
+
 /// What a media packet brings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Item<'a> {
@@ -121,6 +170,8 @@ pub enum Item<'a> {
     Datagram(&'a [u8]),
     /// A control message (§6.2), to a client.
     Message(&'a [u8]),
+    /// Some of one.
+    Part(Part<'a>),
     /// Which packets have come, to a relay.
     Receipt(Receipt),
 }
@@ -129,6 +180,7 @@ impl<'a> Item<'a> {
     fn of(bytes: &'a [u8]) -> Option<Self> {
         match bytes.split_first()? {
             (&MESSAGE, message) => Some(Self::Message(message)),
+            (&PART, part) => Part::decode(part).map(Self::Part),
             (&RECEIPT, receipt) => Receipt::decode(receipt).map(Self::Receipt),
             _ => Some(Self::Datagram(bytes)),
         }

@@ -15,7 +15,7 @@ use quinn::{AsyncUdpSocket, ConnectionError, UdpPoller};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
-use super::{ClientPath, Item, MAX_PACKET, Secrets, destination, is_media};
+use super::{ClientPath, Item, MAX_PACKET, Quiet, Secrets, destination, is_media};
 
 /// Frames that wait to be read: two rounds of 64 talkers. Beyond that the newest are dropped; who reads so late has the
 /// oldest behind it anyway.
@@ -78,13 +78,17 @@ impl Tap {
         shared.received.fetch_add(1, Ordering::Relaxed);
         for item in items {
             let (queue, bytes) = match item {
-                Item::Datagram(bytes) => (&shared.frames, bytes),
-                Item::Message(bytes) => (&shared.messages, bytes),
+                Item::Datagram(bytes) => (&shared.frames, Bytes::copy_from_slice(bytes)),
+                Item::Message(bytes) => (&shared.messages, Bytes::copy_from_slice(bytes)),
+                Item::Part(part) => match path.join(part) {
+                    Some(bytes) => (&shared.messages, bytes.into()),
+                    None => continue,
+                },
                 // Of the relay's packets the relay is told, not this end.
                 Item::Receipt(_) => continue,
             };
             // Whoever reads no more has no use for it.
-            let _taken = queue.try_send(Bytes::copy_from_slice(bytes));
+            let _taken = queue.try_send(bytes);
         }
     }
 }
@@ -136,7 +140,7 @@ impl fmt::Debug for Tap {
 
 /// The datagrams of a connection (`docs/protocol.md` §6.3), by media packets where they get through and in QUIC elsewhere.
 ///
-/// Whoever never calls [`Datagrams::next`] has a connection as QUIC alone makes it.
+/// Whoever never calls [`Datagrams::next`] has a connection as QUIC alone makes it, and notices late that it is dead.
 pub struct Datagrams {
     connection: quinn::Connection,
     tap: Arc<Tap>,
@@ -144,6 +148,7 @@ pub struct Datagrams {
     incoming: mpsc::Receiver<Bytes>,
     messages: mpsc::Receiver<Bytes>,
     buffer: Mutex<Vec<u8>>,
+    quiet: Quiet,
 }
 
 impl Datagrams {
@@ -151,7 +156,8 @@ impl Datagrams {
     pub(crate) fn new(connection: quinn::Connection, tap: Arc<Tap>) -> Self {
         let (frames, incoming) = mpsc::channel(UNREAD);
         let (sender, messages) = mpsc::channel(UNREAD_MESSAGES);
-        let path = Secrets::of(&connection).and_then(|secrets| ClientPath::new(Instant::now(), &secrets));
+        let now = Instant::now();
+        let path = Secrets::of(&connection).and_then(|secrets| ClientPath::new(now, &secrets));
         let shared = path.map(|path| {
             let id = path.id();
             let (path, received) = (Mutex::new(path), AtomicU64::new(0));
@@ -159,7 +165,8 @@ impl Datagrams {
             lock(&tap.paths).push((id, Arc::downgrade(&shared)));
             shared
         });
-        Self { connection, tap, shared, incoming, messages, buffer: Mutex::new(Vec::with_capacity(MAX_PACKET)) }
+        let buffer = Mutex::new(Vec::with_capacity(MAX_PACKET));
+        Self { connection, tap, shared, incoming, messages, buffer, quiet: Quiet::new(now) }
     }
 
     /// The next datagram, or control message that did not come by the control stream. Cancel-safe.
@@ -169,13 +176,14 @@ impl Datagrams {
     pub async fn next(&mut self) -> Result<Beside, ConnectionError> {
         loop {
             let ask_at = self.ask();
+            let look_at = self.look();
             tokio::select! {
                 biased;
                 // The connection ends whatever waits here.
                 Some(frame) = self.incoming.recv() => return Ok(Beside::Datagram(frame)),
                 Some(message) = self.messages.recv() => return Ok(Beside::Message(message)),
                 datagram = self.connection.read_datagram() => return datagram.map(Beside::Datagram),
-                () = asleep(ask_at), if ask_at.is_some() => {}
+                () = sleep_until(ask_at.map_or(look_at, |ask_at| ask_at.min(look_at)).into()) => {}
             }
         }
     }
@@ -198,8 +206,7 @@ impl Datagrams {
     /// UDP packets received so far, of any content.
     #[must_use]
     pub fn packets(&self) -> u64 {
-        let media = self.shared.as_ref().map_or(0, |shared| shared.received.load(Ordering::Relaxed));
-        self.connection.stats().udp_rx.datagrams + media
+        packets(&self.connection, self.shared.as_deref())
     }
 
     /// Whether datagrams leave in media packets just now.
@@ -220,6 +227,17 @@ impl Datagrams {
         Some(path.ask_at())
     }
 
+    /// Asks QUIC for a sign of life, if it is time; gives when to look again.
+    fn look(&mut self) -> Instant {
+        let now = Instant::now();
+        let Self { quiet, shared, connection, .. } = self;
+        if quiet.look(now, || packets(connection, shared.as_deref())) {
+            // What is wrong shows elsewhere.
+            let _sent = connection.send_datagram(Bytes::new());
+        }
+        quiet.look_at()
+    }
+
     fn transmit(&self, packet: &[u8]) {
         let destination = self.connection.remote_address();
         let transmit = Transmit { destination, ecn: None, contents: packet, segment_size: None, src_ip: None };
@@ -235,10 +253,9 @@ impl Drop for Datagrams {
     }
 }
 
-async fn asleep(until: Option<Instant>) {
-    if let Some(until) = until {
-        sleep_until(until.into()).await;
-    }
+fn packets(connection: &quinn::Connection, shared: Option<&Shared>) -> u64 {
+    let media = shared.map_or(0, |shared| shared.received.load(Ordering::Relaxed));
+    connection.stats().udp_rx.datagrams + media
 }
 
 /// A lock whose holders cannot panic.

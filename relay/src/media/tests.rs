@@ -2,8 +2,8 @@ use std::time::{Duration, Instant};
 
 use super::packet::{HEADER, TAG};
 use super::{
-    ASK_ALONG, ASK_EVERY, ClientPath, EAGER, Item, MAX_PACKET, RelayPath, Secrets, TRUSTED_FOR, begin, destination,
-    is_media, items, push, push_message,
+    ASK_ALONG, ASK_EVERY, ClientPath, EAGER, Item, MAX_PACKET, QUIET, RelayPath, Secrets, TRUSTED_FOR, begin,
+    destination, is_media, items, push, push_message,
 };
 
 fn secrets(seed: u8) -> Secrets {
@@ -180,6 +180,8 @@ fn all_frames_ask_on_their_way_once_a_second() {
             asked += 1;
             ends.at_client(&mut answer);
         }
+        let mut others = bundle(ends.now, &mut ends.relay, &[b"other"]);
+        ends.at_client(&mut others);
         assert!(ends.question().is_none());
         ends.pass(Duration::from_millis(20));
     }
@@ -296,7 +298,7 @@ fn who_asks_and_hears_no_answer_is_noticed_after_two_seconds_and_until_it_hears_
 fn who_hears_packets_all_the_time_asks_when_the_next_comes() {
     let mut ends = Ends::new();
     ends.meet();
-    let due = ends.client.ask_at();
+    let due = ends.now;
     ends.now = due - Duration::from_millis(10);
     let mut packet = bundle(ends.now, &mut ends.relay, &[b"frame"]);
     ends.at_client(&mut packet);
@@ -306,11 +308,34 @@ fn who_hears_packets_all_the_time_asks_when_the_next_comes() {
     let mut packet = bundle(ends.now, &mut ends.relay, &[b"frame"]);
     ends.at_client(&mut packet);
     assert!(ends.question().is_some(), "this is the occasion");
-    // Who hears nothing any more asks in time.
+    // Who hears nothing any more asks sooner.
     let due = ends.client.ask_at();
     ends.pass(ASK_EVERY * 2);
     assert_eq!(ends.client.ask_at(), due);
-    assert_eq!(due, ends.now - ASK_EVERY);
+    assert_eq!(due, ends.now - ASK_EVERY * 2 + QUIET);
+}
+
+#[test]
+fn who_hears_nothing_asks_for_a_sign_of_life_twice_a_second_and_more_often_without_an_answer() {
+    let mut ends = Ends::new();
+    ends.meet();
+    let (mut asked, begun): (Vec<u128>, Instant) = (Vec::new(), ends.now);
+    for _ in 0..500 {
+        let at = (ends.now - begun).as_millis();
+        if let Some(mut question) = ends.question() {
+            asked.push(at);
+            let mut answer = ends.at_relay(&mut question).unwrap();
+            // From then on nothing comes through.
+            if at < 2_000 {
+                ends.at_client(&mut answer);
+            }
+        }
+        ends.pass(Duration::from_millis(20));
+    }
+    assert_eq!(asked[..5], [0, 500, 1_000, 1_500, 2_000]);
+    let silence = 2_000..=2_000 + 1_250 - 500;
+    assert_eq!(asked.iter().filter(|at| silence.contains(*at)).count(), 4, "{asked:?}");
+    assert!(asked.len() < 20, "{asked:?}");
 }
 
 #[test]

@@ -96,7 +96,7 @@ impl<C: Core> Shell<C> {
         let is_same = |frame: &Frame| frame.bytes.as_ptr() == bytes.as_ptr() && frame.bytes.len() == bytes.len();
         let kept = messages.last().filter(|(_, frame)| is_same(frame)).map(|(id, _)| id);
         let id = kept.unwrap_or_else(|| messages.keep(Frame { bytes: bytes.clone(), arrived: now }, KEEP_MESSAGES));
-        client.along.push(id, length, client.next_departure(now));
+        client.along.push(id, length, now);
         if let Some(due) = client.due() {
             timers.set(at, due);
         }
@@ -113,7 +113,7 @@ impl<C: Core> Shell<C> {
             self.stats.slow_readers.increment();
             return self.end(now, at, CloseCode::SLOW_READER);
         }
-        if urgency != Urgency::Now
+        if matches!(urgency, Urgency::Soon | Urgency::SoonInAnyOrder)
             && let Some(until) = client.may_wait(now)
         {
             self.timers.set(at, until);

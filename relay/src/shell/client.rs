@@ -18,8 +18,8 @@ use crate::media::{self, Flags, Receipt, RelayPath, Secrets};
 /// frames, and to say a little later that somebody spoke, or that a packet came, costs nothing.
 pub(super) const WAIT: Duration = Duration::from_millis(20);
 
-/// How long what may wait is kept at most where frames go in media packets: for frames beside which it has room, or for others
-/// on the control stream, so that one packet carries several and is acknowledged by one.
+/// How long what may wait on the control stream does so at most where frames go in media packets: for others, so that one packet
+/// carries several and is acknowledged by one.
 const PATIENCE: Duration = Duration::from_millis(400);
 /// So many connections that came after each other send it in the same round, and get their acknowledgements in one: each
 /// round that is for this alone costs more than what is sent in it. More of them together would keep frames waiting.
@@ -224,19 +224,9 @@ impl Client {
         self.media.as_ref().is_some_and(|media| media.carries_messages(now)) && self.bundle.is_busy(now)
     }
 
-    /// Until when those that wait from now on do so.
-    pub(super) fn next_departure(&self, now: Instant) -> Instant {
-        next_departure(self.departures, now)
-    }
-
-    /// When frames should have taken along all messages that wait for some; if none come, that is long enough.
-    fn along_until(&self) -> Option<Instant> {
-        self.along.until().map(|until| until + WAIT)
-    }
-
     /// Whether messages have waited for frames in vain.
     pub(super) fn has_left_behind(&self, now: Instant) -> bool {
-        self.along_until().is_some_and(|until| until <= now)
+        self.along.until().is_some_and(|until| until <= now)
     }
 
     /// Hands QUIC what waits on the control stream. Where frames come, that is no more than can go along with them, and what
@@ -281,7 +271,7 @@ impl Client {
             self.read_again,
             self.write_again,
             self.queued.waits_until,
-            self.along_until(),
+            self.along.until(),
         ]
         .into_iter()
         .flatten()

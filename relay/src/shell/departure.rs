@@ -1,16 +1,17 @@
 //! What leaves together: frames, and control messages that go along with them. Most listeners of a meeting get the same ones,
 //! so what is the same in their packets is made once: only encryption is each listener's own.
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
+use super::along::Begun;
 use super::frames::{Frame, FrameId, Frames};
 use super::pressure::Pressure;
-use crate::media;
+use crate::media::{self, Part};
 use crate::stats::Stats;
 
-/// Messages that never have room beside these frames, and for which one more packet is sent before they have waited for long
-/// enough.
-const WORTH_A_PACKET: usize = 2;
+/// The shortest part of a message for which frames leave room enough: with less, one takes more packets than bytes.
+const LEAST_PART: usize = 128;
 
 /// What is to leave for one listener.
 #[derive(Clone, Copy)]
@@ -18,11 +19,13 @@ pub(super) struct Wanted<'a> {
     pub(super) frames: &'a [FrameId],
     /// Control messages, which go along if they find room.
     pub(super) messages: &'a [FrameId],
-    /// They have waited for long enough.
-    pub(super) all: bool,
+    /// That of them of which some has left.
+    pub(super) begun: Option<Begun>,
+    /// So many packets more than frames take may leave for them.
+    pub(super) more: usize,
 }
 
-/// A media packet, without protection, and the messages in it.
+/// A media packet, without protection, and the messages of which something is in it.
 #[derive(Default)]
 pub(super) struct Made {
     pub(super) bytes: Vec<u8>,
@@ -34,7 +37,8 @@ pub(super) struct Made {
 pub(super) struct Departure {
     frames: Vec<FrameId>,
     messages: Vec<FrameId>,
-    all: bool,
+    begun: Option<Begun>,
+    more: usize,
     deadline: Duration,
     /// They are all in time until then, if any are.
     until: Option<Instant>,
@@ -46,7 +50,12 @@ pub(super) struct Departure {
     too_large: u64,
     /// The messages that leave, or are gone.
     leaving_messages: Vec<FrameId>,
+    messages_left: u64,
     message_bytes: u64,
+    /// Of that one some leaves, or has left before.
+    begins: Option<Begun>,
+    /// Makes names of messages that tell nobody how many there are.
+    names: RandomState,
     /// Those beyond `packets` are spare.
     made: Vec<Made>,
     packets: usize,
@@ -66,7 +75,8 @@ impl Departure {
         now: Instant,
         deadline: Duration,
     ) {
-        let is_same = self.frames == wanted.frames && self.messages == wanted.messages && self.all == wanted.all;
+        let is_same = self.frames == wanted.frames && self.messages == wanted.messages;
+        let is_same = is_same && self.begun == wanted.begun && self.more == wanted.more;
         if is_same && self.deadline == deadline && self.until.is_some_and(|until| now <= until) {
             return;
         }
@@ -82,14 +92,7 @@ impl Departure {
         }
         self.choose(wanted, messages);
         for at in 0..self.leaving_messages.len() {
-            let id = self.leaving_messages[at];
-            if let Some(message) = messages.get(id)
-                && let Some(packet) = self.room_for(media::message_len(&message.bytes))
-            {
-                media::push_message(&mut packet.bytes, &message.bytes);
-                packet.messages.push(id);
-                self.message_bytes += message.bytes.len() as u64;
-            }
+            self.place(messages, self.leaving_messages[at]);
         }
         for id in wanted.frames {
             let Some(frame) = frames.get(*id).filter(in_time) else { continue };
@@ -106,6 +109,9 @@ impl Departure {
                 _ => self.arrivals.push((frame.arrived, 1)),
             }
         }
+        self.fill(messages);
+        let Self { begins, leaving_messages, .. } = self;
+        begins.take_if(|begins| leaving_messages.contains(&begins.message));
     }
 
     fn begin(&mut self, wanted: Wanted<'_>) {
@@ -113,38 +119,23 @@ impl Departure {
         self.frames.extend_from_slice(wanted.frames);
         self.messages.clear();
         self.messages.extend_from_slice(wanted.messages);
-        self.all = wanted.all;
+        (self.begun, self.begins) = (wanted.begun, wanted.begun);
+        self.more = wanted.more;
         self.arrivals.clear();
         self.until = None;
         (self.leaving, self.bytes, self.late, self.too_large, self.packets) = (0, 0, 0, 0, 0);
         self.leaving_messages.clear();
-        self.message_bytes = 0;
+        (self.messages_left, self.message_bytes) = (0, 0);
     }
 
-    /// Chooses the messages that leave now: such as have room beside the frames, and with one packet more those that never
-    /// have, if that is worth it; or all.
+    /// Chooses the messages that leave whole, or with their rest: such as have room beside the frames.
     fn choose(&mut self, wanted: Wanted<'_>, messages: &Frames) {
-        if wanted.all || wanted.messages.is_empty() {
-            return self.leaving_messages.extend_from_slice(wanted.messages);
+        if wanted.messages.is_empty() {
+            return;
         }
-        let most = self.plan(messages, &[]);
-        let mut large = 0;
+        let most = self.plan(messages, &[]) + wanted.more;
         for id in wanted.messages {
-            if self.plan(messages, &[*id]) <= most {
-                self.take_along(messages, *id, most);
-            } else if self.plan(messages, &[*id, *id]) > most + 1 {
-                // It would never share a packet with another one like it.
-                self.leaving_messages.push(*id);
-            } else {
-                large += 1;
-            }
-        }
-        if large >= WORTH_A_PACKET {
-            for id in wanted.messages {
-                if !self.leaving_messages.contains(id) {
-                    self.take_along(messages, *id, most + 1);
-                }
-            }
+            self.take_along(messages, *id, most);
         }
     }
 
@@ -161,10 +152,9 @@ impl Departure {
 
     /// How many packets these messages take with all frames that leave.
     fn plan(&mut self, messages: &Frames, chosen: &[FrameId]) -> usize {
-        let Self { planned, lengths, .. } = self;
+        let Self { planned, lengths, begun, .. } = self;
         planned.clear();
-        let messages = chosen.iter().filter_map(|id| messages.get(*id));
-        let messages = messages.map(|message| media::message_len(&message.bytes));
+        let messages = chosen.iter().filter_map(|id| Some(rest(messages, *begun, *id)?.1));
         for length in messages.chain(lengths.iter().copied()) {
             match planned.iter_mut().find(|packet| **packet + length <= media::ROOM) {
                 Some(packet) => *packet += length,
@@ -172,6 +162,60 @@ impl Departure {
             }
         }
         planned.len()
+    }
+
+    /// Puts a message that leaves, or what is left of it, into a packet.
+    fn place(&mut self, messages: &Frames, id: FrameId) {
+        let begun = self.begun;
+        let Some((from, length)) = rest(messages, begun, id) else { return };
+        let Some(message) = messages.get(id).map(|message| &message.bytes[..]) else { return };
+        let name = self.name(id);
+        let Some(packet) = self.room_for(length) else { return };
+        if from > 0 {
+            push_part(&mut packet.bytes, name, message, from, message.len());
+        } else {
+            media::push_message(&mut packet.bytes, message);
+        }
+        packet.messages.push(id);
+        self.count_message(message.len());
+    }
+
+    /// Puts a part of a message that waits where most room is left.
+    fn fill(&mut self, messages: &Frames) {
+        let waits = |id: &&FrameId| !self.leaving_messages.contains(id);
+        let begun = self.begun.map(|begun| begun.message);
+        let Some(id) = begun.as_ref().filter(waits).or_else(|| self.messages.iter().find(waits)).copied() else {
+            return;
+        };
+        let Some(message) = messages.get(id).map(|message| &message.bytes[..]) else { return };
+        let from = self.begun.filter(|begun| begun.message == id).map_or(0, |begun| begun.bytes);
+        let name = self.name(id);
+        let packets = self.made.iter_mut().take(self.packets);
+        let Some(packet) = packets.min_by_key(|packet| packet.bytes.len()) else { return };
+        let room = media::FILLED.saturating_sub(packet.bytes.len() + media::part_len(0));
+        let to = message.len().min(from + room);
+        if room < LEAST_PART || from >= to {
+            return;
+        }
+        push_part(&mut packet.bytes, name, message, from, to);
+        packet.messages.push(id);
+        if to == message.len() {
+            self.leaving_messages.push(id);
+            self.count_message(message.len());
+        } else {
+            self.begins = Some(Begun { message: id, bytes: to });
+        }
+    }
+
+    fn count_message(&mut self, bytes: usize) {
+        self.messages_left += 1;
+        self.message_bytes += bytes as u64;
+    }
+
+    /// What a message is called in its parts.
+    fn name(&self, id: FrameId) -> u32 {
+        // Any half of it is as good.
+        (self.names.hash_one(id.to_u64()) >> 32) as u32
     }
 
     /// The first packet with room for so many bytes, or a new one; `None` if no packet has.
@@ -205,6 +249,11 @@ impl Departure {
         &self.leaving_messages
     }
 
+    /// That of which only some leaves, or has left before.
+    pub(super) fn begun(&self) -> Option<Begun> {
+        self.begins
+    }
+
     /// They have left for one listener.
     pub(super) fn count(&self, now: Instant, stats: &Stats, pressure: &mut Pressure) {
         for (arrived, count) in &self.arrivals {
@@ -214,13 +263,28 @@ impl Departure {
         stats.datagram_bytes_out.add(self.bytes);
         stats.dropped_late.add(self.late);
         stats.dropped_too_large.add(self.too_large);
-        if !self.leaving_messages.is_empty() {
-            let messages = self.packets().iter().map(|packet| packet.messages.len() as u64).sum();
-            stats.control_out.add(messages);
-            stats.control_beside.add(messages);
+        if self.messages_left > 0 {
+            stats.control_out.add(self.messages_left);
+            stats.control_beside.add(self.messages_left);
             stats.control_bytes_out.add(self.message_bytes);
         }
         pressure.note(self.late, self.leaving);
+    }
+}
+
+/// From where on a message is still to leave, and what that fills of a packet; `None` if it is gone.
+fn rest(messages: &Frames, begun: Option<Begun>, id: FrameId) -> Option<(usize, usize)> {
+    let message = &messages.get(id)?.bytes;
+    Some(match begun.filter(|begun| begun.message == id) {
+        Some(begun) => (begun.bytes, media::part_len(message.len().saturating_sub(begun.bytes))),
+        None => (0, media::message_len(message)),
+    })
+}
+
+fn push_part(packet: &mut Vec<u8>, id: u32, message: &[u8], from: usize, to: usize) {
+    // Messages that go so are no longer than a packet.
+    if let (Ok(at), Ok(of), Some(bytes)) = (from.try_into(), message.len().try_into(), message.get(from..to)) {
+        media::push_part(packet, Part { id, at, of, bytes });
     }
 }
 
@@ -248,7 +312,7 @@ mod tests {
     }
 
     fn alone(frames: &[FrameId]) -> Wanted<'_> {
-        Wanted { frames, messages: &[], all: false }
+        Wanted { frames, messages: &[], begun: None, more: 0 }
     }
 
     /// What is in the packets: the first byte of each frame.
@@ -256,7 +320,9 @@ mod tests {
         let tag = [0; 16];
         let packets = departure.packets().iter().map(|packet| [&packet.bytes[..], &tag].concat());
         let first = |item: media::Item<'_>| match item {
-            media::Item::Datagram(bytes) | media::Item::Message(bytes) => bytes[0],
+            media::Item::Datagram(bytes) | media::Item::Message(bytes) | media::Item::Part(Part { bytes, .. }) => {
+                bytes[0]
+            }
             media::Item::Receipt(_) => panic!("no relay sends one"),
         };
         packets.map(|packet| media::items(&packet).map(first).collect()).collect()
@@ -292,38 +358,80 @@ mod tests {
     }
 
     #[test]
-    fn messages_go_where_frames_leave_room_or_two_in_a_packet_more_or_when_they_have_waited() {
-        let (frames, ids, now) = frames(&[161; 5]);
-        let (messages, waiting, _) = numbered(&[618, 618, 352, 618], 100);
-        let left = |frames_wanted: usize, messages_wanted: &[FrameId], all| {
+    fn messages_go_where_frames_leave_room_or_in_a_packet_more_when_they_have_waited() {
+        let (frames, ids, now) = frames(&[161; 7]);
+        let (messages, waiting, _) = numbered(&[618, 618, 352, 1_018], 100);
+        let left = |frames_wanted: usize, messages_wanted: &[FrameId], more| {
             let mut departure = Departure::default();
-            let wanted = Wanted { frames: &ids[..frames_wanted], messages: messages_wanted, all };
+            let wanted = Wanted { frames: &ids[..frames_wanted], messages: messages_wanted, begun: None, more };
             departure.prepare(wanted, &frames, &messages, now, DEADLINE);
+            assert_eq!(departure.messages_left, departure.messages_that_leave().len() as u64);
             (made(&departure), departure.messages_that_leave().len())
         };
-        assert_eq!(left(3, &waiting[..1], false), (vec![vec![100, 10, 11, 12]], 1));
-        assert_eq!(left(3, &waiting[..2], false), (vec![vec![100, 10, 11, 12]], 1), "the other has room in 20 ms");
-        assert_eq!(left(5, &waiting[..1], false), (vec![vec![10, 11, 12, 13, 14]], 0));
-        assert_eq!(left(5, &waiting[..1], true), (vec![vec![100, 10, 11, 12], vec![13, 14]], 1));
-        assert_eq!(left(5, &waiting[2..3], false), (vec![vec![102, 10, 11, 12, 13, 14]], 1), "a witness");
-        assert_eq!(left(5, &waiting[..2], false), (vec![vec![100, 10, 11, 12], vec![101, 13, 14]], 2));
+        assert_eq!(left(3, &waiting[..1], 0), (vec![vec![100, 10, 11, 12]], 1));
+        assert_eq!(left(3, &waiting[..2], 0), (vec![vec![100, 10, 11, 12]], 1), "the other has room in 20 ms");
+        assert_eq!(left(5, &waiting[..1], 0), (vec![vec![10, 11, 12, 13, 14, 100]], 0), "a part of it");
+        assert_eq!(left(5, &waiting[..1], 1), (vec![vec![100, 10, 11, 12], vec![13, 14]], 1));
+        assert_eq!(left(5, &waiting[..2], 1), (vec![vec![100, 10, 11, 12], vec![101, 13, 14]], 2));
+        assert_eq!(left(5, &waiting[2..3], 0), (vec![vec![102, 10, 11, 12, 13, 14]], 1), "a witness");
         assert_eq!(
-            left(5, &waiting[1..3], false),
+            left(5, &waiting[1..3], 0),
             (vec![vec![102, 10, 11, 12, 13, 14]], 1),
             "passes by what waits before it"
         );
-        let (seals, long, _) = numbered(&[1_018], 200);
-        let mut departure = Departure::default();
-        let wanted = Wanted { frames: &ids[..1], messages: &long, all: false };
-        departure.prepare(wanted, &frames, &seals, now, DEADLINE);
-        assert_eq!(made(&departure), [vec![200], vec![10]], "one of a meeting with short frames");
-        assert_eq!(left(0, &waiting[..2], true), (vec![vec![100], vec![101]], 2));
-        let mut departure = Departure::default();
-        let wanted = Wanted { frames: &ids, messages: &waiting, all: true };
-        departure.prepare(wanted, &frames, &messages, now, DEADLINE);
-        let with: Vec<_> = departure.packets().iter().map(|packet| packet.messages.clone()).collect();
-        assert_eq!(with.concat().len(), 4);
-        assert_eq!(departure.messages_that_leave(), waiting);
+        let seven = vec![10, 11, 12, 13, 14, 15, 16];
+        assert_eq!(left(7, &waiting[..2], 0), (vec![seven.clone()], 0), "no room for a part");
+        assert_eq!(left(7, &waiting[..2], 1), (vec![vec![100, 10, 11, 12], vec![13, 14, 15, 16, 101]], 1));
+        assert_eq!(left(7, &waiting[3..], 1), (vec![vec![103], seven], 1), "one of a meeting with short frames");
+        assert_eq!(left(0, &waiting[..2], 1), (vec![vec![100, 101]], 1));
+        assert_eq!(left(5, &waiting, 1), (vec![vec![100, 10, 11, 12], vec![101, 13, 14, 102]], 2), "and a part of one");
+    }
+
+    #[test]
+    fn what_leaves_in_parts_becomes_whole_again() {
+        let (frames, ids, now) = frames(&[161; 5]);
+        let messages = |lengths: &[usize]| numbered(lengths, 100);
+        for (lengths, due_at, expected) in [
+            (&[618, 618][..], 9, &[vec![100], vec![100], vec![101], vec![101]][..]),
+            // 78 bytes behind the rest of the first are no room for a part.
+            (&[618, 352], 9, &[vec![101], vec![100], vec![100]]),
+            (&[1_018], 9, &[vec![100], vec![100], vec![100]]),
+            // What has waited for long enough leaves with its rest, and the others whole.
+            (&[618, 618], 1, &[vec![100], vec![100, 101]]),
+            (&[400], 9, &[vec![100], vec![100]]),
+        ] {
+            let (messages, mut waiting, _) = messages(lengths);
+            let all_of_them = waiting.clone();
+            let (mut departure, mut begun, mut whole) = (Departure::default(), None, Vec::new());
+            let (mut parts, mut seen) = (media::Parts::default(), Vec::new());
+            for round in 0..10 {
+                let wanted = Wanted { frames: &ids, messages: &waiting, begun, more: usize::from(round >= due_at) };
+                departure.prepare(wanted, &frames, &messages, now, DEADLINE);
+                let mut came = Vec::new();
+                for packet in departure.packets() {
+                    let bytes = [&packet.bytes[..], &[0; 16]].concat();
+                    assert!(bytes.len() <= media::MAX_PACKET);
+                    for item in media::items(&bytes) {
+                        match item {
+                            media::Item::Message(message) => whole.push(message.to_vec()),
+                            media::Item::Part(part) => whole.extend(parts.take(part)),
+                            _ => {}
+                        }
+                    }
+                    let place = |id: &FrameId| 100 + all_of_them.iter().position(|of| of == id).unwrap();
+                    came.extend(packet.messages.iter().map(place));
+                }
+                seen.push(came);
+                let gone = departure.messages_that_leave();
+                waiting.retain(|id| !gone.contains(id));
+                begun = departure.begun();
+            }
+            assert_eq!(&seen[..expected.len()], expected);
+            assert!(seen[expected.len()..].iter().all(Vec::is_empty) && begun.is_none() && waiting.is_empty());
+            whole.sort_unstable();
+            let expected = all_of_them.iter().map(|id| messages.get(*id).unwrap().bytes.to_vec());
+            assert_eq!(whole, expected.collect::<Vec<_>>(), "{lengths:?}");
+        }
     }
 
     #[test]
@@ -331,7 +439,7 @@ mod tests {
         let (frames, ids, now) = frames(&[161, 161]);
         let (messages, waiting, _) = numbered(&[600], 100);
         let mut departure = Departure::default();
-        let wanted = Wanted { frames: &ids, messages: &waiting, all: false };
+        let wanted = Wanted { frames: &ids, messages: &waiting, begun: None, more: 0 };
         departure.prepare(wanted, &frames, &messages, now, DEADLINE);
         assert_eq!(made(&departure), [vec![100, 10, 11]]);
         departure.prepare(alone(&ids), &frames, &messages, now, DEADLINE);

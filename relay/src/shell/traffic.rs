@@ -105,7 +105,7 @@ impl Taken<'_> {
                 Item::Datagram(frame) => self.arrived.push((conn, packet.slice_ref(frame))),
                 Item::Receipt(receipt) => client.settle_media(now, &receipt, |message| lost.push((at, message))),
                 // To a relay they come by the control stream alone.
-                Item::Message(_) => {}
+                Item::Message(_) | Item::Part(_) => {}
             }
         }
         flags.asks.then(|| client.answer_media(now)).flatten()
@@ -280,6 +280,10 @@ impl<C: Core> Shell<C> {
 
     /// Forwards a datagram, or only counts it if the core has nothing more to hear from its sender.
     fn forward(&mut self, now: Instant, conn: Option<ConnId>, bytes: &Bytes) {
+        // That only asks for an acknowledgement.
+        if bytes.is_empty() {
+            return;
+        }
         self.stats.datagrams_in.increment();
         self.stats.datagram_bytes_in.add(bytes.len() as u64);
         let Some(conn) = conn else { return };
@@ -368,11 +372,15 @@ impl<C: Core> Shell<C> {
         let Self { clients, socket, frames, messages, departure, lost, pressure, stats, .. } = self;
         let Some(client) = clients.get_mut(at).and_then(Option::as_deref_mut) else { return };
         client.queued.ready = false;
-        let (waiting, all) = (client.along.waiting(), client.along.is_due(now));
-        let wanted = Wanted { frames: client.bundle.waiting(), messages: waiting, all };
+        let wanted = Wanted {
+            frames: client.bundle.waiting(),
+            messages: client.along.waiting(),
+            begun: client.along.begun(),
+            more: usize::from(client.along.is_due(now)),
+        };
         departure.prepare(wanted, frames, messages, now, deadline);
         client.bundle.clear();
-        client.along.leave(departure.messages_that_leave());
+        client.along.leave(departure.messages_that_leave(), departure.begun());
         for packet in departure.packets() {
             let mut buffer = socket.buffer();
             buffer.extend_from_slice(&packet.bytes);

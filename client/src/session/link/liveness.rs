@@ -1,15 +1,15 @@
 //! Whether the relay is still there, judged by what arrives. Pure: time and counts come in as arguments.
 //!
 //! A relay that is killed, or a path that is cut, says nothing; QUIC notices after its idle timeout of 15 s, which is
-//! too long for a conversation. But a relay that lives is never silent: it acknowledges frames within 50 ms, and the
-//! keep-alives of a client that sends none ([`conclave_relay::transport::KEEP_ALIVE`]).
+//! too long for a conversation. But a relay that lives is not silent for much longer than half a second: whoever hears nothing
+//! asks ([`conclave_relay::media`]).
 
 use std::time::{Duration, Instant};
 
-/// Silence from which on the relay is suspected to be gone. Two keep-alives and their resends must have been lost by
-/// then; a shorter limit would mistake hiccups of a radio link for an end, a longer one be heard by everybody.
+/// Silence from which on the relay is suspected to be gone. Three questions or their answers must have been lost by then; a
+/// shorter limit would mistake hiccups of a radio link for an end, a longer one be heard by everybody.
 pub(super) const SILENCE: Duration = Duration::from_millis(1_250);
-/// The same for who only waits, and has nothing answered but keep-alives: on a path that loses every fifth packet all of
+/// The same for who only waits, and has nothing answered but such questions: on a path that loses every fifth packet all of
 /// a second's get lost every minute, and whoever connects again knocks again. Nobody hears that one missing.
 const SILENCE_WHILE_WAITING: Duration = Duration::from_secs(4);
 /// How often one looks: by so much the suspicion comes late.

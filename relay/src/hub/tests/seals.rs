@@ -171,7 +171,7 @@ fn a_new_day_stamps_with_its_own_key_and_knows_the_old_one() {
 }
 
 #[test]
-fn seals_witnesses_confirmations_and_heads_need_not_come_at_once_and_nothing_else() {
+fn seals_witnesses_confirmations_and_heads_need_not_come_at_once_and_heartbeats_not_in_their_turn() {
     let packet = |kind: u8, length: usize| {
         let bytes = std::iter::once(kind).chain(std::iter::repeat_n(0, length - 1)).collect();
         FromRelay::Deliver { from: MemberIndex(3), bytes }.encode()
@@ -182,11 +182,17 @@ fn seals_witnesses_confirmations_and_heads_need_not_come_at_once_and_nothing_els
     for kind in 0..=u8::MAX {
         let expected = if kind == WITNESS { Urgency::SoonInAnyOrder } else { Urgency::Now };
         assert_eq!(Hub::urgency(&packet(kind, 347)), expected, "{kind}");
-        assert_eq!(Hub::urgency(&packet(kind, 348)), Urgency::Now, "{kind}");
+        let expected = if kind == 6 { Urgency::NowInAnyOrder } else { Urgency::Now };
+        assert_eq!(Hub::urgency(&packet(kind, 348)), expected, "{kind}");
+        assert_eq!(Hub::urgency(&packet(kind, 349)), Urgency::Now, "{kind}");
     }
     let soon: Vec<usize> = (1..2_000).filter(|length| Hub::urgency(&packet(6, *length)) == Urgency::Soon).collect();
     let heads: Vec<usize> = (1..=16).map(|count| 9 + 1 + 2 + count * 104 + 16).collect();
     assert_eq!(soon, [&heads[..1], &[9 + 1 + 109 + 16], &heads[1..]].concat());
+    let at_once: Vec<usize> =
+        (1..2_000).filter(|length| Hub::urgency(&packet(6, *length)) == Urgency::NowInAnyOrder).collect();
+    let heartbeats: Vec<usize> = (0..=256).map(|unconfirmed| 9 + 1 + 86 + unconfirmed * 2 + 64 + 16).collect();
+    assert_eq!(at_once, heartbeats.into_iter().filter(|length| !soon.contains(length)).collect::<Vec<_>>());
     assert_eq!([&[][..], &packet(7, 3)[..5]].map(Hub::urgency), [Urgency::Now; 2]);
     let mail = FromRelay::MailFrom { mailbox: MailboxId(0x0700), bytes: vec![7, 7, 7] }.encode();
     assert_eq!(Hub::urgency(&mail), Urgency::Now);
