@@ -29,8 +29,10 @@ pub(super) const GONE: Duration = Duration::from_secs(30);
 const CONFIRM_EVERY: Duration = Duration::from_secs(4);
 /// How long a new epoch is not confirmed, unless everybody is known to have it: who has not could not read it.
 const CONFIRM_AFTER: Duration = Duration::from_millis(1_200);
-/// In a large meeting the members confirm one after the other, so far apart: the leader's queue at the relay is bounded.
-const CONFIRM_SPREAD: Duration = Duration::from_millis(3);
+/// In a large meeting so many members confirm together, and the next so much later: the leader's queue at the relay is bounded,
+/// and what comes together costs a relay less than what comes apart.
+const CONFIRM_TOGETHER: usize = 8;
+const CONFIRM_SPREAD: Duration = Duration::from_millis(24);
 /// A confirmation counts as recent for so long: three heartbeats.
 const RECENT: Duration = Duration::from_secs(6);
 /// Up to so many members confirm to everybody; above, to the leader, who passes it on (DESIGN §12).
@@ -154,7 +156,7 @@ impl Pulse {
         self.epoch_since = now;
         self.spread = match seat.roster().len() {
             ..=TO_ALL => Duration::ZERO,
-            members => CONFIRM_SPREAD * (u32::from(seat.index().0) % members as u32),
+            members => CONFIRM_SPREAD * (usize::from(seat.index().0) % members / CONFIRM_TOGETHER) as u32,
         };
         self.confirm_due = Some(now + self.spread + if at_once { Duration::ZERO } else { CONFIRM_AFTER });
     }

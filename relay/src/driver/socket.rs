@@ -22,7 +22,7 @@ const LONGEST_TOGETHER: usize = 65_536 + 832;
 const ARENA: usize = 256 * 1024;
 /// Packets that are made before they are sent together. Sent one by one as they are made, each would wake its receiver
 /// on another core, which is back asleep before the next.
-const TOGETHER: usize = 64;
+const TOGETHER: usize = 16;
 /// Packets that wait while the kernel takes no more. Each is a packet that a connection counts as sent.
 const MOST_BLOCKED: usize = 64;
 

@@ -24,6 +24,10 @@ pub struct ClientPath {
     /// When the next question is due, if something is heard until then.
     ask_at: Instant,
     asked: Instant,
+    /// The relay has asked for a question: by the next frame, or without one then.
+    wanted: Option<Instant>,
+    /// When a frame left last. Who sends frames asks by these.
+    sent: Option<Instant>,
     /// Questions since the last answer.
     unanswered: u32,
     answered: Option<Instant>,
@@ -75,6 +79,8 @@ impl ClientPath {
             opener,
             ask_at: now,
             asked: now,
+            wanted: None,
+            sent: None,
             unanswered: 0,
             answered: None,
             heard: None,
@@ -100,6 +106,9 @@ impl ClientPath {
             self.answered = Some(now);
             self.unanswered = 0;
         }
+        if flags.asks {
+            self.wanted = Some(self.sent.map_or(now, |sent| now.max(sent + ASK_ALONG)));
+        }
         Some(items(packet))
     }
 
@@ -123,6 +132,7 @@ impl ClientPath {
             buffer.clear();
             return false;
         }
+        self.sent = Some(now);
         self.complete(now, buffer)
     }
 
@@ -131,7 +141,7 @@ impl ClientPath {
     pub fn ask_at(&self) -> Instant {
         let is_hearing = self.heard.is_some_and(|heard| heard + ASK_ALONG > self.ask_at);
         let ask_at = if is_hearing { self.ask_at + ASK_ALONG } else { self.due() };
-        self.missing.tell_at.map_or(ask_at, |tell_at| tell_at.min(ask_at))
+        [self.missing.tell_at, self.wanted].into_iter().flatten().fold(ask_at, Instant::min)
     }
 
     /// Makes a packet that asks whether packets come through, or tells which have come, in an empty buffer, if that is due.
@@ -153,14 +163,13 @@ impl ClientPath {
 
     /// When the next question is due.
     fn due(&self) -> Instant {
-        match self.heard.filter(|_| self.unanswered < EAGER) {
-            Some(heard) => self.ask_at.min((heard + QUIET).max(self.asked + ASK_AGAIN)),
-            None => self.ask_at,
-        }
+        let heard = self.heard.filter(|_| self.unanswered < EAGER);
+        let quiet = heard.map(|heard| (heard + QUIET).max(self.asked + ASK_AGAIN));
+        [quiet, self.wanted].into_iter().flatten().fold(self.ask_at, Instant::min)
     }
 
     fn complete(&mut self, now: Instant, buffer: &mut Vec<u8>) -> bool {
-        let asks = self.due() <= now;
+        let asks = self.wanted.take().is_some() || self.due() <= now;
         if asks {
             self.asked = now;
             self.ask_at = now + self.pace(now);

@@ -39,8 +39,9 @@ pub fn transmit(destination: SocketAddr, src_ip: Option<IpAddr>, packet: &[u8]) 
     Transmit { destination, ecn: Some(EcnCodepoint::Ect0), size: packet.len(), segment_size: None, src_ip }
 }
 
-/// How often a client asks whether its media packets come through: two small packets a second for both ends.
-const ASK_EVERY: Duration = Duration::from_secs(1);
+/// How often a client asks whether its media packets come through: two small packets a second for both ends. A relay asks its
+/// clients for their questions as often, many at the same time, so that it does not wake up for each.
+pub(crate) const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// Who hears nothing for so long asks for a sign of life. A client suspects its relay after 1.25 s of silence: there is time
 /// for the answer, and to ask again.

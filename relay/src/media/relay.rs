@@ -26,13 +26,14 @@ struct Unproved {
 }
 
 /// See the module.
+#[repr(C)]
 pub(crate) struct RelayPath {
-    sealer: Sealer,
-    opener: Opener,
     /// The client has said that media packets reach it, which is believed until then.
     heard_until: Option<Instant>,
     /// The next packet is an answer, if it leaves before then.
     answers_until: Option<Instant>,
+    sealer: Sealer,
+    opener: Opener,
     /// It has asked since then and has not heard anything.
     unheard_since: Option<Instant>,
     /// Messages of which it is not known that they have come, in the order of their packets.
@@ -45,10 +46,10 @@ impl RelayPath {
     pub(crate) fn new(secrets: &Secrets) -> Option<Self> {
         let (sealer, opener) = secrets.relay()?;
         Some(Self {
-            sealer,
-            opener,
             heard_until: None,
             answers_until: None,
+            sealer,
+            opener,
             unheard_since: None,
             unproved: VecDeque::new(),
             gives_receipts: false,
@@ -84,10 +85,10 @@ impl RelayPath {
         self.gives_receipts && self.carries(now)
     }
 
-    /// Completes a packet; `false` if that can't be done.
-    pub(crate) fn seal(&mut self, now: Instant, buffer: &mut Vec<u8>) -> bool {
+    /// Completes a packet, which asks the client for a question or not; `false` if that can't be done.
+    pub(crate) fn seal(&mut self, now: Instant, asks: bool, buffer: &mut Vec<u8>) -> bool {
         let answers = self.answers_until.take().is_some_and(|until| now < until);
-        self.sealer.seal(Flags { hears: true, answers, ..Flags::default() }, buffer)
+        self.sealer.seal(Flags { hears: true, asks, answers }, buffer)
     }
 
     /// The packet that was completed last brings that message.

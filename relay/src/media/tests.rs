@@ -59,7 +59,7 @@ impl Ends {
         let mut packet = Vec::new();
         begin(&mut packet);
         assert!(push_message(&mut packet, &[message; 600]) && push(&mut packet, b"frame"));
-        assert!(self.relay.seal(self.now, &mut packet));
+        assert!(self.relay.seal(self.now, false, &mut packet));
         self.relay.note(self.now, message.into());
         packet
     }
@@ -100,7 +100,7 @@ fn bundle(now: Instant, relay: &mut RelayPath, those: &[&[u8]]) -> Vec<u8> {
     for frame in those {
         assert!(push(&mut packet, frame));
     }
-    assert!(relay.seal(now, &mut packet));
+    assert!(relay.seal(now, false, &mut packet));
     packet
 }
 
@@ -226,7 +226,7 @@ fn no_packet_is_longer_than_every_path_carries() {
     begin(&mut packet);
     let count = std::iter::repeat_with(|| push(&mut packet, &[1; 161])).take_while(|has_room| *has_room).count();
     assert_eq!(count, 7);
-    assert!(ends.relay.seal(ends.now, &mut packet) && packet.len() <= MAX_PACKET);
+    assert!(ends.relay.seal(ends.now, false, &mut packet) && packet.len() <= MAX_PACKET);
     assert_eq!(ends.at_client(&mut packet).len(), 7);
     let longest = MAX_PACKET - HEADER - 2 - TAG;
     assert_eq!(ends.frame(&vec![1; longest]).len(), MAX_PACKET);
@@ -336,6 +336,44 @@ fn who_hears_nothing_asks_for_a_sign_of_life_twice_a_second_and_more_often_witho
     let silence = 2_000..=2_000 + 1_250 - 500;
     assert_eq!(asked.iter().filter(|at| silence.contains(*at)).count(), 4, "{asked:?}");
     assert!(asked.len() < 20, "{asked:?}");
+}
+
+#[test]
+fn who_is_asked_for_its_question_asks_at_once_and_a_talker_by_its_next_frame() {
+    let mut ends = Ends::new();
+    ends.meet();
+    let answered = |ends: &mut Ends, mut question: Vec<u8>| {
+        let mut answer = ends.at_relay(&mut question).expect("was asked");
+        ends.at_client(&mut answer);
+    };
+    let question = ends.question().expect("is due");
+    answered(&mut ends, question);
+    let asking = |ends: &mut Ends| {
+        let mut packet = Vec::new();
+        begin(&mut packet);
+        assert!(push(&mut packet, b"frame") && ends.relay.seal(ends.now, true, &mut packet));
+        ends.at_client(&mut packet);
+    };
+    ends.pass(Duration::from_millis(300));
+    assert!(ends.question().is_none());
+    asking(&mut ends);
+    let question = ends.question().expect("was asked for");
+    answered(&mut ends, question);
+    assert!(ends.question().is_none(), "once");
+    ends.pass(Duration::from_millis(300));
+    let mut frame = ends.frame(b"mine");
+    assert!(!ends.relay.open(ends.now, &mut frame).unwrap().asks);
+    asking(&mut ends);
+    assert!(ends.question().is_none());
+    ends.pass(Duration::from_millis(20));
+    let frame = ends.frame(b"mine");
+    answered(&mut ends, frame);
+    // A talker that falls silent just then asks by itself.
+    asking(&mut ends);
+    let mut heard = bundle(ends.now + ASK_ALONG, &mut ends.relay, &[b"frame"]);
+    ends.pass(ASK_ALONG);
+    ends.at_client(&mut heard);
+    assert!(ends.question().is_some());
 }
 
 #[test]

@@ -26,16 +26,17 @@ pub(super) enum Leave {
 }
 
 /// The frames for one listener.
+#[repr(C)]
 pub(super) struct Bundle {
-    /// Those that wait, and how many there are. They are in place, since that is what is touched for each frame and listener.
-    frames: [FrameId; MOST],
-    count: usize,
     /// When the first frame of the present moment came, and how many since.
     opened: Option<Instant>,
     seen: usize,
     /// How many came in the moment before. One that comes too late is a moment of its own, so the last two count.
     before: usize,
     expected: usize,
+    /// Those that wait, and how many there are. They are in place, since that is what is touched for each frame and listener.
+    count: usize,
+    frames: [FrameId; MOST],
 }
 
 impl Bundle {

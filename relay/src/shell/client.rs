@@ -1,5 +1,6 @@
 //! One connection: QUIC, its control stream, the frames that wait for it, and how far it has come.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use quinn_proto::{Connection, Transmit};
@@ -77,13 +78,22 @@ impl Pace {
     }
 }
 
-/// See the module.
+/// See the module. What each frame touches stands first and together, and what only QUIC's packets do stands last: a relay that
+/// wakes up for a meeting's frames finds little of this in the processor's cache.
+#[repr(C, align(64))]
 pub(super) struct Client {
-    pub(super) quic: Connection,
     pub(super) stage: Stage,
-    pub(super) control: Option<Control>,
+    pub(super) queued: Queued,
     pub(super) bundle: Bundle,
     pub(super) along: Along,
+    /// From its first media packet on.
+    media: Option<RelayPath>,
+    /// Where media packets go, and what they say about where they come from.
+    path: (SocketAddr, Option<IpAddr>),
+    source: Source,
+    /// When it is to ask next whether media packets get through.
+    asks_at: Instant,
+    pub(super) control: Option<Control>,
     pace: Pace,
     /// What may wait leaves at times that are multiples of [`PATIENCE`] from then.
     departures: Instant,
@@ -93,13 +103,9 @@ pub(super) struct Client {
     pub(super) read_again: Option<Instant>,
     /// Datagrams that were read.
     pub(super) datagrams: u64,
-    pub(super) queued: Queued,
     /// What names it in media packets.
     pub(super) media_id: Option<u64>,
-    /// From its first media packet on.
-    media: Option<RelayPath>,
-    /// What media packets to it say about where they come from.
-    source: Source,
+    pub(super) quic: Connection,
 }
 
 /// In which of the shell's queues a connection is already.
@@ -161,6 +167,8 @@ impl Client {
         let group = u32::try_from(at / NEIGHBOURS % GROUPS).unwrap_or_default();
         Self {
             departures: start + STAGGER * group,
+            asks_at: start,
+            path: (quic.remote_address(), None),
             quic,
             stage: Stage::Handshake { until },
             control: None,
@@ -211,7 +219,7 @@ impl Client {
     /// A control message has been queued that may wait for others: until when it does; `None` if it goes as any other.
     pub(super) fn may_wait(&mut self, now: Instant) -> Option<Instant> {
         let may_wait = self.takes_media(now) && self.bundle.is_busy(now);
-        may_wait.then(|| *self.queued.waits_until.get_or_insert(next_departure(self.departures, now)))
+        may_wait.then(|| *self.queued.waits_until.get_or_insert(next_after(self.departures, now, PATIENCE)))
     }
 
     /// There is something to be sent that does not wait as long as that.
@@ -292,11 +300,15 @@ impl Client {
         }
         let media = self.media.as_mut()?;
         let flags = media.open(now, packet)?;
-        if media.is_unheard(now) {
+        let is_unheard = media.is_unheard(now);
+        if is_unheard {
             self.source.insist();
         }
         if flags.asks && !flags.hears {
             media.give_up(now, by_id(lost));
+        }
+        if is_unheard {
+            self.locate();
         }
         Some((conn, flags))
     }
@@ -334,14 +346,23 @@ impl Client {
 
     /// Completes a media packet.
     pub(super) fn complete_media(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
-        let is_made = self.media.as_mut()?.seal(now, buffer);
+        let asks = self.asks_at <= now;
+        if asks {
+            self.asks_at = next_after(self.departures, now, media::ASK_EVERY);
+        }
+        let is_made = self.media.as_mut()?.seal(now, asks, buffer);
         is_made.then(|| self.direct(buffer))
     }
 
-    /// To where QUIC has found the client, whose address it has proved.
-    fn direct(&mut self, packet: &[u8]) -> Transmit {
+    /// Sees where QUIC has found the client, whose address it has proved.
+    pub(super) fn locate(&mut self) {
         let remote = self.quic.remote_address();
-        media::transmit(remote, self.source.of(remote, self.quic.local_ip()), packet)
+        self.path = (remote, self.source.of(remote, self.quic.local_ip()));
+    }
+
+    fn direct(&self, packet: &[u8]) -> Transmit {
+        let (remote, local) = self.path;
+        media::transmit(remote, local, packet)
     }
 
     /// Datagrams that came and were never read.
@@ -354,11 +375,11 @@ fn by_id(mut lost: impl FnMut(FrameId)) -> impl FnMut(u64) {
     move |message| lost(FrameId::of_u64(message))
 }
 
-/// The first multiple of [`PATIENCE`] after `now`, counted from `start`.
-fn next_departure(start: Instant, now: Instant) -> Instant {
+/// The first multiple of `every` after `now`, counted from `start`.
+fn next_after(start: Instant, now: Instant, every: Duration) -> Instant {
     let since = now.saturating_duration_since(start).as_micros();
-    let past = u64::try_from(since % PATIENCE.as_micros()).unwrap_or_default();
-    now + (PATIENCE - Duration::from_micros(past))
+    let past = u64::try_from(since % every.as_micros()).unwrap_or_default();
+    now + (every - Duration::from_micros(past))
 }
 
 #[cfg(test)]
@@ -370,7 +391,7 @@ mod tests {
         let start = Instant::now();
         let waits = [0, 1, 399, 400, 401, 1_000].map(|at| {
             let now = start + Duration::from_millis(at);
-            (next_departure(start, now) - now).as_millis()
+            (next_after(start, now, PATIENCE) - now).as_millis()
         });
         assert_eq!(waits, [400, 399, 1, 400, 399, 200]);
         let offsets: std::collections::BTreeSet<u128> =

@@ -166,6 +166,9 @@ impl<C: Core> Shell<C> {
             self.on_event(now, at, event);
             is_heard = true;
         }
+        if let Some(client) = self.client(at) {
+            client.locate();
+        }
         is_heard
     }
 
