@@ -21,7 +21,8 @@ const LONGEST_TOGETHER: usize = 65_536 + 832;
 /// Bytes of packets for which memory is taken at a time.
 const ARENA: usize = 256 * 1024;
 /// Packets that are made before they are sent together. Sent one by one as they are made, each would wake its receiver
-/// on another core, which is back asleep before the next.
+/// on another core, which is back asleep before the next. Of more together the first are out of the processor's nearest cache
+/// (32 KB) when the kernel copies them: 64 forward 2 to 4 % less (seminars, six pairs of runs).
 const TOGETHER: usize = 16;
 /// Packets that wait while the kernel takes no more. Each is a packet that a connection counts as sent.
 const MOST_BLOCKED: usize = 64;

@@ -80,6 +80,11 @@ impl RelayPath {
         self.heard_until.is_some_and(|until| until > now) && self.sealer.is_fresh()
     }
 
+    /// See [`Sealer::touch`].
+    pub(crate) fn touch(&self) -> u64 {
+        u64::from(self.heard_until.is_some()) ^ self.sealer.touch()
+    }
+
     /// Whether control messages reach the client so, or it tells when they don't.
     pub(crate) fn carries_messages(&self, now: Instant) -> bool {
         self.gives_receipts && self.carries(now)

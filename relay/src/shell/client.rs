@@ -185,6 +185,19 @@ impl Client {
         }
     }
 
+    /// Reads what a frame for it touches. A relay that has slept for 20 ms finds little of that in the processor's cache, and
+    /// waits some 0.2 µs for each place; reads that don't depend on each other wait at the same time.
+    pub(super) fn touch(&self) -> u64 {
+        let is_open = u64::from(self.heard_as().is_some());
+        is_open ^ u64::from(self.queued.ready) ^ self.bundle.waiting().len() as u64
+    }
+
+    /// The same for what sending touches.
+    pub(super) fn touch_media(&self) -> u64 {
+        let path = u64::from(self.path.0.port()) ^ u64::from(self.asks_at > self.departures);
+        path ^ self.along.waiting().len() as u64 ^ self.media.as_ref().map_or(0, RelayPath::touch)
+    }
+
     /// Whether the core knows it by this name.
     pub(super) fn is(&self, wanted: ConnId) -> bool {
         matches!(self.stage, Stage::Open { conn, .. } | Stage::Closing { conn, .. } if conn == wanted)

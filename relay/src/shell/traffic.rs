@@ -294,12 +294,20 @@ impl<C: Core> Shell<C> {
         receivers.clear();
         self.core.datagram(now, conn, bytes, &mut receivers);
         if !receivers.is_empty() {
+            self.touch(receivers.iter().map(|receiver| place(*receiver)), Client::touch);
             let frame = self.frames.keep(Frame { bytes: bytes.clone(), arrived: now }, self.forwarding.deadline);
             for receiver in &receivers {
                 self.push(*receiver, frame, now);
             }
         }
         self.receivers = receivers;
+    }
+
+    /// Brings of those connections what is about to be used into the processor's cache, of all at the same time.
+    fn touch(&self, those: impl Iterator<Item = usize>, touch: impl Fn(&Client) -> u64) {
+        let touched = those.filter_map(|at| self.clients.get(at)?.as_deref().map(&touch));
+        // Nobody wants the result, but without it nothing would be read.
+        std::hint::black_box(touched.fold(0, |all, one| all ^ one));
     }
 
     /// A frame for one listener alone.
@@ -356,6 +364,10 @@ impl<C: Core> Shell<C> {
             && now.saturating_duration_since(begun) < SEND_FOR
             && let Some(at) = self.ready.pop_front()
         {
+            if sent % LISTENERS_AT_A_TIME == 0 {
+                let next = self.ready.iter().take(LISTENERS_AT_A_TIME).copied();
+                self.touch(next, Client::touch_media);
+            }
             if self.client(at).is_some_and(|client| client.takes_media(now)) {
                 self.send_media(now, at);
             } else {
