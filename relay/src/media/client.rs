@@ -106,7 +106,8 @@ impl ClientPath {
             self.answered = Some(now);
             self.unanswered = 0;
         }
-        if flags.asks {
+        // A relay that asks too much gets no more packets for it.
+        if flags.asks && now >= self.asked + ASK_AGAIN {
             self.wanted = Some(self.sent.map_or(now, |sent| now.max(sent + ASK_ALONG)));
         }
         Some(items(packet))

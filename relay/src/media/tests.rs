@@ -2,8 +2,8 @@ use std::time::{Duration, Instant};
 
 use super::packet::{HEADER, TAG};
 use super::{
-    ASK_ALONG, ASK_EVERY, ClientPath, EAGER, Item, MAX_PACKET, QUIET, RelayPath, Secrets, TRUSTED_FOR, begin,
-    destination, is_media, items, push, push_message,
+    ASK_AGAIN, ASK_ALONG, ASK_EVERY, ClientPath, EAGER, Item, MAX_PACKET, QUIET, RelayPath, Secrets, TRUSTED_FOR,
+    begin, destination, is_media, items, push, push_message,
 };
 
 fn secrets(seed: u8) -> Secrets {
@@ -368,7 +368,13 @@ fn who_is_asked_for_its_question_asks_at_once_and_a_talker_by_its_next_frame() {
     ends.pass(Duration::from_millis(20));
     let frame = ends.frame(b"mine");
     answered(&mut ends, frame);
-    // A talker that falls silent just then asks by itself.
+    // A talker that falls silent just then asks by itself, and nobody asks as often as it is asked.
+    asking(&mut ends);
+    ends.pass(ASK_ALONG);
+    assert!(ends.question().is_none());
+    ends.pass(ASK_AGAIN);
+    let frame = ends.frame(b"mine");
+    assert!(!ends.relay.open(ends.now, &mut frame.clone()).unwrap().asks);
     asking(&mut ends);
     let mut heard = bundle(ends.now + ASK_ALONG, &mut ends.relay, &[b"frame"]);
     ends.pass(ASK_ALONG);

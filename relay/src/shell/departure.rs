@@ -250,7 +250,7 @@ impl Departure {
     }
 
     /// That of which only some leaves, or has left before.
-    pub(super) fn begun(&self) -> Option<Begun> {
+    pub(super) fn begins(&self) -> Option<Begun> {
         self.begins
     }
 
@@ -424,7 +424,7 @@ mod tests {
                 seen.push(came);
                 let gone = departure.messages_that_leave();
                 waiting.retain(|id| !gone.contains(id));
-                begun = departure.begun();
+                begun = departure.begins();
             }
             assert_eq!(&seen[..expected.len()], expected);
             assert!(seen[expected.len()..].iter().all(Vec::is_empty) && begun.is_none() && waiting.is_empty());

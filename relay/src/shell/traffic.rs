@@ -395,7 +395,7 @@ impl<C: Core> Shell<C> {
         };
         departure.prepare(wanted, frames, messages, now, deadline);
         client.bundle.clear();
-        client.along.leave(departure.messages_that_leave(), departure.begun());
+        client.along.leave(departure.messages_that_leave(), departure.begins());
         for packet in departure.packets() {
             let mut buffer = socket.buffer();
             buffer.extend_from_slice(&packet.bytes);
