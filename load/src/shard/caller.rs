@@ -90,9 +90,14 @@ impl Caller {
             self.read_control(now, stage);
         }
         if self.quiet.look(now, || self.seen.packets()) {
-            // Before the connection is there it takes none.
-            let _sent = self.quic.datagrams().send(Bytes::new(), true);
+            self.ask_quic();
         }
+    }
+
+    /// Has the relay acknowledge an empty datagram (`docs/protocol.md` §6.5).
+    fn ask_quic(&mut self) {
+        // Before the connection is there it takes none.
+        let _sent = self.quic.datagrams().send(Bytes::new(), true);
     }
 
     /// Takes in what has come.
@@ -187,7 +192,12 @@ impl Caller {
 
     /// The question whether media packets come through, in the empty `buffer`, if it is time.
     pub(super) fn ask(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
-        self.media.as_mut()?.ask(now, buffer).then(|| self.direct(buffer))
+        let media = self.media.as_mut()?;
+        let asks = media.ask(now, buffer);
+        if media.asks_quic() {
+            self.ask_quic();
+        }
+        asks.then(|| self.direct(buffer))
     }
 
     fn direct(&self, packet: &[u8]) -> Transmit {

@@ -28,8 +28,14 @@ pub struct ClientPath {
     wanted: Option<Instant>,
     /// When a frame left last. Who sends frames asks by these.
     sent: Option<Instant>,
-    /// Questions since the last answer.
+    /// Questions since the last answer, but for those that ask for a sign of life.
     unanswered: u32,
+    /// Questions for a sign of life since something was heard.
+    quietly: u32,
+    /// How long before that something was heard.
+    before: Duration,
+    /// QUIC is to be asked, too.
+    asks_quic: bool,
     answered: Option<Instant>,
     heard: Option<Instant>,
     missing: Missing,
@@ -82,6 +88,9 @@ impl ClientPath {
             wanted: None,
             sent: None,
             unanswered: 0,
+            quietly: 0,
+            before: Duration::MAX,
+            asks_quic: false,
             answered: None,
             heard: None,
             missing: Missing::default(),
@@ -101,7 +110,9 @@ impl ClientPath {
         if is_gap {
             self.missing.note(now);
         }
-        self.heard = Some(now);
+        let heard = self.heard.replace(now);
+        self.before = heard.map_or(Duration::MAX, |heard| now.saturating_duration_since(heard));
+        self.quietly = 0;
         if flags.answers {
             self.answered = Some(now);
             self.unanswered = 0;
@@ -164,17 +175,30 @@ impl ClientPath {
 
     /// When the next question is due.
     fn due(&self) -> Instant {
-        let heard = self.heard.filter(|_| self.unanswered < EAGER);
+        let heard = self.heard.filter(|_| self.quietly < EAGER);
         let quiet = heard.map(|heard| (heard + QUIET).max(self.asked + ASK_AGAIN));
         [quiet, self.wanted].into_iter().flatten().fold(self.ask_at, Instant::min)
     }
 
+    /// Whether QUIC is to be asked for a sign of life now, too.
+    #[must_use]
+    pub fn asks_quic(&mut self) -> bool {
+        std::mem::take(&mut self.asks_quic)
+    }
+
     fn complete(&mut self, now: Instant, buffer: &mut Vec<u8>) -> bool {
-        let asks = self.wanted.take().is_some() || self.due() <= now;
-        if asks {
-            self.asked = now;
+        let is_regular = self.wanted.take().is_some() || self.ask_at <= now;
+        let asks = is_regular || self.due() <= now;
+        if is_regular {
             self.ask_at = now + self.pace(now);
             self.unanswered = self.unanswered.saturating_add(1);
+        } else if asks {
+            // Where packets came all the time, something is wrong: QUIC finds out, and tells the relay if this end has moved.
+            self.asks_quic |= self.quietly == 0 && self.before < QUIET / 2;
+            self.quietly += 1;
+        }
+        if asks {
+            self.asked = now;
         }
         self.sealer.seal(Flags { hears: is_recent(self.heard, now), asks, answers: false }, buffer)
     }

@@ -10,14 +10,16 @@ use std::time::{Duration, Instant};
 use super::QUIET;
 
 /// How often one looks. So much later than [`QUIET`] the question may leave.
-const LOOK: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_millis(125);
+/// After how long it asks again. QUIC repeats what gets lost, too.
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// Watches what comes from a relay, on whatever way.
 #[derive(Debug)]
 pub struct Quiet {
     received: u64,
-    /// When something came last, or was asked for, to the accuracy of looking.
-    since: Instant,
+    /// When to ask, if nothing comes.
+    ask_at: Instant,
     look_at: Instant,
 }
 
@@ -25,7 +27,7 @@ impl Quiet {
     /// Watches from now on.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { received: 0, since: now, look_at: now + LOOK }
+        Self { received: 0, ask_at: now + QUIET, look_at: now + LOOK }
     }
 
     /// When to look.
@@ -42,9 +44,9 @@ impl Quiet {
         }
         let received = received();
         let has_come = std::mem::replace(&mut self.received, received) != received;
-        let asks = !has_come && now.saturating_duration_since(self.since) >= QUIET;
+        let asks = !has_come && now >= self.ask_at;
         if has_come || asks {
-            self.since = now;
+            self.ask_at = now + if has_come { QUIET } else { AGAIN };
         }
         self.look_at = now + LOOK;
         asks
@@ -68,8 +70,8 @@ mod tests {
 
     #[test]
     fn silence_is_asked_about_and_asked_about_again() {
-        assert_eq!(asks(&[]), [500, 1_000, 1_500]);
-        assert_eq!(asks(&[10, 620]), [1_250, 1_750], "looks at 250 and 750 have seen something");
+        assert_eq!(asks(&[]), [500, 750, 1_000, 1_250, 1_500, 1_750]);
+        assert_eq!(asks(&[10, 620]), [1_125, 1_375, 1_625, 1_875], "looks at 125 and 625 have seen something");
     }
 
     #[test]

@@ -107,24 +107,35 @@ impl RelayPath {
         }
     }
 
-    /// The client tells which packets have come: gives the messages of those that have not.
-    pub(crate) fn settle(&mut self, now: Instant, receipt: &Receipt, mut lost: impl FnMut(u64)) {
+    /// The client tells which packets have come: gives the messages of those that have not, each once.
+    pub(crate) fn settle(&mut self, now: Instant, receipt: &Receipt, lost: impl FnMut(u64)) {
         self.gives_receipts = true;
         self.forget(now);
-        self.unproved.retain(|unproved| match receipt.has(unproved.packet) {
-            None => true,
-            Some(true) => false,
-            Some(false) => {
-                lost(unproved.message);
-                false
+        let mut again = Vec::new();
+        self.unproved.retain(|unproved| {
+            let has = receipt.has(unproved.packet);
+            if has == Some(false) && !again.contains(&unproved.message) {
+                again.push(unproved.message);
             }
+            has.is_none()
         });
+        if !again.is_empty() {
+            // Of one in parts the others are of no use any more.
+            self.unproved.retain(|unproved| !again.contains(&unproved.message));
+        }
+        again.into_iter().for_each(lost);
     }
 
-    /// No more packets reach the client, it says: gives all messages of which it is not known that they have come.
-    pub(crate) fn give_up(&mut self, now: Instant, mut lost: impl FnMut(u64)) {
+    /// No more packets reach the client, it says: gives all messages of which it is not known that they have come, each once.
+    pub(crate) fn give_up(&mut self, now: Instant, lost: impl FnMut(u64)) {
         self.forget(now);
-        self.unproved.drain(..).for_each(|unproved| lost(unproved.message));
+        let mut again: Vec<u64> = Vec::new();
+        for unproved in self.unproved.drain(..) {
+            if !again.contains(&unproved.message) {
+                again.push(unproved.message);
+            }
+        }
+        again.into_iter().for_each(lost);
     }
 
     /// What left so long ago is of no use any more.

@@ -224,6 +224,9 @@ impl Datagrams {
         if path.ask(now, &mut buffer) {
             self.transmit(&buffer);
         }
+        if path.asks_quic() {
+            ask_quic(&self.connection);
+        }
         Some(path.ask_at())
     }
 
@@ -232,8 +235,7 @@ impl Datagrams {
         let now = Instant::now();
         let Self { quiet, shared, connection, .. } = self;
         if quiet.look(now, || packets(connection, shared.as_deref())) {
-            // What is wrong shows elsewhere.
-            let _sent = connection.send_datagram(Bytes::new());
+            ask_quic(connection);
         }
         quiet.look_at()
     }
@@ -251,6 +253,12 @@ impl Drop for Datagrams {
         self.shared = None;
         lock(&self.tap.paths).retain(|(_, path)| path.strong_count() > 0);
     }
+}
+
+/// Has the relay acknowledge an empty datagram (`docs/protocol.md` §6.5).
+fn ask_quic(connection: &quinn::Connection) {
+    // What is wrong shows elsewhere.
+    let _sent = connection.send_datagram(Bytes::new());
 }
 
 fn packets(connection: &quinn::Connection, shared: Option<&Shared>) -> u64 {

@@ -335,7 +335,38 @@ fn who_hears_nothing_asks_for_a_sign_of_life_twice_a_second_and_more_often_witho
     assert_eq!(asked[..5], [0, 500, 1_000, 1_500, 2_000]);
     let silence = 2_000..=2_000 + 1_250 - 500;
     assert_eq!(asked.iter().filter(|at| silence.contains(*at)).count(), 4, "{asked:?}");
-    assert!(asked.len() < 20, "{asked:?}");
+    assert!(asked.len() < 30, "{asked:?}");
+}
+
+#[test]
+fn a_relay_whose_frames_are_lost_hears_of_it_as_soon_whenever_it_was_asked_last() {
+    for before in (0..1_000).step_by(100) {
+        let mut ends = Ends::new();
+        ends.meet();
+        // Frames come all the time, and the last answer is so old when they stop.
+        let stops = ends.now + Duration::from_millis(2_000 + before);
+        let mut asked_quic = Vec::new();
+        while ends.relay.carries(ends.now) {
+            if ends.now < stops {
+                let mut packet = bundle(ends.now, &mut ends.relay, &[b"frame"]);
+                ends.at_client(&mut packet);
+            }
+            if let Some(mut question) = ends.question() {
+                let mut answer = ends.at_relay(&mut question).unwrap();
+                if ends.now < stops {
+                    ends.at_client(&mut answer);
+                }
+            }
+            if ends.client.asks_quic() {
+                asked_quic.push((ends.now - stops).as_millis());
+            }
+            ends.pass(Duration::from_millis(20));
+        }
+        let silence = ends.now - stops;
+        assert!(silence <= TRUSTED_FOR + Duration::from_millis(500), "{before}: {silence:?}");
+        // 500 ms after the last frame, or 200 ms after a question that was due anyway.
+        assert!(asked_quic.len() == 1 && asked_quic[0] < 700, "{before}: {asked_quic:?}");
+    }
 }
 
 #[test]

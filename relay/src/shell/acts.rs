@@ -127,6 +127,9 @@ impl<C: Core> Shell<C> {
     pub(super) fn send_lost_again(&mut self, now: Instant) {
         let mut lost = std::mem::take(&mut self.lost);
         for (at, id) in lost.drain(..) {
+            if let Some(client) = self.client(at) {
+                client.along.forget(id);
+            }
             if let Some(bytes) = self.messages.get(id).map(|message| message.bytes.clone()) {
                 self.stats.control_again.increment();
                 self.send_by_stream(now, at, bytes, Urgency::Now);

@@ -68,6 +68,11 @@ impl Along {
         self.came.first().map(|(_, came)| *came + LEFT_BEHIND)
     }
 
+    /// That one goes another way.
+    pub(super) fn forget(&mut self, message: FrameId) {
+        self.leave(&[message], self.begun.filter(|begun| begun.message != message));
+    }
+
     /// These have left, and of another one some.
     pub(super) fn leave(&mut self, those: &[FrameId], begun: Option<Begun>) {
         self.begun = begun;
@@ -102,6 +107,8 @@ mod tests {
         assert_eq!((along.waiting()[0], &along.waiting()[1..]), (ids[1], &ids[3..]));
         assert_eq!((along.begun(), along.has_room(1_200), along.has_room(1_201)), (begun, true, false));
         assert_eq!(along.until(), Some(now + LEFT_BEHIND));
+        along.forget(ids[1]);
+        assert_eq!((along.begun(), along.waiting()), (None, &ids[3..]));
         along.leave(&ids[..4], None);
         assert_eq!((along.begun(), along.until()), (None, Some(later + LEFT_BEHIND)));
         assert!(!along.is_due(now + PATIENCE));

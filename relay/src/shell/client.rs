@@ -42,6 +42,10 @@ const ALONE: Burst = Burst { least: 1_200, most: 2_600 };
 pub(super) const BEYOND: Rate = Rate { per_second: 1_000, burst: 250 };
 pub(super) const MORE: usize = 1_000;
 
+/// How long QUIC takes at most to validate where a client has moved to, or to go back: three probe timeouts (RFC 9000 §8.2.4), of
+/// 0.9 s each where a round trip takes 0.3 s.
+const VALIDATED: Duration = Duration::from_secs(3);
+
 /// How many bytes go at once at least, unless there are no more, and at most.
 #[derive(Clone, Copy)]
 struct Burst {
@@ -91,6 +95,8 @@ pub(super) struct Client {
     /// Where media packets go, and what they say about where they come from.
     path: (SocketAddr, Option<IpAddr>),
     source: Source,
+    /// When it has moved.
+    moved: Option<Instant>,
     /// When it is to ask next whether media packets get through.
     asks_at: Instant,
     pub(super) control: Option<Control>,
@@ -182,6 +188,7 @@ impl Client {
             media_id: None,
             media: None,
             source: Source::default(),
+            moved: None,
         }
     }
 
@@ -242,7 +249,8 @@ impl Client {
 
     /// Whether control messages that may wait go along with frames.
     pub(super) fn takes_along(&self, now: Instant) -> bool {
-        self.media.as_ref().is_some_and(|media| media.carries_messages(now)) && self.bundle.is_busy(now)
+        let media = self.media.as_ref().filter(|_| self.has_settled(now));
+        media.is_some_and(|media| media.carries_messages(now)) && self.bundle.is_busy(now)
     }
 
     /// Whether messages have waited for frames in vain.
@@ -310,6 +318,8 @@ impl Client {
         let conn = self.heard_as()?;
         if self.media.is_none() {
             self.media = Secrets::of_driven(&self.quic).and_then(|secrets| RelayPath::new(&secrets));
+            self.path.0 = self.quic.remote_address();
+            self.locate(now);
         }
         let media = self.media.as_mut()?;
         let flags = media.open(now, packet)?;
@@ -321,7 +331,7 @@ impl Client {
             media.give_up(now, by_id(lost));
         }
         if is_unheard {
-            self.locate();
+            self.locate(now);
         }
         Some((conn, flags))
     }
@@ -354,7 +364,7 @@ impl Client {
 
     /// Whether its frames go in media packets.
     pub(super) fn takes_media(&self, now: Instant) -> bool {
-        self.media.as_ref().is_some_and(|media| media.carries(now))
+        self.media.as_ref().is_some_and(|media| media.carries(now)) && self.has_settled(now)
     }
 
     /// Completes a media packet.
@@ -367,10 +377,23 @@ impl Client {
         is_made.then(|| self.direct(buffer))
     }
 
-    /// Sees where QUIC has found the client, whose address it has proved.
-    pub(super) fn locate(&mut self) {
+    /// Sees where QUIC has found the client, if media packets go there. Where it has moved to, QUIC validates only then: for so
+    /// long they don't go there, and frames go in QUIC, which sends an address that is not proved no more than it has got from it
+    /// (RFC 9000 §9.3).
+    pub(super) fn locate(&mut self, now: Instant) {
+        if self.media.is_none() {
+            return;
+        }
         let remote = self.quic.remote_address();
+        if remote != self.path.0 {
+            self.moved = Some(now);
+        }
         self.path = (remote, self.source.of(remote, self.quic.local_ip()));
+    }
+
+    /// Whether it has been where it is for long enough for QUIC to know, or to have gone back.
+    fn has_settled(&self, now: Instant) -> bool {
+        self.moved.is_none_or(|moved| now.saturating_duration_since(moved) >= VALIDATED)
     }
 
     fn direct(&self, packet: &[u8]) -> Transmit {

@@ -167,7 +167,7 @@ impl<C: Core> Shell<C> {
             is_heard = true;
         }
         if let Some(client) = self.client(at) {
-            client.locate();
+            client.locate(now);
         }
         is_heard
     }

@@ -58,19 +58,29 @@ async fn talk_until(pair: &mut [Dialed; 2], condition: impl Fn(&[bool; 2]) -> bo
 struct Path {
     address: std::net::SocketAddr,
     blocks: Arc<AtomicBool>,
-    /// So many media packets of 500 bytes and more get lost.
+    /// So many media packets of `long` bytes and more get lost.
     loses: Arc<AtomicU64>,
+    long: Arc<AtomicU64>,
+    /// The client gets another address, as from a router that has forgotten it.
+    moves: Arc<AtomicBool>,
     media: Arc<AtomicU64>,
 }
 
 impl Path {
     async fn to(relay: std::net::SocketAddr) -> Self {
-        let (near, far) =
+        let (near, mut far) =
             (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
         far.connect(relay).await.unwrap();
-        let (blocks, loses, media) = (Arc::default(), Arc::default(), Arc::default());
-        let path = Self { address: near.local_addr().unwrap(), blocks, loses, media };
+        let path = Self {
+            address: near.local_addr().unwrap(),
+            blocks: Arc::default(),
+            loses: Arc::default(),
+            long: Arc::new(AtomicU64::new(500)),
+            moves: Arc::default(),
+            media: Arc::default(),
+        };
         let (blocks, loses, media) = (Arc::clone(&path.blocks), Arc::clone(&path.loses), Arc::clone(&path.media));
+        let (long, moves) = (Arc::clone(&path.long), Arc::clone(&path.moves));
         tokio::spawn(async move {
             let (mut there, mut back) = ([0; 2_048], [0; 2_048]);
             let mut client = None;
@@ -78,7 +88,7 @@ impl Path {
                 let is_media = media::is_media(packet);
                 media.fetch_add(u64::from(is_media), Ordering::Relaxed);
                 let is_lost = is_media
-                    && packet.len() >= 500
+                    && packet.len() as u64 >= long.load(Ordering::Relaxed)
                     && loses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
                 let is_blocked = is_media && blocks.load(Ordering::Relaxed);
                 !is_blocked && !is_lost
@@ -88,6 +98,10 @@ impl Path {
                     came = near.recv_from(&mut there) => {
                         let (length, from) = came.unwrap();
                         client = Some(from);
+                        if moves.swap(false, Ordering::Relaxed) {
+                            far = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+                            far.connect(relay).await.unwrap();
+                        }
                         if passes(&there[..length]) {
                             far.send(&there[..length]).await.unwrap();
                         }
@@ -196,7 +210,7 @@ async fn listener() -> (Relay, Path, [Dialed; 2]) {
 
 /// Asks the relay for a message that goes along with frames, and lets the other one talk until it has come; whether it came
 /// beside QUIC.
-async fn comes_beside(pair: &mut [Dialed; 2], message: &'static [u8]) -> bool {
+async fn comes_beside(pair: &mut [Dialed; 2], message: &'static [u8], frame: usize) -> bool {
     let [one, two] = pair;
     one.writer.send(Bytes::from_static(message)).await.unwrap();
     let mut talk = tokio::time::interval(Duration::from_millis(20));
@@ -213,26 +227,76 @@ async fn comes_beside(pair: &mut [Dialed; 2], message: &'static [u8]) -> bool {
                 }
                 // The other one hears nothing, but asks for that whether it does.
                 _ = two.datagrams.next() => {}
-                _ = talk.tick() => assert!(two.datagrams.send(Bytes::from_static(&[9; 161]))),
+                _ = talk.tick() => assert!(two.datagrams.send(vec![9; frame].into())),
             }
         }
     };
     timeout(PATIENCE, came).await.unwrap()
 }
 
+static LONG: [u8; 600] = {
+    let mut long = [b'.'; 600];
+    long.split_at_mut(5).0.copy_from_slice(b"along");
+    long
+};
+
+#[tokio::test]
+async fn messages_for_which_frames_leave_no_room_go_along_in_parts_and_whole_when_one_is_lost() {
+    let (relay, path, mut pair) = listener().await;
+    let before = relay.embedded.stats();
+    // Beside such a frame are 469 bytes.
+    assert!(comes_beside(&mut pair, &LONG, 700).await);
+    let sent = relay.embedded.stats();
+    assert_eq!((sent.control_beside - before.control_beside, sent.control_again - before.control_again), (1, 0));
+    path.long.store(1_100, Ordering::Relaxed);
+    path.loses.store(1, Ordering::Relaxed);
+    assert!(!comes_beside(&mut pair, &LONG, 700).await, "the first part was lost");
+    assert_eq!(relay.embedded.stats().control_again - sent.control_again, 1);
+    // With frames of another length both are lost.
+    path.long.store(900, Ordering::Relaxed);
+    path.loses.store(2, Ordering::Relaxed);
+    assert!(!comes_beside(&mut pair, &LONG, 870).await);
+    assert_eq!(path.loses.load(Ordering::Relaxed), 0);
+    assert!(comes_beside(&mut pair, &LONG, 700).await);
+    assert_eq!(relay.embedded.stats().control_again - sent.control_again, 2, "once for both");
+}
+
+#[tokio::test]
+async fn a_listener_who_gets_another_address_hears_frames_again_in_quic_and_then_beside_it() {
+    let (_relay, path, [mut one, mut two]) = listener().await;
+    let mut talk = tokio::time::interval(Duration::from_millis(20));
+    let (moved, mut heard_after, mut beside_after) = (Instant::now(), None, None);
+    path.moves.store(true, Ordering::Relaxed);
+    let (mut in_quic, mut beside) = (one.connection.stats().frame_rx.datagram, 0);
+    while beside_after.is_none() {
+        assert!(moved.elapsed() < PATIENCE, "waited in vain; heard after {heard_after:?}");
+        tokio::select! {
+            frame = one.datagrams.next() => {
+                datagram(frame.unwrap());
+                let now_in_quic = one.connection.stats().frame_rx.datagram;
+                let is_in_quic = std::mem::replace(&mut in_quic, now_in_quic) != now_in_quic;
+                if is_in_quic {
+                    heard_after.get_or_insert(moved.elapsed());
+                }
+                beside = if is_in_quic || heard_after.is_none() { 0 } else { beside + 1 };
+                beside_after = (beside >= 10).then(|| moved.elapsed());
+            }
+            _ = two.datagrams.next() => {}
+            _ = talk.tick() => assert!(two.datagrams.send(Bytes::from_static(&[9; 161]))),
+        }
+    }
+    // QUIC may have asked the new address for longer than frames come there beside it.
+    assert!(beside_after > heard_after && beside_after >= Some(Duration::from_secs(3)), "{beside_after:?}");
+}
+
 #[tokio::test]
 async fn messages_that_can_wait_go_along_with_frames_and_again_in_quic_when_they_are_lost() {
     let (relay, path, mut pair) = listener().await;
-    static LONG: [u8; 600] = {
-        let mut long = [b'.'; 600];
-        long.split_at_mut(5).0.copy_from_slice(b"along");
-        long
-    };
     let before = relay.embedded.stats();
-    assert!(comes_beside(&mut pair, b"along with others").await);
-    assert!(comes_beside(&mut pair, &LONG).await);
+    assert!(comes_beside(&mut pair, b"along with others", 161).await);
+    assert!(comes_beside(&mut pair, &LONG, 161).await);
     path.loses.store(1, Ordering::Relaxed);
-    assert!(!comes_beside(&mut pair, &LONG).await, "it was lost");
+    assert!(!comes_beside(&mut pair, &LONG, 161).await, "it was lost");
     assert_eq!(path.loses.load(Ordering::Relaxed), 0);
     let after = relay.embedded.stats();
     assert_eq!((after.control_beside - before.control_beside, after.control_again - before.control_again), (3, 1));

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Silence from which on the relay is suspected to be gone. Three questions or their answers must have been lost by then; a
+/// Silence from which on the relay is suspected to be gone. Three questions or their answers have been lost by then; a
 /// shorter limit would mistake hiccups of a radio link for an end, a longer one be heard by everybody.
 pub(super) const SILENCE: Duration = Duration::from_millis(1_250);
 /// The same for who only waits, and has nothing answered but such questions: on a path that loses every fifth packet all of
