@@ -187,8 +187,8 @@ impl Departure {
         let Some(id) = begun.as_ref().filter(waits).or_else(|| self.messages.iter().find(waits)).copied() else {
             return;
         };
+        let Some((from, _)) = rest(messages, self.begun, id) else { return };
         let Some(message) = messages.get(id).map(|message| &message.bytes[..]) else { return };
-        let from = self.begun.filter(|begun| begun.message == id).map_or(0, |begun| begun.bytes);
         let name = self.name(id);
         let packets = self.made.iter_mut().take(self.packets);
         let Some(packet) = packets.min_by_key(|packet| packet.bytes.len()) else { return };
